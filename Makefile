@@ -1,0 +1,54 @@
+# Every target sets up what it needs; `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON ?= python3
+BIN := .venv/bin
+PORT ?= 8866
+# Without a screen; and no message of ours depends on the language of the machine.
+export MPLBACKEND := Agg
+
+.PHONY: help setup browser demo test check docs bench app clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/.done ## make .venv and install everything into it (nothing to do the second time)
+
+# The stamp is older than what it was made from when requirements change, so a changed requirement is installed.
+.venv/.done: settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]' -c constraints.txt
+	@touch $@
+
+browser: ## install Chromium for the browser test, where apt is there and may
+	@command -v chromium >/dev/null || { \
+	  command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && \
+	  { apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1; } || \
+	  echo 'Chromium is not there and could not be installed; the browser test will be skipped'
+
+demo: setup ## photos in, a prediction out, in five minutes (CLOUD_DATA=folder for your own photos)
+	$(BIN)/cloud-classifier demo
+
+test: setup browser check ## run every notebook and every test
+	$(BIN)/nbdev-test
+	$(BIN)/python -m pytest -q --ignore tests/test_notebooks.py
+
+check: setup ## look for notebooks and package that differ, unclean notebooks, and what ruff finds
+	$(BIN)/python -m pytest -q tests/test_notebooks.py
+	$(BIN)/ruff check -q
+	$(BIN)/ruff format -q --check tests benchmarks
+
+docs: setup ## make the pages of the documentation (needs Quarto)
+	$(BIN)/nbdev-docs
+
+bench: setup ## time every stage beside the plain fastai way
+	$(BIN)/python benchmarks/bench_stages.py
+
+app: setup ## serve the web page on http://localhost:8866 (PORT=… for another)
+	$(BIN)/voila nbs/app/clouds.ipynb --no-browser --port $(PORT)
+
+clean: ## remove what was made, but not data, models or .venv
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache _docs _proc
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"Reads settings.ini, the one place for this package's metadata, and hands it to setuptools."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+config = ConfigParser(delimiters=['='])
+config.read(Path(__file__).with_name('settings.ini'), encoding='utf-8')
+settings = config['DEFAULT']
+
+
+def lines(key: str) -> list[str]:
+    "The non-empty lines of a setting that holds a list."
+    return [line.strip() for line in settings[key].splitlines() if line.strip()]
+
+
+extras = {key.removesuffix('_requirements'): lines(key) for key in settings if key.endswith('_requirements')}
+# Whoever develops needs every stage; fastbook pins ipywidgets below 8 and stays an extra of its own.
+extras['dev'] += [need for stage in ('train', 'scrape', 'app') for need in extras[stage]]
+
+setup(
+    packages=find_packages(include=['cloud_classifier', 'cloud_classifier.*']),
+    package_data={'cloud_classifier': ['templates/*.html']},
+    description=settings['description'],
+    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    keywords=settings['keywords'].split(),
+    author=settings['author'],
+    license=settings['license'],
+    python_requires=f">={settings['min_python']}",
+    install_requires=lines('requirements'),
+    extras_require=extras,
+    entry_points={'console_scripts': lines('console_scripts')},
+    classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Developers',
+                 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3',
+                 'Topic :: Scientific/Engineering :: Atmospheric Science'],
+)

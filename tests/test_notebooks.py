@@ -1,0 +1,60 @@
+"Notebooks are the source: the package is what they compile to, and they are committed clean."
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(p.relative_to(ROOT) for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+
+
+def nbdev(command, folder):
+    "Run an nbdev command of this environment in `folder`."
+    script = Path(sys.executable).with_name(command)
+    subprocess.run([script], cwd=folder, check=True, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def again(tmp_path_factory):
+    "A copy of the project, exported and cleaned anew."
+    copy = tmp_path_factory.mktemp('again')
+    for name in ('nbs', 'cloud_classifier'):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    shutil.copy(ROOT / 'pyproject.toml', copy)
+    nbdev('nbdev-export', copy)
+    nbdev('nbdev-clean', copy)
+    return copy
+
+
+def test_package_is_what_the_notebooks_compile_to(again):
+    old, new = ({p.name: p.read_text() for p in (top / 'cloud_classifier').glob('*.py')} for top in (ROOT, again))
+    assert set(old) == set(new)
+    differ = sorted(name for name in old if old[name] != new[name])
+    assert not differ, f'{differ} differ from their notebooks; edit the notebook and run nbdev-export'
+
+
+@pytest.mark.parametrize('notebook', NOTEBOOKS, ids=str)
+def test_notebook_is_clean(again, notebook):
+    assert (ROOT / notebook).read_text() == (again / notebook).read_text(), f'run nbdev-clean --fname {notebook}'
+
+
+@pytest.mark.parametrize('notebook', NOTEBOOKS, ids=str)
+def test_saved_outputs_can_be_shown_to_anyone(notebook):
+    "No traceback, no path of the author's machine, and no more than a reader wants to download."
+    text = (ROOT / notebook).read_text()
+    cells = json.loads(text)['cells']
+    outputs = [o for cell in cells for o in cell.get('outputs', [])]
+    assert not [o['ename'] for o in outputs if o['output_type'] == 'error']
+    assert not re.findall(r'/(?:home|Users|root|work|tmp|private)/\w[\w./-]*', json.dumps(outputs))
+    assert len(text) < 1_500_000
+
+
+def test_every_module_has_a_notebook():
+    modules = {p.stem for p in (ROOT / 'cloud_classifier').glob('*.py') if not p.stem.startswith('_')}
+    named = {p.stem.split('_', 1)[1] for p in NOTEBOOKS if re.match(r'\d\d_', p.stem)}
+    assert modules == named
