@@ -16,7 +16,7 @@ setup: .venv/.done ## make .venv and install everything into it (nothing to do t
 
 # The stamp is older than what it was made from when requirements change, so a changed requirement is installed.
 .venv/.done: settings.ini setup.py pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 …")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]' -c constraints.txt

@@ -54,6 +54,16 @@ class Mark:
 
     def __str__(self): return 'delete' if self.label is None else f'relabel to {self.label}'
 
+# %% ../nbs/22_clean.ipynb #f921cfe2
+def _journal(dataset: Dataset) -> pd.DataFrame:
+    "The journal; no rows, rather than a new file, where nothing was ever moved: whoever only looks writes nothing."
+    return dataset.journal() if (dataset.path/'manifest.db').exists() else pd.DataFrame(columns=['source', 'target', 'undone'])
+
+def _moved(dataset: Dataset, rows: pd.DataFrame) -> set[str]:
+    "The photos that rows of the journal took away and nobody put back; other photos may have their names by now."
+    rows = rows[rows.undone.isna()]
+    return {source for source, target in zip(rows.source, rows.target) if (dataset.path/target).exists()}
+
 class Cleaner:
     "The photos that a model doubts, and what is to become of them."
     def __init__(self,
@@ -65,19 +75,13 @@ class Cleaner:
         self.dataset, self.classes = dataset, tuple(predictions[3])
         self._doubts = doubts(dataset, *predictions[:4])
         self._marks: dict[str, Mark] = {} # by photo
-        self._start = len(dataset.journal()) # rows from here on are younger than the predictions
+        self._start = len(_journal(dataset)) # rows from here on are younger than the predictions
         self._rows: list[int] = [] # numbers of the rows that `apply` wrote, oldest first
-
-    def _moved(self) -> set[str]:
-        "The photos that were moved since; another photo may have their names by now."
-        rows = self.dataset.journal()[self._start:]
-        rows = rows[rows.undone.isna()]
-        return {source for source, target in zip(rows.source, rows.target) if (self.dataset.path/target).exists()}
 
     @property
     def doubts(self) -> pd.DataFrame:
         "The photos that are still where they were, the hardest to believe first, and their marks."
-        moved = self._moved()
+        moved = _moved(self.dataset, _journal(self.dataset)[self._start:])
         frame = self._doubts[[p not in moved and (self.dataset.path/p).is_file() for p in self._doubts.photo]]
         return frame.assign(mark=[str(self._marks.get(p, '')) for p in frame.photo])
 
@@ -110,7 +114,8 @@ def most_confused(self: Cleaner,
 def _put(self: Cleaner, photo: str | Path, label: str | None, reason: str):
     "Mark one of the doubted photos."
     name = photo_name(self.dataset, photo)
-    if name not in set(self.doubts.photo): raise BadDataset(f'{photo}: is none of the photos that predictions were made for, or was moved since')
+    if name not in set(self.doubts.photo):
+        raise BadDataset(f'{photo}: is none of the photos that predictions were made for, or was moved since')
     self._marks[name] = Mark(name, label, reason)
 
 @patch
@@ -150,11 +155,12 @@ def _carry_out(dataset: Dataset, mark: Mark) -> int:
 @patch
 def apply(self: Cleaner) -> pd.DataFrame: # the rows of the journal: action, source, target, reason and so on
     "Move the marked photos."
-    before = len(self.dataset.journal())
+    before = len(_journal(self.dataset))
     try:
         for mark in self._marks.values(): _carry_out(self.dataset, mark)
     finally: # a move that failed has a row too; `undo` sees that its photo never left
-        rows, moved = self.dataset.journal()[before:], self._moved()
+        rows = _journal(self.dataset)[before:]
+        moved = _moved(self.dataset, rows)
         self._rows += list(rows.index)
         self._marks = {photo: mark for photo, mark in self._marks.items() if photo not in moved}
     return rows
@@ -165,13 +171,13 @@ def undo(self: Cleaner,
          n: int = 1, # how many of the cleaner's own moves, newest first
          ) -> list[str]: # where the photos are now, relative to the dataset
     "Take back the last `n` moves."
-    journal = self.dataset.journal()
+    journal = _journal(self.dataset)
     standing = list(journal.index[journal.undone.isna()])
     own = [row for row in self._rows if row in standing]
     own = own[max(len(own) - n, 0):]
     if own != standing[len(standing)-len(own):]:
         raise BadDataset(f'{self.dataset.path}: something else moved photos since; take that back first, with `undo` of the dataset')
-    return self.dataset.undo(len(own))
+    return self.dataset.undo(len(own)) if own else []
 
 @patch
 def undo_all(self: Cleaner) -> list[str]: # where the photos are now, relative to the dataset
@@ -185,9 +191,13 @@ def apply_fastai(cleaner, # fastai's ImageClassifierCleaner, or whatever else ha
     "Carry out through the journal what was chosen in fastai's cleaner."
     chosen = [(i, None) for i in cleaner.delete()] + [(i, read_label(str(label))) for i, label in cleaner.change()]
     marks = [Mark(photo_name(dataset, cleaner.fns[i]), label, "chosen in fastai's cleaner") for i, label in chosen]
-    journal = dataset.journal()
-    moved = set(journal.source[journal.undone.isna()])
-    for mark in marks:
-        here, unchanged = (dataset.path/mark.photo).is_file(), read_label(mark.photo.split('/')[0]) == mark.label
-        if not unchanged and (here or mark.photo not in moved): _carry_out(dataset, mark)
-    return dataset.journal()[len(journal):]
+    journal, earlier = _journal(dataset), getattr(cleaner, 'journal_rows', [])
+    moved = _moved(dataset, journal[journal.index.isin(earlier)])
+    try:
+        for mark in marks:
+            unchanged = read_label(mark.photo.split('/')[0]) == mark.label
+            if not unchanged and mark.photo not in moved: _carry_out(dataset, mark)
+    finally:
+        rows = _journal(dataset)[len(journal):]
+        cleaner.journal_rows = [*earlier, *rows.index] # what this cleaner has had done, for the next call
+    return rows

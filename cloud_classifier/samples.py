@@ -53,8 +53,9 @@ def _look(tile, u, v): # coordinates in tiles, broadcast against each other
     rows = max(1, 8192//u.shape[1]) # bands that stay in the cache: three times as fast as the whole picture at once
     for k in range(0, len(u), rows):
         x, y = u[k:k+rows]*n, v[k:k+rows]*n
-        i, j = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+        i, j = np.floor(x), np.floor(y)
         x -= i; y -= j
+        i, j = i.astype(np.int32), j.astype(np.int32)
         left, right, upper, lower = i & (n-1), (i+1) & (n-1), (j & (n-1))*n, ((j+1) & (n-1))*n
         top, low = flat.take(upper + left), flat.take(lower + left)
         top += x*(flat.take(upper + right) - top)
@@ -338,13 +339,15 @@ def render_sky(genus: str, # a genus's name, abbreviation or alias
     return _develop(sky).reduce(times)
 
 # %% ../nbs/02_samples.ipynb #43403359
+_FORMATS = {'jpg': 'JPEG', 'png': 'PNG', 'webp': 'WEBP'} # ending of a file name -> Pillow's name of the format
+
 def _whole(path, size):
     "Whether `path` holds a picture of `size` that can be decoded to its end."
     try:
         with Image.open(path) as im:
             im.load()
             return im.size == (size, size)
-    except OSError: return False # not there, cut off, or no picture
+    except (OSError, ValueError): return False # not there, cut off, or no picture
 
 def _write(path, data):
     "Let `path` hold `data`, all of it or nothing."
@@ -360,21 +363,19 @@ def make_samples(path: str | Path, # the folder to write into; made where it is 
                  size: int = 224, # height and width in pixels, 16 to 4096
                  seed: int = 42, # another seed gives other pictures under other names
                  genera: Iterable[str] | None = None, # names in any spelling; all ten if None
-                 format: str = 'jpg', # ending of the file names, which says how they are written: jpg, png, webp
+                 format: str = 'jpg', # ending of the file names: jpg, png or webp
                  ) -> list[Path]: # all the pictures asked for, in order of genus and number
     "Write rendered skies to `path/<Genus>/`, leaving those that are already there."
-    ending = f'.{format}'
-    kind = Image.registered_extensions().get(ending)
-    if kind not in Image.SAVE: raise ValueError(f'pictures can not be written as {format!r}: try jpg or png')
+    if format not in _FORMATS: raise ValueError(f'rendered skies are written as {", ".join(_FORMATS)}, not {format!r}')
     names = [taxonomy.genus(g).name for g in (taxonomy.GENERA if genera is None else genera)]
     numbers, seed = range(_check('the number of pictures', per_genus, 0, 10**6)), _check('a seed', seed, 0)
     size = _check('the size of a rendered sky', size, 16, 4096)
-    wanted = {Path(path)/name/f'{name.lower()}-{seed:05}-{i:04}{ending}': (name, size, seed*10**6 + i)
+    wanted = {Path(path)/name/f'{name.lower()}-{seed:05}-{i:04}.{format}': (name, size, seed*10**6 + i)
               for name in names for i in numbers}
     for file, sky in wanted.items():
         if _whole(file, size): continue
         file.parent.mkdir(parents=True, exist_ok=True)
         data = io.BytesIO()
-        render_sky(*sky).save(data, kind, quality=90)
+        render_sky(*sky).save(data, _FORMATS[format], quality=90)
         _write(file, data.getvalue())
     return list(wanted)

@@ -35,7 +35,7 @@ from fastai.vision.learner import create_body, model_meta, vision_learner
 from fasttransform import Transform
 from PIL import Image
 
-from .dataset import BadDataset, Dataset, data_hash
+from .dataset import BadDataset, Dataset, data_hash, draws_bars
 from .images import Preprocess
 from .sampling import Split, equal_frame, load_split, save_split, split
 from .taxonomy import read_label
@@ -165,6 +165,10 @@ def cloud_learner(dls: DataLoaders,
 def _silent(learn: Learner):
     "Without bars, and without the rows that fastai prints in their place."
     with learn.no_bar(), learn.no_logging(): yield learn
+
+def _progress(learn: Learner, progress: bool):
+    "fastai's bars and table; in a log its rows alone; or nothing."
+    return _silent(learn) if not progress else nullcontext() if draws_bars() else learn.no_bar()
 
 def suggest_lr(learn: Learner, # left as it was: the finder puts weights and optimiser back
                show_plot: bool = False, # whether to draw loss over rate
@@ -342,7 +346,7 @@ def _follow(path: Path, settings: dict, learn: Learner, parts: Split, progress: 
     learn.add_cb(History(path/'history.csv'))
     kwargs = {} if settings['epochs'] is None else dict(epochs=settings['epochs'])
     try:
-        with nullcontext() if progress else _silent(learn): RECIPES[settings['recipe']](learn, **kwargs)
+        with _progress(learn, progress): RECIPES[settings['recipe']](learn, **kwargs)
         learn.remove_cb(History)
         learn.path = path
         learn.export('learner.tmp')

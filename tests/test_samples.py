@@ -230,7 +230,7 @@ def features(pixels):
     return np.stack(out, 1)
 
 
-TRAIN, TEST = 40, 12  # skies of each genus, by seeds of their own
+TRAIN, TEST = 40, 15  # skies of each genus, by seeds of their own
 
 
 @pytest.fixture(scope="module")
@@ -241,13 +241,16 @@ def skies():
 
 
 def accuracy(described, fold):
-    """Shares of TEST skies a genus whose genus and whose level are right, after learning from the others."""
-    from sklearn.ensemble import ExtraTreesClassifier
-
+    """What a linear discriminant learns from TRAIN skies a genus: shares of right genera and levels on TEST others."""
     order = np.roll(np.arange(TRAIN + TEST), fold * TEST)
-    train, test = (described[:, o].reshape(-1, described.shape[-1]) for o in (order[:TRAIN], order[TRAIN:]))
-    model = ExtraTreesClassifier(200, random_state=fold).fit(train, np.repeat(np.arange(10), TRAIN))
-    guess, truth = model.predict(test), np.repeat(np.arange(10), TEST)
+    train, test = described[:, order[:TRAIN]].astype(float), described[:, order[TRAIN:]].astype(float)
+    mean, spread = train.mean((0, 1)), train.std((0, 1))
+    train, test = (train - mean) / spread, (test - mean) / spread
+    centres = train.mean(1)
+    within = np.cov((train - centres[:, None]).reshape(10 * TRAIN, -1).T)
+    to_score = np.linalg.solve(within + 0.02 * np.eye(len(within)), centres.T)  # a little ridge: 400 skies, 74 features
+    guess = (test @ to_score - 0.5 * (centres.T * to_score).sum(0)).argmax(2)
+    truth = np.arange(10)[:, None]
     level = np.array([g.level for g in GENERA.values()])
     return (guess == truth).mean(), (level[guess] == level[truth]).mean()
 
@@ -256,10 +259,11 @@ def accuracy(described, fold):
 def test_a_small_classifier_learns_them(skies, fold):
     described = np.array([features(row) for row in skies])
     genera, levels = accuracy(described, fold)
-    assert genera > 0.8
-    assert levels > 0.85
+    assert genera > 0.85  # 0.92 to 0.93 when this was written
+    assert levels > 0.9  # 0.97 to 0.98
 
 
 def test_mean_colour_alone_does_not_tell_them_apart(skies):
-    genera, _ = accuracy(skies.mean((2, 3)), fold=0)
-    assert 0.15 < genera < 0.5  # better than chance, for rain is dark and fair skies are blue
+    genera, levels = accuracy(skies.mean((2, 3)), fold=0)
+    assert genera < 0.5
+    assert levels < 0.7

@@ -1,0 +1,60 @@
+"What the tests share: rendered skies, a small trained run, and the real photos where they are at hand."
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cloud_classifier.samples import make_samples
+
+ROOT = Path(__file__).parents[1]
+PLACES = [os.environ.get('CLOUD_DATA', ''), ROOT / 'data' / 'ccsn', ROOT.parent / 'shared' / 'data' / 'ccsn']
+
+
+@pytest.fixture(scope='session')
+def ccsn():
+    "The folder of the CCSN database."
+    for place in PLACES:
+        if place and Path(place).is_dir():
+            return Path(place)
+    pytest.skip('the CCSN photos are not here: set CLOUD_DATA to their folder, or fetch them into data/ccsn')
+
+
+@pytest.fixture(scope='session')
+def skies(tmp_path_factory):
+    "Rendered skies of three genera. Shared by all tests: look, but don't touch."
+    root = tmp_path_factory.mktemp('data') / 'skies'
+    make_samples(root, per_genus=14, size=96, genera=['Cirrus', 'Stratus', 'Cumulus'])
+    return root
+
+
+@pytest.fixture(scope='session')
+def run(skies, tmp_path_factory):
+    "A finished run: resnet18 from random weights, on squares of 64 pixels."
+    from cloud_classifier.train import train
+
+    out = tmp_path_factory.mktemp('runs') / 'run'
+    return train(skies, arch='resnet18', size=64, epochs=2, weights='none', bs=8, out=out, progress=False)
+
+
+@pytest.fixture(scope='session')
+def model(run):
+    "The file that is exported from `run`."
+    from cloud_classifier.export import export_model
+
+    return export_model(run.learner(), run.path / 'clouds.onnx', card={'trained_on': 'rendered skies'})
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    "Call `cloud-classifier` as a shell would: arguments in; exit status, output and errors out."
+    from cloud_classifier.cli import main
+
+    def call(*args):
+        monkeypatch.setattr('sys.argv', ['cloud-classifier', *map(str, args)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed = capsys.readouterr()
+        return left.value.code or 0, printed.out, printed.err
+
+    return call
