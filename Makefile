@@ -46,8 +46,9 @@ docs: setup ## make the pages of the documentation (needs Quarto)
 bench: setup ## time every stage beside the plain fastai way
 	$(BIN)/python benchmarks/bench_stages.py
 
+# A photo travels to the page's kernel in one message; the server's own limit, 10 MB, is less than a phone's photo may have.
 app: setup ## serve the web page on http://localhost:8866 (PORT=… for another)
-	$(BIN)/voila nbs/app/clouds.ipynb --no-browser --port $(PORT)
+	$(BIN)/voila nbs/app/clouds.ipynb --no-browser --port $(PORT) --Voila.tornado_settings="{'websocket_max_message_size': 100000000}"
 
 clean: ## remove what was made, but not data, models or .venv
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache _docs _proc

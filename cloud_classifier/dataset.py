@@ -172,6 +172,8 @@ def relabel(self: Dataset,
     "Move a photo to the folder of another class, which is made where there is none."
     if not label or label.startswith('.') or Path(label).name != label: raise BadDataset(f'{label!r} can\'t be the name of a class')
     file, wanted = self._inside(photo), read_label(label)
+    stands = read_label(file.relative_to(os.path.normpath(self.path)).parts[0])
+    if stands == wanted: raise BadDataset(f'{photo}: stands under {wanted} already')
     folder = next((name for name, is_for in self.folders.items() if is_for == wanted), wanted)
     return self._move(file, _free(self.path/folder/file.name), 'relabel', reason)
 
@@ -179,6 +181,7 @@ def relabel(self: Dataset,
 @patch
 def journal(self: Dataset) -> pd.DataFrame: # id, time (UTC), action, source, target, reason, undone (UTC or None)
     "What was moved, oldest first."
+    if not (self.path/'manifest.db').exists(): return pd.DataFrame(columns=['time', 'action', 'source', 'target', 'reason', 'undone'])
     with _manifest(self.path) as db: return pd.read_sql('SELECT * FROM journal ORDER BY id', db, index_col='id')
 
 @patch
@@ -187,6 +190,7 @@ def undo(self: Dataset,
          ) -> list[str]: # where the photos are now, relative to the dataset
     "Take back the last `n` moves that still stand."
     back = []
+    if not (self.path/'manifest.db').exists(): return back # nothing was ever moved, and looking must not change a dataset
     with _manifest(self.path) as db:
         rows = db.execute('SELECT id, source, target FROM journal WHERE undone IS NULL ORDER BY id DESC LIMIT ?', (n,)).fetchall()
         for row, source, target in rows:

@@ -158,5 +158,5 @@ def find_model(path: str | Path | None = None, # a model file, or None to look f
     shipped, runs = Path(root)/'models'/'clouds.onnx', Path(root, 'models', 'runs').glob('*/clouds.onnx')
     if shipped.exists(): return shipped
     newest = max(runs, key=lambda p: p.stat().st_mtime, default=None)
-    if newest is None: raise BadModel('there is no model yet: neither $CLOUD_MODEL nor models/clouds.onnx nor models/runs/*/clouds.onnx; `cloud-classifier demo` makes one')
+    if newest is None: raise BadModel('there is no model yet: neither $CLOUD_MODEL nor models/clouds.onnx nor models/runs/*/clouds.onnx; `make demo` or `cloud-classifier demo` makes one')
     return newest

@@ -85,3 +85,19 @@ def test_a_photo_that_can_not_be_read_is_a_row(dataset):
     seen = dataset.scan(progress=False).set_index('path')
     assert seen.status[photo] == 'truncated'
     assert (seen.status.drop(photo) == 'ok').all()
+
+
+def test_looking_never_changes_a_folder(dataset):
+    before = sorted(dataset.path.rglob('*'))
+    assert dataset.journal().empty
+    assert dataset.undo() == []
+    dataset.check()
+    dataset.scan(progress=False)
+    assert sorted(dataset.path.rglob('*')) == before
+
+
+def test_a_photo_that_stands_there_already_is_not_moved(dataset):
+    photo = dataset.frame().path[0]
+    with pytest.raises(BadDataset, match='stands under Cirrus already'):
+        dataset.relabel(photo, 'ci')
+    assert (dataset.path / photo).is_file()

@@ -1,0 +1,127 @@
+"The predictor alone: what it imports, and what it makes of files that are no models."
+
+import json
+import pickle
+import subprocess
+import sys
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from cloud_classifier.infer import BadModel, CloudClassifier, Prediction, find_model
+from cloud_classifier.taxonomy import GENERA
+
+HEAVY = {'torch', 'torchvision', 'fastai', 'fastcore', 'pandas', 'sklearn', 'scipy', 'matplotlib', 'onnx', 'ipywidgets', 'rich', 'typer'}
+
+
+def test_prediction_imports_neither_torch_nor_fastai(model, skies):
+    "In a process of its own, from file to answer."
+    photo = next((skies / 'Cirrus').iterdir())
+    code = f'''
+import sys
+from cloud_classifier.infer import CloudClassifier
+answer = CloudClassifier({str(model)!r}).predict({str(photo)!r})
+print(answer.genus, *sorted({{m.partition(".")[0] for m in sys.modules}} & {HEAVY!r}))
+'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    genus, *heavy = done.stdout.split()
+    assert genus in GENERA
+    assert not heavy
+
+
+def test_one_photo_and_many_get_the_same_answers(model, skies):
+    clouds = CloudClassifier(model)
+    photos = sorted(skies.rglob('*.jpg'))[::4]
+    for one, many in zip(photos, clouds.predict_many(photos, batch_size=4), strict=True):
+        alone = clouds.predict(one)
+        assert alone.genus == many.genus
+        assert alone.probability == pytest.approx(many.probability, abs=1e-5)
+
+
+def test_an_answer_holds_together(model, skies):
+    clouds = CloudClassifier(model)
+    answer = clouds.predict(next((skies / 'Stratus').iterdir()), k=99)
+    assert len(answer.top) == len(clouds.classes) == 3
+    assert sum(p for _, p in answer.top) == pytest.approx(1)
+    assert [p for _, p in answer.top] == sorted((p for _, p in answer.top), reverse=True)
+    genus = GENERA[answer.genus]
+    assert (answer.level, answer.cloud_base, answer.precipitation) == (genus.level, genus.base, genus.precipitation)
+    assert json.loads(json.dumps(answer.as_dict())) == answer.as_dict()
+
+
+@pytest.mark.parametrize('name', GENERA)
+def test_weather_of_each_genus_is_in_its_answer(name):
+    d = Prediction(((name, 1.0),)).as_dict()
+    assert d['cloud_base'] == list(GENERA[name].base)
+    assert d['precipitation'] == GENERA[name].precipitation
+
+
+class Evil:
+    def __reduce__(self):
+        return exec, ("open('evil-ran', 'w')",)
+
+
+def test_a_pickle_is_refused_and_never_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / 'clouds.onnx').write_bytes(pickle.dumps(Evil(), protocol))
+        with pytest.raises(BadModel):
+            CloudClassifier('clouds.onnx')
+    with pytest.raises(BadModel, match='pickle'):
+        CloudClassifier('clouds.onnx')
+    assert not (tmp_path / 'evil-ran').exists()
+
+
+def test_the_learner_from_the_same_folder_is_named_for_what_it_is(run):
+    with pytest.raises(BadModel, match='pickle or a PyTorch file'):
+        CloudClassifier(run.path / 'learner.pkl')
+
+
+@pytest.mark.parametrize('share', [0, 0.001, 0.5, 0.999])
+def test_a_model_that_is_cut_off(model, tmp_path, share):
+    whole = model.read_bytes()
+    (tmp_path / 'cut.onnx').write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(BadModel, match=r'is empty|is cut off|none that cloud_classifier exported'):
+        CloudClassifier(tmp_path / 'cut.onnx')
+
+
+def test_another_model(tmp_path):
+    node = helper.make_node('Relu', ['x'], ['y'])
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in 'xy']
+    other = helper.make_model(helper.make_graph([node], 'other', value[:1], value[1:]), opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
+    onnx.save(other, tmp_path / 'other.onnx')
+    with pytest.raises(BadModel, match='none that cloud_classifier exported'):
+        CloudClassifier(tmp_path / 'other.onnx')
+
+
+WRONG = {
+    'format': ['cloud_classifier/99', ''],
+    'classes': ['[]', '["a"]', '["Cirrus", "Cirrus", "Stratus"]', '"Cirrus"', '[1, 2, 3]', 'Cirrus', '["Cirrus", "Stratus"]'],
+    'preprocess': ['{}', '{"size": 0}', '{"sizes": 64}', 'null', '{"size": 32}', '{"size": 64, "std": [0, 1, 1]}'],
+    'temperature': ['0', '-1', '"hot"', 'NaN', 'Infinity'],
+    'card': ['[]', '{'],
+}
+
+
+@pytest.mark.parametrize(('key', 'value'), [(k, v) for k, values in WRONG.items() for v in values])
+def test_metadata_that_can_not_be(model, tmp_path, key, value):
+    changed = onnx.load(model)
+    for prop in changed.metadata_props:
+        if prop.key == key:
+            prop.value = value
+    onnx.save(changed, tmp_path / 'wrong.onnx')
+    with pytest.raises(BadModel):
+        CloudClassifier(tmp_path / 'wrong.onnx')
+
+
+def test_which_model_is_found(tmp_path, monkeypatch):
+    monkeypatch.delenv('CLOUD_MODEL', raising=False)
+    with pytest.raises(BadModel, match='there is no model yet'):
+        find_model(root=tmp_path)
+    for name in ('runs/a/clouds.onnx', 'runs/b/clouds.onnx', 'clouds.onnx'):
+        (tmp_path / 'models' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'models' / name).touch()
+        assert find_model(root=tmp_path) == tmp_path / 'models' / name
+    monkeypatch.setenv('CLOUD_MODEL', 'mine.onnx')
+    assert [str(find_model(root=tmp_path)), str(find_model('given.onnx', tmp_path))] == ['mine.onnx', 'given.onnx']
