@@ -65,7 +65,7 @@ AsJson = Annotated[bool, typer.Option('--json', help='Print JSON.')]
 
 @app.command()
 def demo(seconds: Annotated[float, typer.Option(min=1, help='How long training may take, seconds.')] = 140,
-         size: Annotated[int, typer.Option(min=32, max=512, help='Side of the square that the network sees, pixels.')] = 96,
+         size: Annotated[int, typer.Option(min=32, max=512, help='Side of the square that the network sees, pixels.')] = 64,
          seed: int = 42,
          out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: a new one below models/runs]", show_default=False)] = None):
     """Do every stage in five minutes.
@@ -132,11 +132,6 @@ def _photos(paths: list[Path]):
         found = list(photo_files(path)) if path.is_dir() else [str(path)]
         yield from found or [str(path)]
 
-def _row(answer) -> tuple[str, ...]:
-    "What the table says of a `Prediction`."
-    base = f'{answer.cloud_base[0]}–{answer.cloud_base[1]} m' if answer.cloud_base else '–'
-    return answer.genus, f'{answer.probability:.0%}', answer.level or '–', base, answer.precipitation or '–'
-
 # %% ../nbs/31_cli.ipynb #8125f67a
 @app.command()
 def predict(paths: Annotated[list[Path], typer.Argument(help='Photos, or folders of photos.', show_default=False)],
@@ -151,7 +146,7 @@ def predict(paths: Annotated[list[Path], typer.Argument(help='Photos, or folders
         failed += bad
         if as_json: print(json.dumps(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()), ensure_ascii=False), flush=True)
         elif bad: typer.echo(str(answer), err=True)
-        else: rows.append((photo, *_row(answer)))
+        else: rows.append((photo, *answer.as_row()))
     if rows: _table(('photo', 'genus', '', 'level', 'cloud base', 'precipitation'), rows)
     if failed: raise typer.Exit(3)
 

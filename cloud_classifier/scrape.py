@@ -6,7 +6,7 @@
 __all__ = ['CCSN_URL', 'CCSN_HASH', 'FetchError', 'unpack', 'fetch_ccsn']
 
 # %% ../nbs/11_scrape.ipynb #28cfbb53
-import shutil, tempfile, zipfile
+import tempfile, zipfile
 from pathlib import Path
 
 from .dataset import Dataset

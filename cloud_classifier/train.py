@@ -8,7 +8,7 @@ __all__ = ['RECIPES', 'HISTORY', 'CloudCrop', 'OpenPhoto', 'Augment', 'FolderLab
            'History', 'BadRun', 'write_json', 'Run', 'usable', 'train']
 
 # %% ../nbs/20_train.ipynb #c38c807f
-import inspect, json, os, platform, secrets, socket, tempfile, warnings
+import json, os, platform, secrets, socket, tempfile, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from datetime import date, datetime, timezone
@@ -209,7 +209,7 @@ def two_stage(learn: Learner, epochs: int = 14) -> None:
 def scratch(learn: Learner, epochs: int = 12) -> None:
     "`epochs` for all layers, at one rate."
     learn.unfreeze()
-    learn.fit_one_cycle(epochs, 3e-3)
+    learn.fit_one_cycle(epochs, 1e-3)
 
 RECIPES = {f.__name__: f for f in (fine_tune, one_cycle, two_stage, scratch)}
 

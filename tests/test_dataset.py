@@ -15,7 +15,14 @@ def dataset(skies, tmp_path):
 
 
 def test_a_folder_is_read_whatever_lies_around(tmp_path):
-    for name in ('Ac/1.jpg', 'altocumulus/2.JPEG', 'Ct/deeper/3.png', '.quarantine/4.jpg', 'Ac/.hidden.jpg', 'Ac/Thumbs.db'):
+    for name in (
+        'Ac/1.jpg',
+        'altocumulus/2.JPEG',
+        'Ct/deeper/3.png',
+        '.quarantine/4.jpg',
+        'Ac/.hidden.jpg',
+        'Ac/Thumbs.db',
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / 'Stratus').mkdir()

@@ -72,7 +72,9 @@ def test_the_file_is_all_there_is(exported):
     assert {p.key for p in model.metadata_props} >= set(METADATA)
     clouds = CloudClassifier(exported)
     x = np.random.default_rng(0).normal(size=(5, 3, 224, 224)).astype(np.float32)
-    assert np.allclose(clouds.probabilities(x), np.concatenate([clouds.probabilities(x[i : i + 1]) for i in range(5)]), atol=1e-6)
+    assert np.allclose(
+        clouds.probabilities(x), np.concatenate([clouds.probabilities(x[i : i + 1]) for i in range(5)]), atol=1e-6
+    )
 
 
 def test_exporting_leaves_the_learner_as_it_was(learner, tmp_path):

@@ -12,7 +12,20 @@ from onnx import TensorProto, helper
 from cloud_classifier.infer import BadModel, CloudClassifier, Prediction, find_model
 from cloud_classifier.taxonomy import GENERA
 
-HEAVY = {'torch', 'torchvision', 'fastai', 'fastcore', 'pandas', 'sklearn', 'scipy', 'matplotlib', 'onnx', 'ipywidgets', 'rich', 'typer'}
+HEAVY = {
+    'torch',
+    'torchvision',
+    'fastai',
+    'fastcore',
+    'pandas',
+    'sklearn',
+    'scipy',
+    'matplotlib',
+    'onnx',
+    'ipywidgets',
+    'rich',
+    'typer',
+}
 
 
 def test_prediction_imports_neither_torch_nor_fastai(model, skies):
@@ -89,7 +102,11 @@ def test_a_model_that_is_cut_off(model, tmp_path, share):
 def test_another_model(tmp_path):
     node = helper.make_node('Relu', ['x'], ['y'])
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in 'xy']
-    other = helper.make_model(helper.make_graph([node], 'other', value[:1], value[1:]), opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
+    other = helper.make_model(
+        helper.make_graph([node], 'other', value[:1], value[1:]),
+        opset_imports=[helper.make_opsetid('', 18)],
+        ir_version=10,
+    )
     onnx.save(other, tmp_path / 'other.onnx')
     with pytest.raises(BadModel, match='none that cloud_classifier exported'):
         CloudClassifier(tmp_path / 'other.onnx')
@@ -97,7 +114,15 @@ def test_another_model(tmp_path):
 
 WRONG = {
     'format': ['cloud_classifier/99', ''],
-    'classes': ['[]', '["a"]', '["Cirrus", "Cirrus", "Stratus"]', '"Cirrus"', '[1, 2, 3]', 'Cirrus', '["Cirrus", "Stratus"]'],
+    'classes': [
+        '[]',
+        '["a"]',
+        '["Cirrus", "Cirrus", "Stratus"]',
+        '"Cirrus"',
+        '[1, 2, 3]',
+        'Cirrus',
+        '["Cirrus", "Stratus"]',
+    ],
     'preprocess': ['{}', '{"size": 0}', '{"sizes": 64}', 'null', '{"size": 32}', '{"size": 64, "std": [0, 1, 1]}'],
     'temperature': ['0', '-1', '"hot"', 'NaN', 'Infinity'],
     'card': ['[]', '{'],

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from readme import ROOT, readme
 
-ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(p.relative_to(ROOT) for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 
 
@@ -58,3 +58,16 @@ def test_every_module_has_a_notebook():
     modules = {p.stem for p in (ROOT / 'cloud_classifier').glob('*.py') if not p.stem.startswith('_')}
     named = {p.stem.split('_', 1)[1] for p in NOTEBOOKS if re.match(r'\d\d_', p.stem)}
     assert modules == named
+
+
+def test_readme_says_what_the_front_page_says():
+    assert (ROOT / 'README.md').read_text() == readme(), 'edit nbs/index.ipynb and run `python tests/readme.py`'
+
+
+@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md', *map(str, NOTEBOOKS)])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    if page.endswith('.ipynb'):
+        text = '\n'.join(''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown')
+    links = re.findall(r'\]\((?!https?:|#)([^)\s]+)\)', text)
+    assert [link for link in links if not ((ROOT / page).parent / link.partition('#')[0]).exists()] == []

@@ -38,7 +38,12 @@ def three(tmp_path_factory):
     return Dataset(root)
 
 
-@given(st.fixed_dictionaries({label: CLASS for label in LABELS}), st.integers(0, 9), st.floats(0.05, 0.45), st.floats(0.05, 0.45))
+@given(
+    st.fixed_dictionaries({label: CLASS for label in LABELS}),
+    st.integers(0, 9),
+    st.floats(0.05, 0.45),
+    st.floats(0.05, 0.45),
+)
 @settings(max_examples=60, deadline=None)
 def test_a_split_never_divides_a_group_and_always_fills_each_part(three, groups, seed, valid, test):
     scan = scanned(groups)
@@ -111,7 +116,11 @@ def test_balance_is_nested(three):
 
 
 def test_files_that_are_no_split(skies, tmp_path):
-    for content, says in {'a,b\n1,2\n': 'its columns are', 'path,label,group,part\nx.jpg,St,g,trian\n': "'trian'", '': 'is not a split'}.items():
+    for content, says in {
+        'a,b\n1,2\n': 'its columns are',
+        'path,label,group,part\nx.jpg,St,g,trian\n': "'trian'",
+        '': 'is not a split',
+    }.items():
         (tmp_path / 'split.csv').write_text(content)
         with pytest.raises(BadDataset, match=says):
             load_split(tmp_path / 'split.csv', skies)

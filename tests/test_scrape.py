@@ -50,7 +50,9 @@ def test_fetched_verified_and_unpacked(served, archive, tmp_path):
     dest = tmp_path / 'data' / 'ccsn'
     dataset = fetch_ccsn(dest, f'{served[1]}/CCSN.zip', md5(archive), progress=False)
     assert set(dataset.check(at_least=1).index) == set(GENERA)
-    assert fetch_ccsn(dest, 'http://127.0.0.1:9/gone', progress=False).path == dest  # what is there is not fetched again
+    assert (
+        fetch_ccsn(dest, 'http://127.0.0.1:9/gone', progress=False).path == dest
+    )  # what is there is not fetched again
 
 
 @pytest.mark.parametrize('path', ['CCSN.zip', 'other.zip'])

@@ -37,7 +37,10 @@ SMALL = {'arch': 'resnet18', 'size': 32, 'weights': 'none', 'bs': 8, 'progress':
 
 
 def test_the_same_seed_gives_the_same_history(skies, tmp_path):
-    one, two, other = (train(skies, epochs=1, seed=seed, out=tmp_path / name, **SMALL) for name, seed in (('one', 1), ('two', 1), ('other', 2)))
+    one, two, other = (
+        train(skies, epochs=1, seed=seed, out=tmp_path / name, **SMALL)
+        for name, seed in (('one', 1), ('two', 1), ('other', 2))
+    )
     timeless = list(HISTORY[:4])
     pd.testing.assert_frame_equal(one.history[timeless], two.history[timeless], check_exact=True)
     assert one.settings['split_hash'] == two.settings['split_hash'] != other.settings['split_hash']
@@ -50,7 +53,13 @@ def test_a_run_says_what_was_done(run, skies):
     assert list(run.history.epoch) == [0, 1]
     assert (run.history[['seconds', 'photos_per_second']] > 0).all(axis=None)
     s = run.settings
-    assert (s['status'], s['recipe'], s['arch'], s['weights'], s['seed']) == ('finished', 'scratch', 'resnet18', 'none', 42)
+    assert (s['status'], s['recipe'], s['arch'], s['weights'], s['seed']) == (
+        'finished',
+        'scratch',
+        'resnet18',
+        'none',
+        42,
+    )
     assert s['trained_on'] == 3 * run.split.counts().train.min()
     assert s['split_hash'] == run.split.hash
     assert {'fastai', 'torch', 'python'} <= set(s['versions'])
@@ -100,7 +109,19 @@ def test_the_finder_leaves_the_learner_as_it_was(skies):
 
 def interrupted(skies, out, stop):
     "Train in a process of its own, stop it by the signal `stop` in its second epoch; exit status and errors."
-    command = [sys.executable, '-m', 'cloud_classifier.cli', 'train', skies, '--arch', 'resnet18', '--size', '32', '--bs', '8']
+    command = [
+        sys.executable,
+        '-m',
+        'cloud_classifier.cli',
+        'train',
+        skies,
+        '--arch',
+        'resnet18',
+        '--size',
+        '32',
+        '--bs',
+        '8',
+    ]
     command += ['--weights', 'none', '--epochs', '500', '--out', out]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 180
@@ -113,7 +134,9 @@ def interrupted(skies, out, stop):
     return process.returncode, errors
 
 
-@pytest.mark.parametrize(('stop', 'status', 'says'), [(signal.SIGINT, 130, 'interrupted'), (signal.SIGKILL, -9, 'running')])
+@pytest.mark.parametrize(
+    ('stop', 'status', 'says'), [(signal.SIGINT, 130, 'interrupted'), (signal.SIGKILL, -9, 'running')]
+)
 def test_a_run_that_was_cut_off_is_never_trusted(skies, tmp_path, command, stop, status, says):
     out = tmp_path / 'run'
     code, errors = interrupted(skies, out, stop)

@@ -1,0 +1,239 @@
+"The command line, called as people call it, wrong calls above all."
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cloud_classifier.cli import MISTAKES, app
+from cloud_classifier.samples import make_samples
+from cloud_classifier.taxonomy import GENERA
+
+TRAIN = ['--arch', 'resnet18', '--size', '32', '--weights', 'none', '--epochs', '1']
+
+
+@pytest.fixture
+def data(tmp_path):
+    "A dataset of one's own to spoil."
+    make_samples(tmp_path / 'data', per_genus=6, size=32, genera=['Cirrus', 'Stratus'])
+    return tmp_path / 'data'
+
+
+def missing(data):
+    shutil.rmtree(data)
+    return 'there is no such folder'
+
+
+def empty(data):
+    shutil.rmtree(data)
+    data.mkdir()
+    return 'has no photos'
+
+
+def one_class(data):
+    shutil.rmtree(data / 'Stratus')
+    return 'has one class, Cirrus'
+
+
+def two_photos(data):
+    for photo in sorted((data / 'Stratus').iterdir())[2:]:
+        photo.unlink()
+    return 'Stratus has 2'
+
+
+def the_same_photo_thrice(data):
+    photos = sorted((data / 'Stratus').iterdir())
+    for photo in photos[1:]:
+        shutil.copy(photos[0], photo)
+    return 'Stratus has 1 different photos'
+
+
+def text_named_jpg(data):
+    (data / 'Cirrus' / 'text.jpg').write_text('this is text')
+    return 'text.jpg: is not a photo'
+
+
+def loose_photos(data):
+    for photo in data.rglob('*.jpg'):
+        photo.rename(data / photo.name)
+    return 'one folder per class'
+
+
+def a_file(data):
+    shutil.rmtree(data)
+    data.write_text('')
+    return 'is a file'
+
+
+SPOILT = [missing, empty, one_class, two_photos, the_same_photo_thrice, text_named_jpg, loose_photos, a_file]
+
+
+@pytest.mark.parametrize('spoil', SPOILT, ids=lambda f: f.__name__)
+def test_data_that_can_not_be_trained_on_gets_one_line(command, data, tmp_path, spoil):
+    says = spoil(data)
+    status, out, err = command('train', data, *TRAIN, '--out', tmp_path / 'run')
+    assert (status, out, err.count('\n')) == (2, '', 1)
+    assert err.startswith('cloud-classifier: ')
+    assert says in err
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    'args',
+    [
+        [],
+        ['train'],
+        ['train', 'x', '--epochs', '0'],
+        ['train', 'x', '--size', '9999'],
+        ['predict'],
+        ['fly'],
+        ['demo', '--seconds', 'x'],
+    ],
+)
+def test_a_wrong_call_is_two(command, args):
+    status, out, err = command(*args)
+    assert status == 2 or (args == [] and 'Usage' in out + err)
+
+
+@pytest.mark.parametrize(
+    ('args', 'says'),
+    [
+        (['--recipe', 'fast'], 'no recipe'),
+        (['--arch', 'resnet_34'], 'did you mean resnet34'),
+        (['--split', 'none.csv'], 'is not a split'),
+    ],
+)
+def test_settings_that_can_not_be(command, data, tmp_path, args, says):
+    status, _, err = command('train', data, *TRAIN, *args, '--out', tmp_path / 'run')
+    assert (status, err.count('\n')) == (2, 1)
+    assert says in err
+
+
+def test_help_stays_light():
+    "Help must not wait for what the verbs need."
+    code = """
+import sys
+import cloud_classifier.cli as cli
+sys.argv[1:] = ['--help']
+try: cli.main()
+except SystemExit: pass
+print('MODULES', *sys.modules)
+"""
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    loaded = set(out.split('MODULES')[1].split())
+    assert not loaded & {'torch', 'fastai', 'numpy', 'PIL', 'onnxruntime', 'pandas', 'rich.markdown'}
+    for verb in ('demo', 'train', 'evaluate', 'export', 'predict', 'info'):
+        assert verb in out
+
+
+def test_from_photos_to_an_answer(command, data, tmp_path, monkeypatch):
+    "Train, evaluate, export, predict and info, one after the other, each on what the one before left."
+    run = tmp_path / 'run'
+    status, out, _ = command('train', data, *TRAIN, '--out', run)
+    assert status == 0
+    assert f'cloud-classifier evaluate {run}' in out
+
+    status, out, _ = command('evaluate', run, '--json')
+    report = json.loads(out)
+    assert status == 0
+    assert report['top1']['low'] <= report['top1']['value'] <= report['top1']['high']
+    assert json.loads((run / 'report.json').read_text())['n'] == report['n'] == 2
+    assert '<html' in (run / 'report.html').read_text()
+
+    status, out, _ = command('export', run)
+    assert status == 0
+    assert (run / 'clouds.onnx').is_file()
+
+    monkeypatch.setenv('CLOUD_MODEL', str(run / 'clouds.onnx'))
+    status, out, _ = command('predict', data, '--json')
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert len(rows) == 12
+    for row in rows:
+        assert list(row) == ['path', 'genus', 'probability', 'level', 'cloud_base', 'precipitation', 'top']
+        assert row['top'][0] == {'genus': row['genus'], 'probability': row['probability']}
+        assert row['cloud_base'] == list(GENERA[row['genus']].base)
+
+    for path, key in ((run / 'clouds.onnx', 'classes'), (run, 'split_hash'), (data, 'photos'), (None, 'model')):
+        status, out, _ = command('info', *([path] if path else []), '--json')
+        assert status == 0
+        assert key in json.loads(out)
+
+
+def test_each_photo_is_answered_though_some_are_broken(command, model, data):
+    (data / 'Cirrus' / 'page.jpg').write_text('<html>404</html>')
+    (data / 'Cirrus' / 'empty.png').touch()
+    status, out, _ = command('predict', data / 'Cirrus', data / 'nowhere.jpg', '--model', model, '--json')
+    rows = {json.loads(line)['path'].rsplit('/', 1)[1]: json.loads(line) for line in out.splitlines()}
+    assert status == 3
+    assert len(rows) == 9
+    assert {name: list(row) for name, row in rows.items() if 'error' in row} == {
+        n: ['path', 'error'] for n in ('page.jpg', 'empty.png', 'nowhere.jpg')
+    }
+    status, out, err = command('predict', data / 'Cirrus', '--model', model)
+    assert status == 3
+    assert err.count('\n') == 2
+    assert 'page.jpg: is not a photo' in err
+
+
+def test_a_folder_without_photos_is_an_error_row(command, model, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    status, out, _ = command('predict', tmp_path / 'empty', '--model', model, '--json')
+    assert status == 3
+    assert json.loads(out)['error']
+
+
+@pytest.mark.parametrize('verb', ['evaluate', 'export'])
+def test_what_is_no_run(command, data, tmp_path, verb):
+    for path in (data, tmp_path / 'nowhere'):
+        status, _, err = command(verb, path)
+        assert (status, err.count('\n')) == (2, 1)
+        assert 'is no run' in err
+    (data / 'run.json').write_text('{"status"')
+    status, _, err = command(verb, data)
+    assert (status, err.count('\n')) == (2, 1)
+
+
+def test_a_model_that_is_none(command, data, run, tmp_path):
+    photo = next((data / 'Cirrus').iterdir())
+    for path in (run.path / 'learner.pkl', photo, tmp_path / 'nowhere.onnx', tmp_path):
+        status, out, err = command('predict', photo, '--model', path)
+        assert (status, out, err.count('\n')) == (2, '', 1)
+
+
+def test_the_part_is_checked(command, run):
+    status, _, err = command('evaluate', run.path, '--part', 'tset')
+    assert (status, err.count('\n')) == (2, 1)
+
+
+def test_weights_that_can_not_be_had_are_a_failure_not_a_mistake(command, data, tmp_path, monkeypatch):
+    "Without a net and without a cache: one line that says how to go on, exit status 1."
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(
+        'torch.hub.load_state_dict_from_url', lambda *a, **k: (_ for _ in ()).throw(OSError('no route'))
+    )
+    status, _, err = command('train', data, '--arch', 'resnet18', '--size', '32', '--out', tmp_path / 'run')
+    assert (status, err.count('\n')) == (1, 1)
+    assert '--weights none' in err
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    from cloud_classifier.cli import main
+    from cloud_classifier.dataset import BadDataset
+
+    monkeypatch.setattr('sys.argv', ['cloud-classifier', '--debug', 'info', str(tmp_path / 'empty')])
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(BadDataset):
+        main()
+
+
+def test_errors_that_mean_a_mistake_exist():
+    "The names that decide the exit status are names of classes."
+    from cloud_classifier import cli, dataset, export, images, infer, scrape, taxonomy, train
+
+    modules = (dataset, export, images, infer, scrape, taxonomy, train)
+    for name in (*MISTAKES, *cli.FAILURES):
+        assert any(isinstance(getattr(m, name, None), type) for m in modules), name
+    assert app.info.help

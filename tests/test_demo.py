@@ -1,0 +1,83 @@
+"The demo, on each kind of input."
+
+import json
+import shutil
+
+import pytest
+from rich.console import Console
+
+from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.demo import EPOCHS, MADE, Choice, choose_data, plan, run_demo, thin
+from cloud_classifier.sampling import split
+from cloud_classifier.scrape import FetchError
+
+
+def no_net(_):
+    raise FetchError('there is no connection')
+
+
+def test_which_photos_and_why(tmp_path):
+    def fetched(dest):
+        dest.mkdir(parents=True)
+        return Dataset(dest)
+
+    assert choose_data({'CLOUD_DATA': 'mine'}, tmp_path, no_net) == Choice(
+        tmp_path.__class__('mine'), 'your photos', 'CLOUD_DATA names them'
+    )
+    assert 'fetched just now' in choose_data({}, tmp_path, fetched).why
+    assert 'fetched before' in choose_data({}, tmp_path, no_net).why
+
+
+@pytest.mark.parametrize('speed', [0.1, 1, 10, 100, 1000])
+def test_a_plan_always_fits(speed):
+    epochs, photos = plan(2000, speed, 140)
+    assert EPOCHS[0] <= epochs <= EPOCHS[1]
+    assert epochs * photos <= max(speed * 140, EPOCHS[0])
+    assert photos <= 2000
+
+
+def test_fewer_photos_keep_each_class_in_each_part(skies):
+    parts = split(skies)
+    few = thin(parts, 5)
+    assert (few.counts()[['train', 'valid', 'test']] > 0).all(axis=None)
+    assert len(few.part('train')) < len(parts.part('train'))
+    assert thin(parts, 10**6) is parts
+
+
+def test_the_whole_way(skies, tmp_path, monkeypatch):
+    "On a few rendered skies, small squares and a second of training: each stage for real."
+    monkeypatch.setenv('CLOUD_DATA', str(skies))
+    monkeypatch.setattr('cloud_classifier.train.imagenet_weights', no_weights)
+    console = Console(record=True, width=120)
+    run = run_demo(console, size=32, seconds=1, out=tmp_path / 'run')
+    said = console.export_text()
+    for name in MADE:
+        assert (run.path / name).stat().st_size > 0
+        assert name in said
+    assert 'your photos' in said
+    assert 'instead of 224' in said
+    assert 'random weights' in said
+    assert 'no route' in said
+    assert run.settings['weights'] == 'none'
+    assert json.loads((run.path / 'report.json').read_text())['n'] == len(run.split.part('test'))
+
+
+def no_weights(_):
+    from cloud_classifier.train import NoWeights
+
+    raise NoWeights('there is no route to the weights')
+
+
+def test_photos_that_are_not_there_are_not_replaced_in_silence(tmp_path, monkeypatch):
+    monkeypatch.setenv('CLOUD_DATA', str(tmp_path / 'nowhere'))
+    with pytest.raises(BadDataset, match='no such folder'):
+        run_demo(Console(quiet=True), seconds=1, out=tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_photo_that_is_none_stops_the_demo(skies, tmp_path, monkeypatch):
+    shutil.copytree(skies, tmp_path / 'skies')
+    (tmp_path / 'skies' / 'Cirrus' / 'text.jpg').write_text('this is text')
+    monkeypatch.setenv('CLOUD_DATA', str(tmp_path / 'skies'))
+    with pytest.raises(BadDataset, match='is not a photo'):
+        run_demo(Console(quiet=True), seconds=1, out=tmp_path / 'run')
