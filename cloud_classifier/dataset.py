@@ -101,7 +101,8 @@ def scan(self: Dataset,
     "The photos as a table, each of them opened."
     frame = (self.frame() if frame is None else frame[['path', 'label']]).reset_index(drop=True)
     with ThreadPoolExecutor() as pool:
-        seen = list(tqdm(pool.map(lambda p: look(self.path/p), frame.path), total=len(frame), desc='photos', disable=not (progress and draws_bars()), leave=False))
+        seen = list(tqdm(pool.map(lambda p: look(self.path/p), frame.path), total=len(frame), desc='photos', delay=1, leave=False,
+                         disable=not (progress and draws_bars())))
     return frame.join(pd.DataFrame(seen, columns=['sha256', 'status', 'reason']))
 
 # %% ../nbs/10_dataset.ipynb #ffd873d4
