@@ -7,7 +7,7 @@ PORT ?= 8866
 # Without a screen; and no message of ours depends on the language of the machine.
 export MPLBACKEND := Agg
 
-.PHONY: help setup browser demo test check docs bench app clean
+.PHONY: help setup browser demo test check readme docs bench app clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,14 +31,19 @@ browser: ## install Chromium for the browser test, where apt is there and may
 demo: setup ## photos in, a prediction out, in five minutes (CLOUD_DATA=folder for your own photos)
 	$(BIN)/cloud-classifier demo
 
+# Two processes at a time, each on a core: with threads of their own they would get in each other's way.
+test: export OMP_NUM_THREADS := 1
 test: setup browser check ## run every notebook and every test
-	$(BIN)/nbdev-test
-	$(BIN)/python -m pytest -q --ignore tests/test_notebooks.py
+	$(BIN)/nbdev-test --n-workers 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/test_notebooks.py
 
 check: setup ## look for notebooks and package that differ, unclean notebooks, and what ruff finds
 	$(BIN)/python -m pytest -q tests/test_notebooks.py
 	$(BIN)/ruff check -q
 	$(BIN)/ruff format -q --check tests benchmarks
+
+readme: setup ## write README.md from nbs/index.ipynb
+	$(BIN)/python tests/readme.py
 
 docs: setup ## make the pages of the documentation (needs Quarto)
 	$(BIN)/nbdev-docs

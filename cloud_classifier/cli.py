@@ -9,7 +9,7 @@ __all__ = ['MISTAKES', 'FAILURES', 'app', 'Data', 'RunDir', 'AsJson', 'status_of
 # %% ../nbs/31_cli.ipynb #7ad3520d
 import json, sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -98,7 +98,7 @@ def train(data: Data,
 # %% ../nbs/31_cli.ipynb #b9462cb3
 @app.command()
 def evaluate(run: RunDir,
-             part: Annotated[str, typer.Option(help='train, valid or test; only test is an honest one.')] = 'test',
+             part: Annotated[Literal['train', 'valid', 'test'], typer.Option(help='What to judge it by; only test is honest.')] = 'test',
              as_json: AsJson = False):
     """Judge a run on its test part.
 

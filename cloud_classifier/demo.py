@@ -97,7 +97,7 @@ def _prepare(console: Console, choice: Choice, size: int, seconds: float, seed: 
     thinned = thin(parts, round(len(parts.part('train')) * photos / per_epoch), seed)
     used = (thinned.frame.part != 'out').sum()
     console.print(f'This machine trains on {speed:.0f} photos a second. To end in time the demo takes {used} of {counts.sum()} photos, '
-                  f'squares of {size} pixels instead of 224, and {epochs} epochs.')
+                  f'squares of {size} pixels instead of 224, and {epochs} epochs.', soft_wrap=True)
     return thinned, epochs, seen
 
 def _weights(console: Console) -> str:
@@ -105,7 +105,7 @@ def _weights(console: Console) -> str:
     from cloud_classifier.train import NoWeights, imagenet_weights
     try: imagenet_weights('resnet34')
     except NoWeights as e:
-        console.print(f'[yellow]Training starts from random weights, which costs much of the accuracy:[/] {e}.', highlight=False)
+        console.print(f'[yellow]Training starts from random weights, which costs much of the accuracy:[/] {e}.', highlight=False, soft_wrap=True)
         return 'none'
     return 'imagenet'
 
@@ -119,9 +119,10 @@ def _show(console: Console, run, model: Path, parts: Split, seed: int) -> None:
                   title=f'Three photos of the test part, answered by {model.name}')
     for row in rows.itertuples(): table.add_row(Path(row.path).name, row.label, *clouds.predict(parts.root/row.path).as_row())
     console.print(table)
-    made = Table('file', 'MB', 'what it is', box=SIMPLE_HEAD, title_justify='left', title=f'What was made, in {run.path}')
+    made = Table('file', 'MB', 'what it is', box=SIMPLE_HEAD, title_justify='left', title='What was made')
     for name, what in MADE.items(): made.add_row(name, f'{(run.path/name).stat().st_size/1e6:.1f}', what)
     console.print(made)
+    console.print(f'All of it is in {run.path}', highlight=False, soft_wrap=True)
     console.print(f'Next: cloud-classifier predict PHOTO --model {model}', highlight=False, soft_wrap=True)
 
 MADE = {'clouds.onnx': 'the model, all that prediction needs', 'report.html': 'how good it is, to read', 'report.json': 'the same, in numbers',
@@ -136,7 +137,7 @@ def run_demo(console: Console, # where to tell what happens
              ): # the finished `Run`
     "Photos, split, training, report, export and three predictions."
     choice = choose_data()
-    console.print(f'[bold]1/5 Photos:[/] {choice.what} in {choice.path}, because {choice.why}.', highlight=False)
+    console.print(f'[bold]1/5 Photos:[/] {choice.what} in {choice.path}, because {choice.why}.', highlight=False, soft_wrap=True)
     console.print('[bold]2/5 Plan[/] (loading fastai takes a moment)')
     from cloud_classifier.evaluate import evaluate
     from cloud_classifier.export import check_parity, export_model
@@ -147,11 +148,11 @@ def run_demo(console: Console, # where to tell what happens
     console.print('[bold]4/5 Report[/] on the test part')
     report = evaluate(run)
     report.save(run.path)
-    console.print(report.summary(), highlight=False)
+    console.print(report.summary(), highlight=False, soft_wrap=True)
     console.print('[bold]5/5 Export[/]')
     learn = run.learner()
     model = export_model(learn, run.path/'clouds.onnx', card=dict(photos=choice.what, report=report.summary()))
     photos = parts.files('test')[:100]
-    console.print(f'The exported file and the learner differ by {check_parity(learn, model, photos):.0e} at most in any probability of {len(photos)} photos.')
+    console.print(f'The exported file and the learner differ by {check_parity(learn, model, photos):.0e} at most in any probability of {len(photos)} photos.', soft_wrap=True)
     _show(console, run, model, parts, seed)
     return run

@@ -61,9 +61,9 @@ def _divide(groups: pd.DataFrame, # one row a group, with the columns label and 
     part = pd.Series('train', index=groups.index)
     for label, rows in groups.groupby('label'):
         order = _shuffled(rows.index, label, seed)
-        for name, share in shares.items():
+        for after, (name, share) in zip(range(len(shares), 0, -1), shares.items()):
             wanted, got = max(1, round(share * rows.photos.sum())), 0
-            while got < wanted and len(order) > 1:
+            while got < wanted and len(order) > after: # each part that is still to come gets a group
                 took = order.pop()
                 part[took], got = name, got + rows.photos[took]
     return part

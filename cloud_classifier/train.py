@@ -178,15 +178,19 @@ def _silent(learn: Learner):
 
 def _progress(learn: Learner, progress: bool):
     "fastai's bars and table; in a log its rows alone; or nothing."
-    return _silent(learn) if not progress else nullcontext() if draws_bars() else learn.no_bar()
+    if not progress: return _silent(learn)
+    if draws_bars(): return nullcontext()
+    learn.logger(', '.join((*HISTORY[:4], 'time')))
+    return learn.no_bar()
 
 def suggest_lr(learn: Learner, # left as it was: the finder puts weights and optimiser back
                show_plot: bool = False, # whether to draw loss over rate
+               num_it: int = 100, # batches to try, each at a higher rate
                ): # named tuple with minimum and steep, learning rates
     "Learning rates that fastai's finder suggests."
     folder = learn.model_dir
     with tempfile.TemporaryDirectory() as learn.model_dir, _silent(learn): # where the finder keeps the weights meanwhile
-        try: return learn.lr_find(suggest_funcs=(minimum, steep), show_plot=show_plot)
+        try: return learn.lr_find(num_it=num_it, suggest_funcs=(minimum, steep), show_plot=show_plot)
         finally: learn.model_dir = folder
 
 # %% ../nbs/20_train.ipynb #aa81705f

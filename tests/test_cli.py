@@ -88,6 +88,7 @@ def test_data_that_can_not_be_trained_on_gets_one_line(command, data, tmp_path, 
         ['train', 'x', '--epochs', '0'],
         ['train', 'x', '--size', '9999'],
         ['predict'],
+        ['evaluate', 'run', '--part', 'tset'],
         ['fly'],
         ['demo', '--seconds', 'x'],
     ],
@@ -201,11 +202,6 @@ def test_a_model_that_is_none(command, data, run, tmp_path):
     for path in (run.path / 'learner.pkl', photo, tmp_path / 'nowhere.onnx', tmp_path):
         status, out, err = command('predict', photo, '--model', path)
         assert (status, out, err.count('\n')) == (2, '', 1)
-
-
-def test_the_part_is_checked(command, run):
-    status, _, err = command('evaluate', run.path, '--part', 'tset')
-    assert (status, err.count('\n')) == (2, 1)
 
 
 def test_weights_that_can_not_be_had_are_a_failure_not_a_mistake(command, data, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def test_the_whole_way(skies, tmp_path, monkeypatch):
     monkeypatch.setattr('cloud_classifier.train.imagenet_weights', no_weights)
     console = Console(record=True, width=120)
     run = run_demo(console, size=32, seconds=1, out=tmp_path / 'run')
-    said = console.export_text()
+    said = ' '.join(console.export_text().split())
     for name in MADE:
         assert (run.path / name).stat().st_size > 0
         assert name in said

@@ -61,7 +61,7 @@ def test_every_module_has_a_notebook():
 
 
 def test_readme_says_what_the_front_page_says():
-    assert (ROOT / 'README.md').read_text() == readme(), 'edit nbs/index.ipynb and run `python tests/readme.py`'
+    assert (ROOT / 'README.md').read_text() == readme(), 'edit nbs/index.ipynb and run `make readme`'
 
 
 @pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md', *map(str, NOTEBOOKS)])

@@ -101,7 +101,7 @@ def test_a_photo_that_is_none_is_named_or_left_out(skies, tmp_path):
 def test_the_finder_leaves_the_learner_as_it_was(skies):
     learn = cloud_learner(cloud_dls(split(skies), Preprocess(32), bs=8), 'resnet18', weights='none')
     before = {k: v.clone() for k, v in learn.model.state_dict().items()}
-    found = suggest_lr(learn)
+    found = suggest_lr(learn, num_it=30)
     assert 1e-8 < found.minimum < 1
     assert 1e-8 < found.steep <= 10
     assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
