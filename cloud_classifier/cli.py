@@ -147,7 +147,7 @@ def predict(paths: Annotated[list[Path], typer.Argument(help='Photos, or folders
         if as_json: print(json.dumps(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()), ensure_ascii=False), flush=True)
         elif bad: typer.echo(str(answer), err=True)
         else: rows.append((photo, *answer.as_row()))
-    if rows: _table(('photo', 'genus', '', 'level', 'cloud base', 'precipitation'), rows)
+    if rows: _table(('photo', 'genus', '', 'cloud base', 'precipitation'), rows)
     if failed: raise typer.Exit(3)
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -115,9 +115,9 @@ def _show(console: Console, run, model: Path, parts: Split, seed: int) -> None:
     from cloud_classifier.infer import CloudClassifier
     clouds, rows = CloudClassifier(model), parts.part('test')
     rows = rows.iloc[random.Random(seed).sample(range(len(rows)), 3)]
-    table = Table('photo', 'label', 'answer', '', 'level', 'cloud base', 'precipitation', box=SIMPLE_HEAD, title_justify='left',
+    table = Table('photo', 'label', 'answer', '', 'cloud base', box=SIMPLE_HEAD, title_justify='left',
                   title=f'Three photos of the test part, answered by {model.name}')
-    for row in rows.itertuples(): table.add_row(Path(row.path).name, row.label, *clouds.predict(parts.root/row.path).as_row())
+    for row in rows.itertuples(): table.add_row(Path(row.path).name, row.label, *clouds.predict(parts.root/row.path).as_row()[:3])
     console.print(table)
     made = Table('file', 'MB', 'what it is', box=SIMPLE_HEAD, title_justify='left', title='What was made')
     for name, what in MADE.items(): made.add_row(name, f'{(run.path/name).stat().st_size/1e6:.1f}', what)

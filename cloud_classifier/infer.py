@@ -37,10 +37,10 @@ class Prediction:
 
     def _of(self, what: str): return getattr(GENERA.get(self.genus), what, None)
 
-    def as_row(self) -> tuple[str, ...]: # genus, probability, level, cloud base, precipitation
+    def as_row(self) -> tuple[str, ...]: # genus, probability, cloud base, precipitation
         "The answer as a line of a table."
         base = f'{self.cloud_base[0]}–{self.cloud_base[1]} m' if self.cloud_base else '–'
-        return self.genus, f'{self.probability:.0%}', self.level or '–', base, self.precipitation or '–'
+        return self.genus, f'{self.probability:.0%}', base, self.precipitation or '–'
 
     def as_dict(self) -> dict: # JSON's types alone
         "The answer as the command line prints it: cloud base in metres, lowest and highest."
