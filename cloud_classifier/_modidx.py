@@ -99,6 +99,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'cloud_classifier.demo._prepare': ('demo.html#_prepare', 'cloud_classifier/demo.py'),
                                        'cloud_classifier.demo._show': ('demo.html#_show', 'cloud_classifier/demo.py'),
                                        'cloud_classifier.demo._weights': ('demo.html#_weights', 'cloud_classifier/demo.py'),
+                                       'cloud_classifier.demo.affordable': ('demo.html#affordable', 'cloud_classifier/demo.py'),
                                        'cloud_classifier.demo.choose_data': ('demo.html#choose_data', 'cloud_classifier/demo.py'),
                                        'cloud_classifier.demo.plan': ('demo.html#plan', 'cloud_classifier/demo.py'),
                                        'cloud_classifier.demo.run_demo': ('demo.html#run_demo', 'cloud_classifier/demo.py'),

@@ -160,9 +160,15 @@ class Preprocess:
 PHOTO_SUFFIXES = frozenset('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split())
 
 def photo_files(folder: str | Path, # where to look, sub-folders included
-                ) -> Iterator[str]: # paths that begin with `folder`, sorted
+                ) -> Iterator[str]: # paths that begin with `folder`, sorted, those of sub-folders last
     "The photos below `folder`."
-    with os.scandir(folder) as entries: found = sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False): yield from photo_files(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in PHOTO_SUFFIXES: yield entry.path
+    photos, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith('.'): continue
+            if entry.is_dir(follow_symlinks=False): folders.append(name)
+            elif name[name.rfind('.'):].lower() in PHOTO_SUFFIXES: photos.append(name)
+    top = os.path.join(folder, '')
+    for name in sorted(photos): yield top + name
+    for name in sorted(folders): yield from photo_files(top + name)

@@ -1,0 +1,69 @@
+"Imports run one way, and heavy libraries stay in their rooms."
+
+import ast
+
+import pytest
+from readme import ROOT
+
+PACKAGE = ROOT / 'cloud_classifier'
+MAY_IMPORT = {  # what each module may import of this package, wherever in it
+    'taxonomy': set(),
+    'images': set(),
+    'samples': {'taxonomy'},
+    'infer': {'taxonomy', 'images'},
+    'app': {'taxonomy', 'images', 'infer'},
+    'dataset': {'taxonomy', 'images'},
+    'scrape': {'taxonomy', 'dataset'},
+    'sampling': {'taxonomy', 'images', 'dataset'},
+    'train': {'taxonomy', 'images', 'dataset', 'sampling'},
+    'evaluate': {'taxonomy', 'images'},
+    'clean': {'taxonomy', 'dataset'},
+    'export': {'images', 'infer', 'train'},
+    'demo': {'images', 'infer', 'samples', 'dataset', 'scrape', 'sampling', 'train', 'evaluate', 'export'},
+    'cli': {'images', 'infer', 'dataset', 'sampling', 'train', 'evaluate', 'export', 'demo'},
+}
+BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
+ROOMS = {'fastai': {'train'}, 'torch': {'train', 'export'}, 'torchvision': {'train'}, 'fasttransform': {'train'}}
+
+
+def imports(module, top_level_only=False):
+    "The modules that a module imports: dotted names, those of this package beginning with a dot."
+    tree = ast.parse((PACKAGE / f'{module}.py').read_text(encoding='utf-8'))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.replace('cloud_classifier.', '.') for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').startswith('cloud_classifier')):
+            inner = (node.module or '').removeprefix('cloud_classifier').lstrip('.')
+            yield from [f'.{inner}'] if inner else (f'.{alias.name}' for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_each_module_is_in_the_plan():
+    assert {p.stem for p in PACKAGE.glob('*.py') if not p.stem.startswith('_')} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize('module', MAY_IMPORT)
+def test_imports_run_one_way(module):
+    ours = {name[1:].split('.')[0] for name in imports(module) if name.startswith('.')} - {'__version__'}
+    assert ours <= MAY_IMPORT[module]
+
+
+@pytest.mark.parametrize(('library', 'rooms'), ROOMS.items())
+def test_heavy_libraries_stay_in_their_rooms(library, rooms):
+    users = {m for m in MAY_IMPORT if any(name.split('.')[0] == library for name in imports(m))}
+    assert users == rooms
+
+
+@pytest.mark.parametrize('module', ['taxonomy', 'images', 'infer', 'cli'])
+def test_the_base_asks_for_the_base_install_alone(module):
+    import sys
+
+    others = {name.split('.')[0] for name in imports(module, top_level_only=True) if not name.startswith('.')}
+    assert others - set(sys.stdlib_module_names) <= BASE
+
+
+@pytest.mark.parametrize('module', ['cli', 'demo'])
+def test_what_stands_on_top_imports_the_torch_stages_when_they_are_needed(module):
+    assert not {'.train', '.export', '.evaluate'} & set(imports(module, top_level_only=True))
