@@ -47,12 +47,13 @@ def fetch_ccsn(dest: str | Path = 'data/ccsn', # the dataset's folder
                progress: bool = True, # whether a bar shows how far it is
                ) -> Dataset:
     "The CCSN database at `dest`: what is there already, else downloaded, verified and unpacked."
-    import pooch
+    import pooch, requests
     dest = Path(dest)
     if dest.exists(): return Dataset(dest)
     Downloader = pooch.DOIDownloader if url.startswith('doi:') else pooch.HTTPDownloader
     try:
         archive = pooch.retrieve(url, known_hash, fname='CCSN.zip', path=dest.parent/'.downloads', progressbar=progress,
                                  downloader=Downloader(progressbar=progress, timeout=timeout))
+    except requests.ConnectionError as e: raise FetchError(f'CCSN could not be fetched from {url}: no connection') from e
     except (OSError, ValueError) as e: raise FetchError(f'CCSN could not be fetched from {url}: {e}') from e
     return unpack(archive, dest)

@@ -79,3 +79,8 @@ def test_an_archive_of_something_else(tmp_path):
     with pytest.raises(FetchError, match='no folders named after genera'):
         unpack(tmp_path / 'cats.zip', tmp_path / 'cats')
     assert [p.name for p in tmp_path.iterdir()] == ['cats.zip']
+
+
+def test_without_a_connection_the_reason_is_short(tmp_path):
+    with pytest.raises(FetchError, match='no connection$'):
+        fetch_ccsn(tmp_path / 'ccsn', 'http://127.0.0.1:9/CCSN.zip', progress=False)
