@@ -50,7 +50,7 @@ def main() -> None:
     "The command `cloud-classifier`."
     try: app()
     except SystemExit as e: # how Typer leaves, after Ctrl-C with 130
-        if e.code == 130: typer.echo('cloud-classifier: interrupted; what was finished before is kept, what was being made is not', err=True)
+        if e.code == 130: typer.echo('\ncloud-classifier: interrupted; what was finished before is kept, what was being made is not', err=True)
         raise
     except Exception as e:
         status = status_of(e)

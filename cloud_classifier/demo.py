@@ -15,6 +15,7 @@ from time import perf_counter
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .dataset import Dataset, look
@@ -117,7 +118,7 @@ def _weights(console: Console) -> str:
     from cloud_classifier.train import NoWeights, imagenet_weights
     try: imagenet_weights('resnet34')
     except NoWeights as e:
-        console.print(f'[yellow]Training starts from random weights, which costs much of the accuracy:[/] {e}.', highlight=False, soft_wrap=True)
+        console.print(f'[yellow]Training starts from random weights, which costs much of the accuracy:[/] {escape(str(e))}.', highlight=False, soft_wrap=True)
         return 'none'
     return 'imagenet'
 
@@ -129,13 +130,13 @@ def _show(console: Console, run, model: Path, parts: Split, seed: int) -> None:
     rows = rows.iloc[random.Random(seed).sample(range(len(rows)), 3)]
     table = Table('photo', 'label', 'answer', '', 'cloud base', box=SIMPLE_HEAD, title_justify='left',
                   title=f'Three photos of the test part, answered by {model.name}')
-    for row in rows.itertuples(): table.add_row(Path(row.path).name, row.label, *clouds.predict(parts.root/row.path).as_row()[:3])
+    for row in rows.itertuples(): table.add_row(escape(Path(row.path).name), escape(row.label), *clouds.predict(parts.root/row.path).as_row()[:3])
     console.print(table)
     made = Table('file', 'MB', 'what it is', box=SIMPLE_HEAD, title_justify='left', title='What was made')
     for name, what in MADE.items(): made.add_row(name, f'{(run.path/name).stat().st_size/1e6:.1f}', what)
     console.print(made)
-    console.print(f'All of it is in {run.path}', highlight=False, soft_wrap=True)
-    console.print(f'Next: cloud-classifier predict PHOTO --model {model}', highlight=False, soft_wrap=True)
+    console.print(f'All of it is in {escape(str(run.path))}', highlight=False, soft_wrap=True)
+    console.print(f'Next: cloud-classifier predict PHOTO --model {escape(str(model))}', highlight=False, soft_wrap=True)
 
 MADE = {'clouds.onnx': 'the model, all that prediction needs', 'report.html': 'how good it is, to read', 'report.json': 'the same, in numbers',
         'learner.pkl': 'the fastai learner', 'history.csv': 'a line an epoch', 'split.csv': 'which photo was for what', 'run.json': 'settings, versions, hashes'}
@@ -149,7 +150,7 @@ def run_demo(console: Console, # where to tell what happens
              ): # the finished `Run`
     "Photos, split, training, report, export and three predictions."
     choice = choose_data()
-    console.print(f'[bold]1/5 Photos:[/] {choice.what} in {choice.path}, because {choice.why}.', highlight=False, soft_wrap=True)
+    console.print(f'[bold]1/5 Photos:[/] {choice.what} in {escape(str(choice.path))}, because {escape(choice.why)}.', highlight=False, soft_wrap=True)
     console.print('[bold]2/5 Plan[/] (loading fastai takes a moment)')
     from cloud_classifier.evaluate import evaluate
     from cloud_classifier.export import check_parity, export_model
