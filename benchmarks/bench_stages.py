@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -178,7 +179,7 @@ def main():
                 print(json.dumps(dict(zip(('job', 'fastai', 'ours', 'ratio'), rows[-1], strict=True))), flush=True)
     with open(HERE / 'results' / 'stages.csv', 'w', newline='') as f:
         f.write(f'# {date.today()}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n')
-        f.write(f'# python benchmarks/bench_stages.py --files {args.files} --repeats {args.repeats}\n')
+        f.write(f'# python {shlex.join(sys.argv)}\n')
         writer = csv.writer(f)
         writer.writerow(['job', 'plain fastai, seconds', 'ours, seconds', 'times as fast'])
         writer.writerows(rows)

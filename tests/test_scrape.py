@@ -82,5 +82,5 @@ def test_an_archive_of_something_else(tmp_path):
 
 
 def test_without_a_connection_the_reason_is_short(tmp_path):
-    with pytest.raises(FetchError, match='no connection$'):
+    with pytest.raises(FetchError, match=r'no connection$'):
         fetch_ccsn(tmp_path / 'ccsn', 'http://127.0.0.1:9/CCSN.zip', progress=False)
