@@ -40,7 +40,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'cloud_classifier.clean.Mark': ('clean.html#mark', 'cloud_classifier/clean.py'),
                                         'cloud_classifier.clean.Mark.__str__': ('clean.html#mark.__str__', 'cloud_classifier/clean.py'),
                                         'cloud_classifier.clean._carry_out': ('clean.html#_carry_out', 'cloud_classifier/clean.py'),
-                                        'cloud_classifier.clean._journal': ('clean.html#_journal', 'cloud_classifier/clean.py'),
                                         'cloud_classifier.clean._moved': ('clean.html#_moved', 'cloud_classifier/clean.py'),
                                         'cloud_classifier.clean.apply_fastai': ('clean.html#apply_fastai', 'cloud_classifier/clean.py'),
                                         'cloud_classifier.clean.doubts': ('clean.html#doubts', 'cloud_classifier/clean.py'),

@@ -55,10 +55,6 @@ class Mark:
     def __str__(self): return 'delete' if self.label is None else f'relabel to {self.label}'
 
 # %% ../nbs/22_clean.ipynb #f921cfe2
-def _journal(dataset: Dataset) -> pd.DataFrame:
-    "The journal; no rows, rather than a new file, where nothing was ever moved: whoever only looks writes nothing."
-    return dataset.journal() if (dataset.path/'manifest.db').exists() else pd.DataFrame(columns=['source', 'target', 'undone'])
-
 def _moved(dataset: Dataset, rows: pd.DataFrame) -> set[str]:
     "The photos that rows of the journal took away and nobody put back; other photos may have their names by now."
     rows = rows[rows.undone.isna()]
@@ -75,13 +71,13 @@ class Cleaner:
         self.dataset, self.classes = dataset, tuple(predictions[3])
         self._doubts = doubts(dataset, *predictions[:4])
         self._marks: dict[str, Mark] = {} # by photo
-        self._start = len(_journal(dataset)) # rows from here on are younger than the predictions
+        self._start = len(dataset.journal()) # rows from here on are younger than the predictions
         self._rows: list[int] = [] # numbers of the rows that `apply` wrote, oldest first
 
     @property
     def doubts(self) -> pd.DataFrame:
         "The photos that are still where they were, the hardest to believe first, and their marks."
-        moved = _moved(self.dataset, _journal(self.dataset)[self._start:])
+        moved = _moved(self.dataset, self.dataset.journal()[self._start:])
         frame = self._doubts[[p not in moved and (self.dataset.path/p).is_file() for p in self._doubts.photo]]
         return frame.assign(mark=[str(self._marks.get(p, '')) for p in frame.photo])
 
@@ -155,11 +151,11 @@ def _carry_out(dataset: Dataset, mark: Mark) -> int:
 @patch
 def apply(self: Cleaner) -> pd.DataFrame: # the rows of the journal: action, source, target, reason and so on
     "Move the marked photos."
-    before = len(_journal(self.dataset))
+    before = len(self.dataset.journal())
     try:
         for mark in self._marks.values(): _carry_out(self.dataset, mark)
     finally: # a move that failed has a row too; `undo` sees that its photo never left
-        rows = _journal(self.dataset)[before:]
+        rows = self.dataset.journal()[before:]
         moved = _moved(self.dataset, rows)
         self._rows += list(rows.index)
         self._marks = {photo: mark for photo, mark in self._marks.items() if photo not in moved}
@@ -171,7 +167,7 @@ def undo(self: Cleaner,
          n: int = 1, # how many of the cleaner's own moves, newest first
          ) -> list[str]: # where the photos are now, relative to the dataset
     "Take back the last `n` moves."
-    journal = _journal(self.dataset)
+    journal = self.dataset.journal()
     standing = list(journal.index[journal.undone.isna()])
     own = [row for row in self._rows if row in standing]
     own = own[max(len(own) - n, 0):]
@@ -191,13 +187,13 @@ def apply_fastai(cleaner, # fastai's ImageClassifierCleaner, or whatever else ha
     "Carry out through the journal what was chosen in fastai's cleaner."
     chosen = [(i, None) for i in cleaner.delete()] + [(i, read_label(str(label))) for i, label in cleaner.change()]
     marks = [Mark(photo_name(dataset, cleaner.fns[i]), label, "chosen in fastai's cleaner") for i, label in chosen]
-    journal, earlier = _journal(dataset), getattr(cleaner, 'journal_rows', [])
+    journal, earlier = dataset.journal(), getattr(cleaner, 'journal_rows', [])
     moved = _moved(dataset, journal[journal.index.isin(earlier)])
     try:
         for mark in marks:
             unchanged = read_label(mark.photo.split('/')[0]) == mark.label
             if not unchanged and mark.photo not in moved: _carry_out(dataset, mark)
     finally:
-        rows = _journal(dataset)[len(journal):]
+        rows = dataset.journal()[len(journal):]
         cleaner.journal_rows = [*earlier, *rows.index] # what this cleaner has had done, for the next call
     return rows
