@@ -284,11 +284,12 @@ class Run:
                     part: str = 'test', # 'train', 'valid' or 'test'
                     ) -> tuple: # paths (list), labels (list), probabilities (n, classes) float64, classes (tuple), groups (list)
         "What the learner says of the photos of a part."
-        learn, rows = self.learner(), self.split.part(part)
+        learn, parts = self.learner(), self.split
+        photos, rows = parts.files(part), parts.part(part)
         with learn.no_bar():
-            probs, _ = learn.get_preds(dl=learn.dls.test_dl(self.split.files(part), num_workers=0))
+            probs, _ = learn.get_preds(dl=learn.dls.test_dl(photos, num_workers=0))
         probs = probs.numpy().astype('float64')
-        return [str(f) for f in self.split.files(part)], rows.label.tolist(), probs / probs.sum(1, keepdims=True), tuple(learn.dls.vocab), rows.group.tolist()
+        return [str(p) for p in photos], rows.label.tolist(), probs / probs.sum(1, keepdims=True), tuple(learn.dls.vocab), rows.group.tolist()
 
 # %% ../nbs/20_train.ipynb #a10b63b7
 def _new_run(out: str | Path | None) -> Path:
