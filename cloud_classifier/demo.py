@@ -68,7 +68,7 @@ def thin(parts: Split, photos: int, seed: int = 42) -> Split:
 
 # %% ../nbs/29_demo.ipynb #c4238b8a
 def affordable(dataset: Dataset,
-               frame: pd.DataFrame, # the photos, from `Dataset.frame`
+               frame: pd.DataFrame, # the photos, from `Dataset.listing`
                seconds: float = 30, # that looking at them may take
                ) -> int: # photos of each class, 20 to 300
     "How many photos of each class can be looked at in time."
@@ -100,7 +100,7 @@ def _prepare(console: Console, choice: Choice, size: int, seconds: float, seed: 
     "Photos to work on, how often, and what the scan saw of them."
     from cloud_classifier.train import usable
     dataset = Dataset(choice.path)
-    counts, frame = dataset.check(), dataset.frame()
+    counts, frame = dataset.check(), dataset.listing()
     frame = frame.sample(frac=1, random_state=seed).groupby('label').head(affordable(dataset, frame))
     seen = usable(dataset, frame.sort_values('path'))
     parts = split(dataset, seed=seed, scan=seen)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHOTO_FORMATS', 'MAX_PIXELS', 'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'open_image',
-           'Preprocess', 'photo_files']
+           'PhotoHeader', 'photo_header', 'Preprocess', 'photo_files']
 
 # %% ../nbs/01_images.ipynb #aaf26e78
 import io, json, math, os
@@ -79,9 +79,7 @@ def open_image(source, # path (str or Path), bytes, or a binary file object
     "The photo `source` as an upright RGB image; `BadImage` says what is wrong with it."
     name, file = _name_and_file(source)
     try:
-        try: img = Image.open(file, formats=_formats())
-        except Image.DecompressionBombError as e: raise BadImage(name, 'too large', f'is over the limit of pixels ({e})') from e
-        except Exception as e: raise _unreadable(name, file, e) from e
+        img = _identify(name, file)
         if img.width * img.height > max_pixels:
             raise BadImage(name, 'too large', f'{img.width} x {img.height} is over the limit of {max_pixels:,} pixels')
         if min_side: img.draft('RGB', (min_side, min_side))
@@ -93,12 +91,40 @@ def open_image(source, # path (str or Path), bytes, or a binary file object
     finally:
         if file is not source: file.close()
 
+def _identify(name: str, file) -> Image.Image:
+    "The photo in `file`, of which only the first bytes are read."
+    try: return Image.open(file, formats=_formats())
+    except Image.DecompressionBombError as e: raise BadImage(name, 'too large', f'is over the limit of pixels ({e})') from e
+    except Exception as e: raise _unreadable(name, file, e) from e
+
 def _unreadable(name, file, error) -> BadImage:
     "Why Pillow could not even begin: nothing there, something else, or a photo's damaged beginning."
     file.seek(0, os.SEEK_END)
     if not file.tell(): return BadImage(name, 'empty', 'is empty')
     if isinstance(error, UnidentifiedImageError): return BadImage(name, 'not an image', 'is not a photo in a known format')
     return BadImage(name, 'truncated', f'is cut off or damaged ({error})')
+
+# %% ../nbs/01_images.ipynb #a49e97bc
+@dataclass(frozen=True)
+class PhotoHeader:
+    "What the first bytes of a photo say."
+    format: str    # one of `PHOTO_FORMATS`
+    width: int     # pixels, upright
+    height: int    # pixels, upright
+    animated: bool # whether there is more than one frame
+
+def photo_header(source, # path (str or Path), bytes, or a binary file object
+                 ) -> PhotoHeader:
+    "Format and size of a photo, without decoding it; `BadImage` where it is none."
+    name, file = _name_and_file(source)
+    try:
+        img = _identify(name, file)
+        width, height = img.size[::-1] if _orientation(img) >= 5 else img.size
+        try: animated = img.format in ('GIF', 'PNG', 'WEBP', 'AVIF') and getattr(img, 'is_animated', False)
+        except Exception: animated = False # a damaged one, which `open_image` says more about
+        return PhotoHeader('JPEG' if img.format == 'MPO' else img.format, width, height, animated)
+    finally:
+        if file is not source: file.close()
 
 # %% ../nbs/01_images.ipynb #f3f74aed
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

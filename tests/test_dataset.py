@@ -53,7 +53,7 @@ def test_a_photo_that_is_a_link_counts_and_moves(dataset, tmp_path):
 
 
 def test_a_move_that_never_happened_is_taken_back_without_harm(dataset, monkeypatch):
-    photo = dataset.frame().path[0]
+    photo = dataset.listing().path[0]
     content = (dataset.path / photo).read_bytes()
 
     def cut_off(*_):
@@ -82,12 +82,12 @@ def test_moves_never_overwrite(dataset):
 @pytest.mark.parametrize('label', ['', '.quarantine', '../Cirrus', 'a/b'])
 def test_labels_that_are_no_folder_names(dataset, label):
     with pytest.raises(BadDataset):
-        dataset.relabel(dataset.frame().path[0], label)
+        dataset.relabel(dataset.listing().path[0], label)
     assert dataset.journal().empty
 
 
 def test_a_photo_that_can_not_be_read_is_a_row(dataset):
-    photo = dataset.frame().path[0]
+    photo = dataset.listing().path[0]
     (dataset.path / photo).write_bytes((dataset.path / photo).read_bytes()[:300])
     seen = dataset.scan(progress=False).set_index('path')
     assert seen.status[photo] == 'truncated'
@@ -104,7 +104,7 @@ def test_looking_never_changes_a_folder(dataset):
 
 
 def test_a_photo_that_stands_there_already_is_not_moved(dataset):
-    photo = dataset.frame().path[0]
+    photo = dataset.listing().path[0]
     with pytest.raises(BadDataset, match='stands under Cirrus already'):
         dataset.relabel(photo, 'ci')
     assert (dataset.path / photo).is_file()

@@ -16,7 +16,7 @@ from cloud_classifier.train import cloud_dls, cloud_learner
 @pytest.fixture(scope='module')
 def hundred(ccsn):
     "A hundred real JPEGs, of all classes."
-    frame = Dataset(ccsn).frame().groupby('label').sample(10, random_state=0)
+    frame = Dataset(ccsn).listing().groupby('label').sample(10, random_state=0)
     return [ccsn / p for p in frame.path][:100]
 
 
@@ -89,7 +89,7 @@ def test_exporting_leaves_the_learner_as_it_was(learner, tmp_path):
 
 def test_a_temperature_is_obeyed(run, tmp_path, skies):
     "Divided logits: softer answers, the same genus, and parity still holds."
-    learn, photos = run.learner(), [skies / p for p in Dataset(skies).frame().path[::5]]
+    learn, photos = run.learner(), [skies / p for p in Dataset(skies).listing().path[::5]]
     plain = CloudClassifier(export_model(learn, tmp_path / 'plain.onnx'))
     soft = CloudClassifier(export_model(learn, tmp_path / 'soft.onnx', temperature=3))
     a, b = ([clouds.predict(photo) for photo in photos] for clouds in (plain, soft))
