@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
 from fastcore.basics import patch
 from fastcore.imports import in_notebook
 from tqdm.auto import tqdm
@@ -58,15 +57,16 @@ def photos(self: Dataset) -> Iterator[tuple[str, str]]: # path relative to the d
         for photo in photo_files(self.path/name): yield Path(photo).relative_to(self.path).as_posix(), label
 
 @patch
-def listing(self: Dataset) -> pd.DataFrame: # columns path and label
+def listing(self: Dataset) -> 'pd.DataFrame': # columns path and label
     "The photos as a table, without opening any of them."
+    import pandas as pd
     return pd.DataFrame(list(self.photos()), columns=['path', 'label'])
 
 # %% ../nbs/10_dataset.ipynb #d1d3b2a3
 @patch
 def check(self: Dataset,
           at_least: int = 3, # photos a class must have: one each to train, validate and test on
-          ) -> pd.Series: # number of photos by label
+          ) -> 'pd.Series': # number of photos by label
     "Photos a class; `BadDataset` where nothing can be learned from them."
     counts = self.listing().groupby('label').size()
     counts = counts.reindex(class_order(counts.index))
@@ -107,16 +107,17 @@ def _look_at(dataset: Dataset, paths, progress: bool) -> Iterator[dict]:
 
 @patch
 def scan(self: Dataset,
-         frame: pd.DataFrame | None = None, # rows of `listing()` to look at; all where None
+         frame: 'pd.DataFrame | None' = None, # rows of `listing()` to look at; all where None
          progress: bool = True, # whether a bar shows how far it is
-         ) -> pd.DataFrame: # path, label, sha256, status, reason
+         ) -> 'pd.DataFrame': # path, label, sha256, status, reason
     "The photos as a table, each of them opened."
+    import pandas as pd
     frame = (self.listing() if frame is None else frame[['path', 'label']]).reset_index(drop=True)
     seen = list(_look_at(self, frame.path, progress))
     return frame.join(pd.DataFrame(seen, columns=['sha256', 'status', 'reason']))
 
 # %% ../nbs/10_dataset.ipynb #ffd873d4
-def data_hash(frame: pd.DataFrame, # with the columns label and sha256
+def data_hash(frame: 'pd.DataFrame', # with the columns label and sha256
               ) -> str: # 64 hex digits
     "A hash of the photos and their labels."
     rows = sorted(f'{label}\t{sha}' for label, sha in zip(frame.label, frame.sha256))
@@ -187,8 +188,9 @@ def relabel(self: Dataset,
 
 # %% ../nbs/10_dataset.ipynb #42f61922
 @patch
-def journal(self: Dataset) -> pd.DataFrame: # id, time (UTC), action, source, target, reason, undone (UTC or None)
+def journal(self: Dataset) -> 'pd.DataFrame': # id, time (UTC), action, source, target, reason, undone (UTC or None)
     "What was moved, oldest first."
+    import pandas as pd
     rows = self.manifest.read('SELECT * FROM journal ORDER BY id')
     return pd.DataFrame(map(tuple, rows), columns=['id', 'time', 'action', 'source', 'target', 'reason', 'undone']).set_index('id')
 
@@ -278,8 +280,9 @@ _FRAME = ('path', 'label', 'genus', 'source', 'url', 'page', 'author', 'licence'
 @patch
 def frame(self: Dataset,
           status: str | None = None, # one of the manifest's statuses, or 'new'; all where None
-          ) -> pd.DataFrame: # path, label, genus, source, url, page, author, licence, query, sha256, width, height (pixels), status
+          ) -> 'pd.DataFrame': # path, label, genus, source, url, page, author, licence, query, sha256, width, height (pixels), status
     "What is known of each photo, a row for each of its origins."
+    import pandas as pd
     asked = [c for c in _FRAME if c != 'genus']
     rows = pd.DataFrame([tuple(r) for r in self.manifest.read(f'SELECT {", ".join(asked)} FROM photos ORDER BY id')], columns=asked)
     here, has_file = dict(self.photos()), rows.status.isin(['ok', 'failed'])
@@ -288,7 +291,18 @@ def frame(self: Dataset,
     new = pd.DataFrame([(path, label, 'new') for path, label in here.items() if path not in known], columns=['path', 'label', 'status'])
     table = pd.concat([rows, new], ignore_index=True) if len(rows) else new.reindex(columns=asked)
     texts = [c for c in asked if c not in ('width', 'height')]
-    table[texts] = table[texts].fillna('').astype(str)
+    table[texts] = table[texts].astype(object).fillna('').astype(str)
     table[['width', 'height']] = table[['width', 'height']].astype('Int64')
     table['genus'] = table.label.where(table.label.isin(list(GENERA)), '')
     return table.loc[table.status.isin([status]) if status else slice(None), list(_FRAME)].reset_index(drop=True)
+
+# %% ../nbs/10_dataset.ipynb #2c9dc77c
+@patch
+def status(self: Dataset) -> dict[str, dict[str, int]]: # 'classes' (photos that are there, by label), 'status' (rows), 'reasons' (rows that failed)
+    "Counts by class, status and reason."
+    counts = self.manifest.counts()
+    known = {row['path'] for row in self.manifest.read("SELECT path FROM photos WHERE status IN ('ok', 'failed') AND path <> ''")}
+    new = Counter(label for path, label in self.photos() if path not in known)
+    classes = Counter(counts['classes']) + new
+    if new: counts['status']['new'] = new.total()
+    return counts | dict(classes={label: classes[label] for label in class_order(classes)})

@@ -108,6 +108,34 @@ def _guarded_socket(allow_private: bool) -> Callable:
     return make
 
 # %% ../nbs/12_download.ipynb #895efd76
+_IN_MEMORY = 1_000_000 # bytes of a body that are kept before the rest goes to disk
+
+class _Body:
+    "A body on its way into a file."
+    def __init__(self, part: Path, limits: Limits):
+        self.part, self.limits, self.sha256, self.size, self.kept = part, limits, hashlib.sha256(), 0, bytearray()
+        self.mode = 'wb' # whatever an earlier attempt left is written over
+
+    def add(self, piece: bytes) -> None:
+        self.size += len(piece)
+        if self.size > self.limits.max_bytes: raise Failed('too many bytes')
+        self.sha256.update(piece)
+        self.kept += piece
+        if len(self.kept) > _IN_MEMORY: self._write()
+
+    def _write(self) -> None:
+        with open(self.part, self.mode) as f: f.write(self.kept)
+        self.kept.clear()
+        self.mode = 'ab'
+
+    def finish(self) -> None:
+        "Write what is still in memory, and flush all of it to disk."
+        with open(self.part, self.mode) as f:
+            f.write(self.kept)
+            f.flush()
+            os.fsync(f.fileno())
+
+# %% ../nbs/12_download.ipynb #07a88c30
 def _unpacker(encoding: str) -> Callable[[bytes, int], Iterable[bytes]]:
     "A function that unpacks a piece of a body, some at a time."
     if encoding in ('', 'identity'): return lambda piece, most: (piece,)
@@ -120,19 +148,14 @@ def _unpacker(encoding: str) -> Callable[[bytes, int], Iterable[bytes]]:
             piece = unpack.unconsumed_tail
     return pieces
 
-async def _receive(answer, part: Path, limits: Limits, deadline: asyncio.Timeout) -> str: # the SHA-256, 64 hex digits
-    "Write the body of an answer to a file."
+async def _receive(answer, part: Path, limits: Limits, deadline: asyncio.Timeout) -> _Body:
+    "Read the body of an answer."
     if (answer.content_length or 0) > limits.max_bytes: raise Failed('too many bytes')
-    unpack, sha, size, start = _unpacker(answer.headers.get('Content-Encoding', '').strip().lower()), hashlib.sha256(), 0, asyncio.get_running_loop().time()
-    with open(part, 'wb') as file:
-        async for received in answer.content.iter_any():
-            for piece in unpack(received, 65536):
-                size += len(piece)
-                if size > limits.max_bytes: raise Failed('too many bytes')
-                sha.update(piece)
-                file.write(piece)
-            deadline.reschedule(start + limits.grace + size/limits.min_speed)
-    return sha.hexdigest()
+    unpack, body, start = _unpacker(answer.headers.get('Content-Encoding', '').strip().lower()), _Body(part, limits), asyncio.get_running_loop().time()
+    async for received in answer.content.iter_any():
+        for piece in unpack(received, 65536): body.add(piece)
+        deadline.reschedule(start + limits.grace + body.size/limits.min_speed)
+    return body
 
 # %% ../nbs/12_download.ipynb #9c255952
 def _check_status(status: int, retry_after: str | None) -> None:
@@ -144,7 +167,7 @@ def _check_status(status: int, retry_after: str | None) -> None:
     if status in (401, 402, 403, 451): raise Failed('not allowed')
     raise Failed('odd answer')
 
-async def _get(session, url: str, part: Path, limits: Limits) -> str: # the SHA-256, 64 hex digits
+async def _get(session, url: str, part: Path, limits: Limits) -> _Body:
     "Ask an address once."
     import aiohttp, ssl
     try:
@@ -194,7 +217,7 @@ def _ask_again(error: Exception) -> bool | float:
     if not isinstance(error, Failed) or error.reason not in PASSING or error.reason == 'timeout': return False
     return True if error.wait is None else error.wait <= PATIENCE and max(.1, error.wait)
 
-async def _fetch(session, url: str, part: Path, limits: Limits, rest: Callable[[float], None]) -> str: # the SHA-256
+async def _fetch(session, url: str, part: Path, limits: Limits, rest: Callable[[float], None]) -> _Body:
     "Ask an address until it answers, or there is no point."
     import stamina
     async for attempt in stamina.retry_context(on=_ask_again, attempts=limits.attempts, timeout=None, wait_initial=.5, wait_max=5.):
@@ -204,22 +227,17 @@ async def _fetch(session, url: str, part: Path, limits: Limits, rest: Callable[[
                 if e.wait: rest(min(e.wait, PATIENCE)) # nor is anything else asked of that host meanwhile
                 raise
 
-def _copy(url: str, part: Path, limits: Limits) -> str: # the SHA-256
-    "Copy one's own photo, named by a file: address."
-    source = Path(url2pathname(urlsplit(url).path))
-    try:
-        if source.stat().st_size > limits.max_bytes: raise Failed('too many bytes')
-        content = source.read_bytes()
+def _copy(url: str, part: Path, limits: Limits) -> _Body:
+    "Read one's own photo, named by a file: address."
+    source, body = Path(url2pathname(urlsplit(url).path)), _Body(part, limits)
+    try: body.add(source.read_bytes() if source.stat().st_size <= limits.max_bytes else bytes(limits.max_bytes + 1))
     except OSError: raise Failed('not found') from None
-    part.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    return body
 
-def _settled(row, part: Path, sha256: str, limits: Limits) -> Arrival:
-    "What is in a file that has arrived; flushed to disk when it is a photo."
-    header = inspect_photo(part, limits)
-    with open(part, 'rb') as f:
-        os.fsync(f.fileno())
-        return Arrival(row['id'], sha256=sha256, size=os.fstat(f.fileno()).st_size, header=header)
+def _settled(row, body: _Body, limits: Limits) -> Arrival:
+    "What is in a body that has arrived; it is on disk afterwards."
+    body.finish()
+    return Arrival(row['id'], sha256=body.sha256.hexdigest(), size=body.size, header=inspect_photo(body.part, limits))
 
 def is_web_address(url: str) -> bool:
     "Whether an address is http or https, names a host, and has no password in it."
@@ -262,10 +280,10 @@ def settle(dataset: Dataset,
            arrivals: Iterable[Arrival], # photos whose files are `.incoming/<id>.part`
            ) -> Counter: # how many are 'ok', 'duplicate', 'failed'
     "Write what became of rows into the manifest, and bring photos to their places."
-    done = Counter()
+    done, folders = Counter(), {label: name for name, label in dataset.folders.items()}
     with dataset.manifest.transaction() as db:
         for arrival in sorted(arrivals, key=lambda a: a.id):
-            status = _fail(db, arrival) if arrival.reason else _place(dataset, db, arrival)
+            status = _fail(db, arrival) if arrival.reason else _place(dataset, folders, db, arrival)
             done[status] += 1
     dataset.manifest.carry_out()
     return done
@@ -274,13 +292,13 @@ def _fail(db: sqlite3.Connection, arrival: Arrival) -> str:
     db.execute("UPDATE photos SET status = 'failed', reason = ? WHERE id = ?", (arrival.reason, arrival.id))
     return 'failed'
 
-def _place(dataset: Dataset, db: sqlite3.Connection, arrival: Arrival) -> str:
+def _place(dataset: Dataset, folders: dict[str, str], db: sqlite3.Connection, arrival: Arrival) -> str:
     "Give a photo a place, or find that another row has its bytes."
     asked = db.execute('SELECT asked FROM photos WHERE id = ?', (arrival.id,)).fetchone()['asked']
-    path = f'{dataset.folder_of(asked)}/{arrival.sha256[:16]}{SUFFIXES[arrival.header.format]}'
+    path = f'{folders.get(asked, asked)}/{arrival.sha256[:16]}{SUFFIXES[arrival.header.format]}'
     part = f'.incoming/{arrival.id}.part'
     has = db.execute("SELECT id, label, asked, path, status FROM photos WHERE sha256 = ? AND status IN ('ok', 'quarantined') ORDER BY id LIMIT 1", (arrival.sha256,)).fetchone()
-    first = has is None or (arrival.id < has['id'] and _is_where_it_was_put(dataset, has))
+    first = has is None or (arrival.id < has['id'] and _is_where_it_was_put(folders, has))
     values = dict(sha256=arrival.sha256, width=arrival.header.width, height=arrival.header.height, size=arrival.size, label=asked)
     if not first: values |= dict(status='duplicate', path=has['path'], reason='' if has['label'] == asked else 'other label')
     else: values |= dict(status='ok', path=path, reason='')
@@ -290,9 +308,9 @@ def _place(dataset: Dataset, db: sqlite3.Connection, arrival: Arrival) -> str:
     if first: dataset.manifest.plan_move(db, part if has is None else has['path'], path)
     return values['status']
 
-def _is_where_it_was_put(dataset: Dataset, row) -> bool:
+def _is_where_it_was_put(folders: dict[str, str], row) -> bool:
     "Whether nobody has moved or relabelled a photo since it was downloaded."
-    return row['status'] == 'ok' and row['label'] == row['asked'] and Path(row['path']).parent.as_posix() == dataset.folder_of(row['asked'])
+    return row['status'] == 'ok' and row['label'] == row['asked'] and Path(row['path']).parent.as_posix() == folders.get(row['asked'], row['asked'])
 
 # %% ../nbs/12_download.ipynb #cf4b1abb
 class DownloadFailed(RuntimeError):
@@ -331,7 +349,7 @@ class _Download:
     async def run(self) -> None:
         if not self.rows: return
         self.incoming.mkdir(exist_ok=True)
-        self.pool, self.turns = ThreadPoolExecutor(os.cpu_count()), Turns(self.rows, self.limits.per_host)
+        self.pool, self.turns = ThreadPoolExecutor(4 + os.cpu_count()), Turns(self.rows, self.limits.per_host)
         tasks: dict[asyncio.Task, object] = {}
         with self.pool:
             async with self._session() as session:
@@ -360,10 +378,10 @@ class _Download:
         "What becomes of one row."
         part, in_thread = self.incoming/f'{row["id"]}.part', asyncio.get_running_loop().run_in_executor
         try:
-            if row['source'] == 'folder' and row['url'].startswith('file:'): sha256 = await in_thread(self.pool, _copy, row['url'], part, self.limits)
-            elif is_web_address(row['url']): sha256 = await _fetch(session, row['url'], part, self.limits, lambda seconds: self.turns.rest(row, seconds))
+            if row['source'] == 'folder' and row['url'].startswith('file:'): body = await in_thread(self.pool, _copy, row['url'], part, self.limits)
+            elif is_web_address(row['url']): body = await _fetch(session, row['url'], part, self.limits, lambda seconds: self.turns.rest(row, seconds))
             else: raise Failed('bad address')
-            return await in_thread(self.pool, _settled, row, part, sha256, self.limits)
+            return await in_thread(self.pool, _settled, row, body, self.limits)
         except Failed as e: return Arrival(row['id'], reason=e.reason)
 
     async def _store(self, at_least: int) -> None:

@@ -30,8 +30,8 @@ CREATE TABLE IF NOT EXISTS photos (
     status TEXT NOT NULL DEFAULT 'pending', reason TEXT NOT NULL DEFAULT '',
     path TEXT NOT NULL DEFAULT '', sha256 TEXT NOT NULL DEFAULT '', width INTEGER, height INTEGER, size INTEGER, mtime INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS photos_asked ON photos (url, asked) WHERE url <> '';
-CREATE INDEX IF NOT EXISTS photos_sha256 ON photos (sha256) WHERE sha256 <> '';
-CREATE INDEX IF NOT EXISTS photos_path ON photos (path) WHERE path <> '';
+CREATE INDEX IF NOT EXISTS photos_sha256 ON photos (sha256);
+CREATE INDEX IF NOT EXISTS photos_path ON photos (path);
 CREATE INDEX IF NOT EXISTS photos_status ON photos (status, reason, label);
 CREATE TABLE IF NOT EXISTS searches (source TEXT, query TEXT, time TEXT NOT NULL, PRIMARY KEY (source, query));
 CREATE TABLE IF NOT EXISTS journal (

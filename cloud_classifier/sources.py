@@ -8,10 +8,11 @@ __all__ = ['Source', 'PATIENCE', 'COMMONS', 'COMMONS_WIDTH', 'OPENVERSE', 'SOURC
            'search_key', 'bing', 'urls', 'folder', 'source_named', 'search_images']
 
 # %% ../nbs/11_sources.ipynb #90073367
-import os, re, time
+import csv, os, re, time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -127,8 +128,11 @@ _NO_PHOTOS = re.compile(r'\b(satellite|space|paint|drawing|art|diagram|map|video
 
 def _text(html: str) -> str:
     "What a person reads of a piece of HTML."
-    from bs4 import BeautifulSoup
-    return ' '.join(BeautifulSoup(html, 'html.parser').get_text(' ').split())
+    parser, parts = HTMLParser(), []
+    parser.handle_data = parts.append
+    parser.feed(html)
+    parser.close()
+    return ' '.join(' '.join(parts).split())
 
 def commons(search: Search) -> Iterator[Found]:
     "Photos of Wikimedia Commons: of a genus's category and those below it, then of a search."
@@ -293,27 +297,35 @@ _KNOWN = ('page', 'title', 'author', 'licence', 'licence_url')
 
 def urls(search: Search) -> Iterator[Found]:
     "What a list of addresses names."
-    table = _read_list(Path(search.origin), search.label)
-    for n, row in enumerate(table.to_dict('records'), start=2): # the heading is line 1
-        url, label = row['url'].strip(), row['label'].strip()
+    file = Path(search.origin)
+    if not file.is_file(): raise BadSearch(f'{file}: there is no such file' if search.origin else 'a list of addresses is needed: --from list.csv')
+    for n, row in enumerate(_listed(file, search.label), start=2): # the heading is line 1
+        url, label = row['url'].strip(), (search.label or row['label']).strip()
         if not url: continue
-        if not label: raise BadSearch(f'{search.origin}: row {n} has no label')
+        if not label: raise BadSearch(f'{file}: row {n} has no label')
         yield Found(url=url, label=read_label(label), **{k: row[k] for k in _KNOWN if k in row})
 
-def _read_list(file: Path, label: str): # a table with the columns url and label
-    import pandas as pd
-    if not file.is_file(): raise BadSearch(f'{file}: there is no such file' if str(file) != '.' else 'a list of addresses is needed: --from list.csv')
-    try:
-        if file.suffix.lower() in ('.parquet', '.pq'): table = pd.read_parquet(file).fillna('').astype(str)
-        elif file.suffix.lower() == '.txt': table = pd.DataFrame(dict(url=[line.strip() for line in file.read_text(encoding='utf-8-sig').splitlines()]))
-        else: table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding='utf-8-sig', skipinitialspace=True)
-    except (ValueError, OSError) as e: raise BadSearch(f'{file}: can\'t be read as a table ({" ".join(str(e).split())})') from e # pandas' and Arrow's errors are ValueErrors
-    table.columns = [str(c).strip().lower() for c in table.columns]
-    if label: table['label'] = label
-    if lacks := {'url', 'label'} - set(table.columns):
-        hint = '; --label gives one to all' if 'label' in lacks else ''
-        raise BadSearch(f'{file}: has no column {" and no column ".join(sorted(lacks, reverse=True))}{hint}')
-    return table
+def _listed(file: Path, label: str) -> list[dict[str, str]]:
+    "The rows of a list, with the columns url and, unless `label` stands for all, label."
+    try: heads, rows = _READERS.get(file.suffix.lower(), _read_csv)(file)
+    except (ValueError, OSError, csv.Error) as e: raise BadSearch(f'{file}: can\'t be read as a table ({" ".join(str(e).split())})') from e # Arrow's errors are ValueErrors
+    names = [str(head).strip().lower() for head in heads]
+    if lacks := {'url', *([] if label else ['label'])} - set(names):
+        raise BadSearch(f'{file}: has no column {" and no column ".join(sorted(lacks, reverse=True))}' + ('; --label gives one to all' if 'label' in lacks else ''))
+    return [dict(zip(names, map(str, row))) | {name: '' for name in names[len(row):]} for row in rows if row]
+
+def _read_csv(file: Path):
+    with open(file, encoding='utf-8-sig', newline='') as f: rows = list(csv.reader(f, skipinitialspace=True, strict=True))
+    return (rows[0], rows[1:]) if rows else ((), ())
+
+def _read_text(file: Path): return ['url'], [[line] for line in file.read_text(encoding='utf-8-sig').split()]
+
+def _read_parquet(file: Path):
+    from pyarrow.parquet import read_table
+    table = read_table(file)
+    return table.column_names, list(zip(*([o if o is not None else '' for o in column.to_pylist()] for column in table.columns)))
+
+_READERS = {'.txt': _read_text, '.parquet': _read_parquet, '.pq': _read_parquet}
 
 def folder(search: Search) -> Iterator[Found]:
     "The photos of a folder: by class folder, or all under one label."

@@ -12,18 +12,45 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'samples': {'taxonomy'},
     'infer': {'taxonomy', 'images'},
     'app': {'taxonomy', 'images', 'infer'},
-    'dataset': {'taxonomy', 'images'},
-    'scrape': {'taxonomy', 'dataset'},
+    'manifest': set(),
+    'dataset': {'taxonomy', 'images', 'manifest'},
+    'sources': {'taxonomy', 'images'},
+    'download': {'images', 'dataset', 'sources'},
+    'scrape': {'taxonomy', 'manifest', 'dataset', 'sources', 'download'},
+    'credits': {'dataset'},
     'sampling': {'taxonomy', 'images', 'dataset'},
     'train': {'taxonomy', 'images', 'dataset', 'sampling'},
     'evaluate': {'taxonomy', 'images'},
     'clean': {'taxonomy', 'dataset'},
     'export': {'images', 'infer', 'train'},
     'demo': {'images', 'infer', 'samples', 'dataset', 'scrape', 'sampling', 'train', 'evaluate', 'export'},
-    'cli': {'images', 'infer', 'dataset', 'sampling', 'train', 'evaluate', 'export', 'demo'},
+    'cli': {
+        'images',
+        'infer',
+        'dataset',
+        'sources',
+        'download',
+        'scrape',
+        'credits',
+        'sampling',
+        'train',
+        'evaluate',
+        'export',
+        'demo',
+    },
 }
 BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
-ROOMS = {'fastai': {'train'}, 'torch': {'train', 'export'}, 'torchvision': {'train'}, 'fasttransform': {'train'}}
+ROOMS = {
+    'fastai': {'train'},
+    'torch': {'train', 'export'},
+    'torchvision': {'train'},
+    'fasttransform': {'train'},
+    'aiohttp': {'download'},
+    'azure': {'sources'},
+    'ddgs': {'sources'},
+    'mlcroissant': {'credits'},
+    'sqlite3': {'manifest', 'download'},
+}
 
 
 def imports(module, top_level_only=False):

@@ -108,3 +108,84 @@ def test_a_photo_that_stands_there_already_is_not_moved(dataset):
     with pytest.raises(BadDataset, match='stands under Cirrus already'):
         dataset.relabel(photo, 'ci')
     assert (dataset.path / photo).is_file()
+
+
+def test_sync_follows_what_a_person_did(dataset):
+    assert dataset.sync(progress=False) == {'new': 42, 'changed': 0, 'moved': 0, 'missing': 0}
+    first, second, third, fourth = dataset.listing().path[:4]
+    with dataset.manifest.open() as db:
+        db.execute("UPDATE photos SET author = 'Ann Example'")
+    (dataset.path / first).rename(dataset.path / 'Stratus' / 'dragged.jpg')
+    (dataset.path / second).unlink()
+    shutil.copy(dataset.path / third, dataset.path / fourth)
+    (dataset.path / 'Cumulus' / 'page.jpg').write_text('<html>')
+    assert dataset.sync(progress=False) == {'new': 1, 'changed': 1, 'moved': 1, 'missing': 1}
+    frame = dataset.frame().set_index('path')
+    assert frame.label['Stratus/dragged.jpg'] == 'Stratus'
+    assert frame.author['Stratus/dragged.jpg'] == 'Ann Example'
+    assert frame.status[second] == 'missing'
+    assert frame.sha256[third] == frame.sha256[fourth]
+    assert frame.status['Cumulus/page.jpg'] == 'failed'
+    assert not dataset.manifest.counts()['classes'].get('new')
+    assert sum(dataset.sync(progress=False).values()) == 0
+
+
+def test_sync_knows_a_photo_that_comes_back(dataset):
+    dataset.sync(progress=False)
+    photo = dataset.listing().path[0]
+    (dataset.path / photo).rename(dataset.path / 'elsewhere')
+    assert dataset.sync(progress=False)['missing'] == 1
+    (dataset.path / 'elsewhere').rename(dataset.path / 'Cumulus' / 'back.jpg')
+    assert dataset.sync(progress=False) == {'new': 0, 'changed': 0, 'moved': 1, 'missing': 0}
+    assert (dataset.frame().status == 'ok').all()
+    assert len(dataset.frame()) == 42
+
+
+def test_the_manifest_follows_each_move(dataset):
+    dataset.sync(progress=False)
+    photo, other = dataset.listing().path[:2]
+    dataset.relabel(photo, 'St')
+    dataset.quarantine(other, 'blurred')
+    frame = dataset.frame()
+    assert frame.status.value_counts().to_dict() == {'ok': 41, 'quarantined': 1}
+    assert sum(dataset.sync(progress=False).values()) == 0
+    dataset.undo(2)
+    assert (dataset.frame().status == 'ok').all()
+    assert set(dataset.frame().path) == set(dataset.listing().path)
+    assert sum(dataset.sync(progress=False).values()) == 0
+
+
+def test_copies_under_two_labels_are_two_photos(dataset):
+    photo = dataset.listing().path[0]
+    shutil.copy(dataset.path / photo, dataset.path / 'Stratus' / 'copy.jpg')
+    assert dataset.sync(progress=False)['new'] == 43
+    frame = dataset.frame()
+    twice = frame[frame.sha256.duplicated(keep=False)]
+    assert set(twice.label) == {'Cirrus', 'Stratus'}
+    assert (twice.status == 'ok').all()
+    (dataset.path / 'Stratus' / 'copy.jpg').rename(dataset.path / 'Stratus' / 'renamed.jpg')
+    assert dataset.sync(progress=False)['moved'] == 1
+    assert photo in set(dataset.frame('ok').path)
+
+
+def test_a_frame_has_its_columns_with_and_without_a_manifest(dataset):
+    columns = 'path label genus source url page author licence query sha256 width height status'.split()
+    plain = dataset.frame()
+    assert list(plain.columns) == columns
+    assert set(plain.status) == {'new'}
+    dataset.sync(progress=False)
+    known = dataset.frame()
+    assert list(known.columns) == columns
+    assert set(known[['path', 'label']].itertuples(index=False)) == set(plain[['path', 'label']].itertuples(index=False))
+    assert (known.width == 96).all()
+    assert known.sha256.str.fullmatch('[0-9a-f]{64}').all()
+
+
+def test_status_counts_files_that_nobody_told_of(dataset):
+    assert dataset.status() == {
+        'classes': {'Cirrus': 14, 'Stratus': 14, 'Cumulus': 14},
+        'status': {'new': 42},
+        'reasons': {},
+    }
+    dataset.sync(progress=False)
+    assert dataset.status()['status'] == {'ok': 42}

@@ -2,15 +2,34 @@
 
 import hashlib
 import http.server
+import json
+import random
 import shutil
 import threading
 import zipfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+import requests
 
+from cloud_classifier.dataset import Dataset
 from cloud_classifier.samples import make_samples
-from cloud_classifier.scrape import FetchError, fetch_ccsn, unpack
+from cloud_classifier.scrape import FetchError, ResumingDownloader, fetch_ccsn, unpack
 from cloud_classifier.taxonomy import GENERA
+
+
+@contextmanager
+def serving(handler):
+    "The address of a server that answers in this way."
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f'http://127.0.0.1:{server.server_port}'
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
@@ -26,12 +45,8 @@ def served(tmp_path):
         def log_message(self, *args):
             pass
 
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield folder, f'http://127.0.0.1:{server.server_port}'
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as home:
+        yield folder, home
 
 
 @pytest.fixture
@@ -63,6 +78,101 @@ def test_nothing_is_left_of_a_failure(served, archive, tmp_path, path):
     assert not (tmp_path / 'data' / 'ccsn').exists()
 
 
+def test_a_download_that_was_cut_off_goes_on(tmp_path):
+    "The second time the server is asked for the rest alone."
+    content, asked = random.Random(0).randbytes(300_000), []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            asked.append(self.headers.get('Range'))
+            start = int(asked[-1].removeprefix('bytes=').rstrip('-')) if asked[-1] else 0
+            self.send_response(206 if start else 200)
+            self.send_header('Content-Length', str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start : None if start else 200_000])
+
+    with serving(Handler) as home:
+        part, out = tmp_path / 'part', tmp_path / 'out'
+        fetch = ResumingDownloader(part, timeout=5, progress=False)
+        with pytest.raises(requests.RequestException):
+            fetch(f'{home}/CCSN.zip', out, None)
+        assert not out.exists()
+        assert 0 < part.stat().st_size <= 200_000
+        had = part.stat().st_size
+        fetch(f'{home}/CCSN.zip', out, None)
+    assert asked == [None, f'bytes={had}-']
+    assert out.read_bytes() == content
+    assert not part.exists()
+
+
+def test_a_doi_leads_to_the_file(archive, tmp_path, monkeypatch):
+    "Pooch's own client asks a server that answers as Dataverse does."
+    content, asked = Path(archive).read_bytes(), []
+    known = {
+        'label': 'CCSN.zip',
+        'dataFile': {'id': 7, 'filename': 'CCSN.zip', 'persistentId': 'doi:10.7910/DVN/CADDPD/X'},
+    }
+
+    class Dataverse(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            asked.append(self.path)
+            files = {'status': 'OK', 'data': {'latestVersion': {'files': [known]}, 'files': [known]}}
+            body = content if '/access/datafile/' in self.path else json.dumps(files).encode()
+            self.send_response(200)
+            self.send_header('Content-Length', str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with serving(Dataverse) as home:
+        monkeypatch.setattr('pooch.downloaders.doi_to_url', lambda doi, **kwargs: f'{home}/dataset.xhtml?id={doi}')
+        dataset = fetch_ccsn(tmp_path / 'ccsn', known_hash=md5(archive), progress=False)
+    assert dataset.status()['classes'] == dict.fromkeys(GENERA, 1)
+    assert '/access/datafile/' in asked[-1]
+
+
+def test_a_local_archive_or_folder_takes_the_same_road(archive, tmp_path, command):
+    for name, origin in (('zipped', archive), ('copied', tmp_path / 'packed')):
+        status, out, _ = command('fetch', 'ccsn', tmp_path / name, '--from', origin)
+        assert status == 0
+        assert '10 photos of 10 classes' in out
+        frame = Dataset(tmp_path / name).frame()
+        assert set(frame.source) == {'ccsn'}
+        assert set(frame.licence) == {'CC0 1.0'}
+        assert set(frame.status) == {'ok'}
+    assert command('fetch', 'ccsn', tmp_path / 'zipped', '--from', archive)[0] == 1
+    assert command('fetch', 'ccsn', tmp_path / 'other', '--from', tmp_path / 'nowhere.zip')[0] == 1
+    assert not (tmp_path / 'other').exists()
+
+
+def test_abbreviations_are_read_as_genera(tmp_path):
+    for name in ('Ci', 'Cb', 'Ct'):
+        make_samples(tmp_path / 'made', per_genus=1, size=32, genera=['Cirrus'])
+        (tmp_path / 'made' / 'Cirrus').rename(tmp_path / name)
+    dataset = unpack(tmp_path, tmp_path.parent / 'unpacked', progress=False)
+    assert set(dataset.frame().genus) == {'Cirrus', 'Cumulonimbus', ''}
+
+
+def test_what_a_killed_run_left_is_swept_up(archive, tmp_path):
+    (tmp_path / '.ccsn.unpacking' / 'half').mkdir(parents=True)
+    unpack(archive, tmp_path / 'ccsn', progress=False)
+    assert not (tmp_path / '.ccsn.unpacking').exists()
+
+
+def test_an_archive_that_would_fill_the_disk(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / 'bomb.zip', 'w', zipfile.ZIP_DEFLATED) as z:
+        z.writestr('Cirrus/1.jpg', bytes(2_000_000))
+    monkeypatch.setattr('cloud_classifier.scrape._MAX_UNPACKED', 1_000_000)
+    with pytest.raises(FetchError, match='unpacks to more than'):
+        unpack(tmp_path / 'bomb.zip', tmp_path / 'skies')
+    assert [p.name for p in tmp_path.iterdir()] == ['bomb.zip']
+
+
 def test_an_archive_can_not_write_outside(tmp_path):
     with zipfile.ZipFile(tmp_path / 'evil.zip', 'w') as z:
         z.writestr('../../escaped.jpg', 'x')
@@ -82,5 +192,5 @@ def test_an_archive_of_something_else(tmp_path):
 
 
 def test_without_a_connection_the_reason_is_short(tmp_path):
-    with pytest.raises(FetchError, match=r'no connection$'):
+    with pytest.raises(FetchError, match=r'no connection; the same command goes on where it stopped$'):
         fetch_ccsn(tmp_path / 'ccsn', 'http://127.0.0.1:9/CCSN.zip', progress=False)

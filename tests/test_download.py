@@ -1,0 +1,833 @@
+"Photos from a server that misbehaves in every way, and what is made of them."
+
+import asyncio
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from email.utils import formatdate
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote
+
+import pytest
+from hostile import (
+    ANSWERS,
+    BOMB,
+    CASES,
+    ENDLESS,
+    HANG,
+    HTML,
+    MAX_BYTES,
+    Server,
+    first,
+    moved,
+    photo,
+    png,
+    progressive_jpeg,
+    reply,
+    slowly,
+    webp,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloud_classifier import download as module
+from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.download import PASSING, Arrival, DownloadFailed, Limits, download, settle
+from cloud_classifier.images import photo_header
+from cloud_classifier.manifest import Manifest
+from cloud_classifier.sources import Found
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs the whole of 127.0.0.0/8')
+HOSTS = [f'127.0.0.{n}' for n in range(1, 10)]
+LIMITS = Limits(allow_private=True, total=200, per_host=200, max_bytes=MAX_BYTES, connect=2, read=1.5, grace=2)
+QUICK = Limits(allow_private=True, attempts=1, connect=2, read=2)
+
+
+def rows(dataset):
+    "The rows of the manifest by address."
+    return {row['url']: dict(row) for row in dataset.manifest.read('SELECT * FROM photos ORDER BY id')}
+
+
+def reasons(dataset):
+    return {url: row['reason'] or row['status'] for url, row in rows(dataset).items()}
+
+
+def files(dataset):
+    "Paths of what is in a dataset, but for its manifest."
+    found = (p.relative_to(dataset.path).as_posix() for p in dataset.path.rglob('*') if p.is_file())
+    return sorted(p for p in found if not p.startswith(('manifest.db', '.manifest.lock')))
+
+
+def as_named(content, label='Cirrus', suffix='.jpg'):
+    "Where a photo belongs."
+    return f'{label}/{hashlib.sha256(content).hexdigest()[:16]}{suffix}'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def names():
+    "Names of hosts, as this machine resolves them: no question leaves it."
+    asked, known = socket.getaddrinfo, {}
+
+    def resolve(host, *args, **kwargs):
+        name = host.decode() if isinstance(host, bytes) else host
+        if name in known:
+            answers = known[name]
+            return asked(answers.pop(0) if len(answers) > 1 else answers[0], *args, **kwargs)
+        if name.rstrip('.') != 'localhost' and re.search('[g-wyz]', name):
+            name.encode('idna')
+            raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
+        return asked(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, 'getaddrinfo', resolve)
+        yield known
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / 'data').mkdir()
+    return Dataset(tmp_path / 'data')
+
+
+@pytest.fixture
+def server():
+    with Server({}) as server:
+        yield server
+
+
+def found(server, *paths, label='Cirrus'):
+    return [Found(server.url(path), label=label) for path in paths]
+
+
+# Everything at once
+
+
+@pytest.fixture(scope='module')
+def all_at_once(tmp_path_factory):
+    "A run over all cases: the dataset, what `download` said, how long it took, and the server."
+    dataset = Dataset(tmp_path_factory.mktemp('hostile'))
+    with Server(ANSWERS) as server:
+        began = time.monotonic()
+        done = download(dataset, found(server, *(f'/{case}' for case in CASES)), 'urls', limits=LIMITS, progress=False)
+        return dataset, done, time.monotonic() - began, server
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_each_address_ends_with_its_reason(all_at_once, case):
+    dataset, _, _, server = all_at_once
+    row = rows(dataset)[server.url(f'/{case}')]
+    reason = CASES[case][1]
+    assert (row['status'], row['reason']) == (('failed', reason) if reason else ('ok', ''))
+
+
+def test_nothing_hangs_and_nothing_is_forgotten(all_at_once):
+    dataset, done, took, _ = all_at_once
+    assert took < 15
+    assert sum(done.values()) == len(rows(dataset)) == len(CASES)
+    assert done['failed'] == sum(bool(reason) for _, reason in CASES.values())
+    assert not (dataset.path / '.incoming').exists()
+
+
+# Addresses
+
+ADDRESSES = {
+    'http://[::1': 'bad address',
+    'http://[sky]/1.jpg': 'bad address',
+    'http://exa mple/': 'bad address',
+    'http://a..b/': 'bad address',
+    'http://.a.test/': 'bad address',
+    f'http://{"a" * 64}.test/': 'bad address',
+    f'http://{"a." * 200}test/': 'no connection',
+    'http://x:99999/': 'bad address',
+    'http://x:0/': 'bad address',
+    'http://x:port/': 'bad address',
+    'http://x\0y/': 'bad address',
+    'http://': 'bad address',
+    'http:///1.jpg': 'bad address',
+    'http:1.jpg': 'bad address',
+    '//example.org/1.jpg': 'bad address',
+    '1.jpg': 'bad address',
+    'a sky with clouds': 'bad address',
+    'javascript:alert(1)': 'bad address',
+    'data:image/gif;base64,R0lGODlhAQABAAAAACw=': 'bad address',
+    'ftp://example.org/1.jpg': 'bad address',
+    'file:///etc/passwd': 'bad address',
+    'http://nowhere.invalid/1.jpg': 'no connection',
+    'http://127.0.0.1:9/1.jpg': 'no connection',
+    'https://127.0.0.1:9/1.jpg': 'no connection',
+    'http://169.254.169.254/latest/meta-data/': 'forbidden address',
+    'http://[fe80::1]/1.jpg': 'forbidden address',
+    'http://0.0.0.0/1.jpg': 'forbidden address',
+}
+
+
+@pytest.mark.parametrize('address', ADDRESSES)
+def test_an_address_that_leads_nowhere_has_its_reason(dataset, address):
+    download(dataset, [Found(address, label='Cirrus')], limits=QUICK, progress=False)
+    assert reasons(dataset) == {address: ADDRESSES[address]}
+
+
+@pytest.mark.parametrize('address', ['', '  ', 'http://example.org/\ud800.jpg'])
+def test_what_is_no_address_at_all_does_no_harm(dataset, server, address):
+    "Nothing, blanks, and half a character, which no file can hold."
+    server.answers['/1.jpg'] = reply(photo(1))
+    download(dataset, [Found(address, label='Cirrus'), *found(server, '/1.jpg')], limits=QUICK, progress=False)
+    assert files(dataset) == [as_named(photo(1))]
+    assert not dataset.manifest.pending()
+
+
+@pytest.mark.parametrize(
+    'address',
+    [
+        'https://me:hunter2@127.0.0.1:9/1.jpg',
+        'HTTPS://hunter2@127.0.0.1:9/1.jpg',
+        ' https://me:hunter2@127.0.0.1:9/1.jpg',
+        '\x01https://me:hunter2@127.0.0.1:9/1.jpg',
+        'ht\ntps://me:hunter2@127.0.0.1:9/1.jpg',
+        'https:\\\\me:hunter2@127.0.0.1:9/1.jpg',
+        'https:///me:hunter2@127.0.0.1:9/1.jpg',
+        '//me:hunter2@127.0.0.1:9/1.jpg',
+        'me:hunter2@127.0.0.1:9/1.jpg',
+        'ftp://me:hunter2@127.0.0.1:9/1.jpg',
+        'svn+ssh://me:hunter2@127.0.0.1:9/1.jpg',
+        'https://me:hunter2/or:hunter2@127.0.0.1:9/1.jpg',
+        'https://me:hunter2#@127.0.0.1:9/1.jpg',
+    ],
+)
+def test_a_password_is_never_written_down(dataset, address):
+    download(dataset, [Found(address, label='Cirrus')], limits=QUICK, progress=False)
+    assert list(reasons(dataset).values()) == ['bad address']
+    written = b''.join(p.read_bytes() for p in dataset.path.glob('manifest.db*'))
+    assert b'hunter2' not in written
+
+
+def test_an_address_from_a_list_can_not_name_a_file_here(dataset, tmp_path):
+    (tmp_path / 'own.jpg').write_bytes(photo(1))
+    (tmp_path / 'page.jpg').write_bytes(HTML)
+    own = [Found((tmp_path / name).as_uri(), label='Cirrus') for name in ('own.jpg', 'page.jpg', 'gone.jpg')]
+    strange = [Found(f'file://{path}', label='Cirrus') for path in ('', '/', '/%00', '//host/1.jpg')]
+    download(dataset, own, source='urls', progress=False)
+    assert set(reasons(dataset).values()) == {'bad address'}
+    dataset.manifest.retry(['bad address'])
+    with dataset.manifest.open() as db:
+        db.execute("UPDATE photos SET source = 'folder'")
+    download(dataset, strange, source='folder', progress=False)
+    assert list(reasons(dataset).values()) == ['ok', 'html', *5 * ['not found']]
+
+
+def test_a_connection_that_is_never_taken_is_given_up(dataset):
+    with socket.create_server(('127.0.0.1', 0), backlog=0) as deaf, socket.socket() as fills, socket.socket() as more:
+        for other in (fills, more):
+            other.setblocking(False)
+            other.connect_ex(deaf.getsockname())
+        address = f'http://127.0.0.1:{deaf.getsockname()[1]}/1.jpg'
+        limits = Limits(allow_private=True, connect=0.5, read=9, grace=9)
+        download(dataset, [Found(address, label='Cirrus')], limits=limits, progress=False)
+    assert reasons(dataset) == {address: 'timeout'}
+
+
+def test_https_is_not_taken_from_anybody(dataset, tmp_path):
+    "A certificate that nobody vouches for, and a server that is silent."
+    if not (openssl := shutil.which('openssl')):
+        pytest.skip('openssl, which makes the certificate, is not there')
+    make = (
+        'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=127.0.0.1 -days 2 -keyout key -out cert'
+    )
+    subprocess.run([openssl, *make.split()], cwd=tmp_path, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / 'cert', tmp_path / 'key')
+    with Server({'/1.jpg': reply(photo(1))}, tls=tls) as safe, socket.create_server(('127.0.0.1', 0)) as silent:
+        says_nothing = f'https://127.0.0.1:{silent.getsockname()[1]}/1.jpg'
+        photos = [Found(url, label='Cirrus') for url in (safe.url('/1.jpg'), says_nothing)]
+        download(dataset, photos, limits=Limits(allow_private=True, attempts=1, connect=0.5), progress=False)
+        assert not safe.asked
+    assert list(reasons(dataset).values()) == ['no connection', 'timeout']
+
+
+# Where no address may lead
+
+
+HERE = {
+    '127.0.0.1': 'forbidden address',
+    'localhost': 'forbidden address',
+    'LOCALHOST': 'forbidden address',
+    '0x7f.1': 'forbidden address',
+    '0': 'bad address',
+    '127.1': 'bad address',
+    '0177.0.0.1': 'bad address',
+    '2130706433': 'bad address',
+    '%31%32%37.0.0.1': 'bad address',
+    '127.0.0.1%2f': 'bad address',
+    '①②⑦.⓪.⓪.①': 'forbidden address',
+    '127。0。0。1': 'forbidden address',
+    '0.0.0.0': 'forbidden address',
+    '255.255.255.255': 'forbidden address',
+    '[::]': 'forbidden address',
+    '[::1]': 'forbidden address',
+    '[::ffff:127.0.0.1]': 'forbidden address',
+    '[::ffff:7f00:1]': 'forbidden address',
+    '[64:ff9b::7f00:1]': 'forbidden address',
+    '[2002:7f00:1::]': 'forbidden address',
+}
+
+
+@pytest.mark.parametrize('host', HERE)
+def test_this_machine_is_not_asked_however_it_is_called(dataset, server, host):
+    server.otherwise = reply(photo(1))
+    address = server.url('/1.jpg', host)
+    download(dataset, [Found(address, label='Cirrus')], limits=Limits(attempts=1, connect=2), progress=False)
+    assert not server.asked
+    assert reasons(dataset) == {address: HERE[host]}
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    "127.0.0.2 stands for the internet; everything else is forbidden."
+    monkeypatch.setattr(module, 'may_connect', lambda address, allow_private: address == '127.0.0.2')
+    with Server({}, hosts=['127.0.0.1', '127.0.0.2']) as server:
+        yield server
+
+
+GUARDED = Limits(attempts=1, connect=2, read=2)
+
+
+def test_a_redirect_into_a_private_network_is_not_followed(dataset, guarded):
+    guarded.answers |= {'/fine.jpg': reply(photo(1)), '/secret.jpg': reply(photo(2))}
+    guarded.answers |= {'/in': moved(guarded.url('/secret.jpg')), '/in-twice': moved('/in')}
+    guarded.answers |= {'/by-name': moved(guarded.url('/secret.jpg', 'localhost'))}
+    addresses = [guarded.url(path, '127.0.0.2') for path in ('/fine.jpg', '/in', '/in-twice', '/by-name')]
+    download(dataset, [Found(url, label='Cirrus') for url in addresses], limits=GUARDED, progress=False)
+    assert list(reasons(dataset).values()) == ['ok', *3 * ['forbidden address']]
+    assert {o.host for o in guarded.asked} == {'127.0.0.2'}
+
+
+def test_a_name_that_turns_private_is_not_followed(dataset, guarded, names):
+    "What a name leads to is looked at for the very connection, not once and then believed."
+    with Server({'/secret.jpg': reply(photo(2))}) as private:
+        names['rebind.test'] = ['127.0.0.2', '127.0.0.1']
+        guarded.answers['/1.jpg'] = moved(private.url('/secret.jpg', 'rebind.test'))
+        address = guarded.url('/1.jpg', 'rebind.test')
+        download(dataset, [Found(address, label='Cirrus')], limits=GUARDED, progress=False)
+        assert (guarded.times('/1.jpg'), private.asked) == (1, [])
+    assert reasons(dataset) == {address: 'forbidden address'}
+
+
+def test_of_two_addresses_of_a_name_the_private_one_is_left_out(dataset, guarded, monkeypatch):
+    "Whether the public one answers or not."
+    here, asked = [], socket.getaddrinfo
+
+    def resolve(host, *args, **kwargs):
+        return (
+            [o for ip in here for o in asked(ip, *args, **kwargs)]
+            if host == 'both.test'
+            else asked(host, *args, **kwargs)
+        )
+
+    monkeypatch.setattr(socket, 'getaddrinfo', resolve)
+    guarded.answers |= {f'/{n}.jpg': reply(photo(n)) for n in (1, 2)}
+    here[:] = '127.0.0.1', '127.0.0.2'
+    download(dataset, [Found(guarded.url('/1.jpg', 'both.test'), label='Cirrus')], limits=GUARDED, progress=False)
+    monkeypatch.setattr(module, 'may_connect', lambda address, allow_private: address == '127.0.0.3')
+    here[:] = '127.0.0.3', '127.0.0.1'  # nobody listens on the first
+    download(dataset, [Found(guarded.url('/2.jpg', 'both.test'), label='Cirrus')], limits=GUARDED, progress=False)
+    assert [(o.path, o.host) for o in guarded.asked] == [('/1.jpg', '127.0.0.2')]
+    assert [row['status'] for row in rows(dataset).values()] == ['ok', 'failed']
+
+
+# What a server hears, and what it can not decide
+
+
+def test_what_a_server_is_told(dataset, server):
+    "Who asks, and nothing that somebody else made up."
+    server.otherwise = lambda asked: reply(photo(asked.n), Set_Cookie='sky=blue')
+    photos = found(server, '/1.jpg', '/2.jpg', '/3.jpg\r\nX-Evil: 1', '/ä ö.jpg?sig=a%2Bb%2F%3D+c')
+    limits = Limits(allow_private=True, per_host=1, contact='me@example.org\r\nX-Evil: 1')
+    download(dataset, photos, limits=limits, progress=False)
+    assert [o.path for o in server.asked][1:2] == ['/2.jpg']
+    assert unquote(server.asked[-1].path) == '/ä ö.jpg?sig=a+b/=+c'
+    for asked in server.asked:
+        assert asked.headers['user-agent'].startswith('cloud_classifier/')
+        assert '(me@example.org' in asked.headers['user-agent']
+        assert set(asked.headers) == {'host', 'user-agent', 'accept', 'accept-encoding'}
+
+
+NAMES = [
+    '/../../x.jpg',
+    '/a/../../../../x.jpg',
+    '/%2e%2e/%2e%2e/x.jpg',
+    '/..%2f..%2fx.jpg',
+    '/..\\..\\x.jpg',
+    '/\0.jpg',
+    '/x%00.jpg',
+    '/x\x07.jpg',
+    '/CON',
+    '/.hidden',
+    '/',
+    '',
+    '/' + 'x' * 5000 + '.jpg',
+    '/x.php?file=../../x.jpg',
+    '/x.exe',
+]
+
+
+def test_a_photo_is_named_by_its_bytes(dataset, server):
+    "No address and no header decides where it goes."
+    named = dict(Content_Disposition='attachment; filename="../../x.jpg"', Content_Location='../../x.jpg')
+    server.otherwise = lambda asked: reply(photo(len(server.asked)), **named)
+    before = sorted(dataset.path.parent.rglob('*'))
+    done = download(dataset, found(server, *NAMES), limits=LIMITS, progress=False)
+    assert done == dict(ok=len(NAMES), duplicate=0, failed=0)
+    assert files(dataset) == sorted(as_named(photo(n + 1)) for n in range(len(NAMES)))
+    for row in rows(dataset).values():
+        content = (dataset.path / row['path']).read_bytes()
+        assert row['sha256'] == hashlib.sha256(content).hexdigest()
+        assert (row['width'], row['height'], row['size']) == (160, 160, len(content))
+    outside = [p for p in dataset.path.parent.rglob('*') if not p.is_relative_to(dataset.path)]
+    assert outside == [p for p in before if not p.is_relative_to(dataset.path)]
+
+
+def test_a_suffix_says_what_a_photo_is(dataset, server):
+    server.answers = {f'/{n}.jpg': reply(photo(1, format)) for n, format in enumerate(['PNG', 'WEBP', 'TIFF', 'BMP'])}
+    download(dataset, found(server, *server.answers), limits=QUICK, progress=False)
+    assert sorted(os.path.splitext(p)[1] for p in files(dataset)) == ['.bmp', '.png', '.tif', '.webp']
+
+
+def test_no_redirects_means_none(dataset, server):
+    server.answers = {'/1.jpg': moved('/2.jpg'), '/2.jpg': reply(photo(1))}
+    limits = Limits(allow_private=True, redirects=0, grace=2)
+    download(dataset, found(server, '/1.jpg'), limits=limits, progress=False)
+    assert list(reasons(dataset).values()) == ['too many redirects']
+
+
+@pytest.mark.parametrize('label', ['', '../Cirrus', '.git', 'a/b', 'x' * 200, 'a\nb'])
+def test_a_label_that_is_no_folder_name_is_refused(dataset, server, label):
+    with pytest.raises(BadDataset, match='name of a class'):
+        download(dataset, found(server, '/1.jpg') + found(server, '/2.jpg', label=label), limits=QUICK, progress=False)
+    assert not rows(dataset)
+    assert not server.asked
+
+
+# Manners
+
+
+@pytest.fixture(scope='module')
+def polite(tmp_path_factory):
+    "A run over hosts of which each asks for something else: how the rows ended, and what the server heard."
+    dataset = Dataset(tmp_path_factory.mktemp('polite'))
+    a_while = reply(status='429 Slow Down', Retry_After='1')
+    longer = reply(status='429 Slow Down', Retry_After='2')
+    too_long = reply(status='429 Slow Down', Retry_After='3600')
+
+    def by_date(asked):
+        if asked.n:
+            return reply(photo(200))
+        return reply(status='429 Slow Down', Retry_After=formatdate(asked.clock + 2, usegmt=True))
+
+    scenes = {  # the first two rows of each host are asked at the same time, since two may be
+        'seconds': [
+            first(1, *a_while, then=reply(photo(100))),
+            slowly(photo(101), 1, 0.3),
+            *(reply(photo(n)) for n in (102, 103)),
+        ],
+        'date': [by_date, slowly(photo(201), 1, 0.3), reply(photo(202))],
+        'another': [reply(photo(n)) for n in (300, 301, 302)],
+        'for ever': [reply(status='429 Slow Down', Retry_After='0')],
+        'too long': [too_long, slowly(photo(501), 1, 0.3), reply(photo(502)), reply(photo(503))],
+        'busy': [
+            first(1, *longer, then=reply(photo(600))),
+            first(1, 0.1, *reply(status='503 Busy'), then=reply(photo(601))),
+        ],
+        'shorter': [
+            first(1, *longer, then=reply(photo(700))),
+            first(1, 0.3, *reply(status='503 Busy', Retry_After='1'), then=reply(photo(701))),
+            reply(photo(702)),
+        ],
+    }
+    hosts = dict(zip(scenes, HOSTS, strict=False))
+    answers = {f'/{scene}/{n}'.replace(' ', '-'): o for scene, answers in scenes.items() for n, o in enumerate(answers)}
+    limits = Limits(allow_private=True, per_host=2, connect=9)
+    with Server(answers, HOSTS) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'PATIENCE', 2.5)
+        photos = [
+            Found(server.url(path, hosts[path.split('/')[1].replace('-', ' ')]), label='Cirrus') for path in answers
+        ]
+        download(dataset, photos, limits=limits, progress=False)
+    ended = {url.partition(str(server.port))[2]: reason for url, reason in reasons(dataset).items()}
+    return ended, {scene: [o for o in server.asked if o.host == host] for scene, host in hosts.items()}
+
+
+def pauses(heard, path):
+    "How long after a path was asked for first each other request came, but for the one at the same time; seconds."
+    begin = next(o.at for o in heard if o.path == path)
+    return [o.at - begin for o in heard[2:]]
+
+
+def test_a_host_that_asks_for_seconds_gets_them(polite):
+    ended, heard = polite
+    assert {ended[f'/seconds/{n}'] for n in range(4)} == {'ok'}
+    assert min(pauses(heard['seconds'], '/seconds/0')) >= 0.98
+    assert len(heard['seconds']) == 5
+
+
+def test_a_host_that_asks_for_a_time_gets_it(polite):
+    ended, heard = polite
+    assert {ended[f'/date/{n}'] for n in range(3)} == {'ok'}
+    assert min(o.clock for o in heard['date'][2:]) >= int(heard['date'][0].clock + 2) - 0.02
+
+
+def test_no_other_host_waits_meanwhile(polite):
+    _, heard = polite
+    assert max(o.at for o in heard['another']) - heard['seconds'][0].at < 0.9
+
+
+def test_a_host_that_always_asks_to_wait_is_left_alone(polite):
+    ended, heard = polite
+    assert ended['/for-ever/0'] == 'too many requests'
+    assert len(heard['for ever']) == Limits().attempts
+
+
+def test_a_host_that_asks_for_more_than_patience_is_not_asked_again(polite):
+    ended, heard = polite
+    assert [o.path for o in heard['too long']] == ['/too-long/0', '/too-long/1']
+    assert [ended[f'/too-long/{n}'] for n in range(4)] == ['too many requests', 'ok', *2 * ['too many requests']]
+
+
+def test_another_try_waits_until_its_host_has_rested(polite):
+    ended, heard = polite
+    assert {ended['/busy/0'], ended['/busy/1']} == {'ok'}
+    assert min(pauses(heard['busy'], '/busy/0')) >= 1.98
+
+
+def test_a_short_rest_does_not_end_a_long_one(polite):
+    ended, heard = polite
+    assert {ended[f'/shorter/{n}'] for n in range(3)} == {'ok'}
+    assert min(pauses(heard['shorter'], '/shorter/0')) >= 1.98
+
+
+def test_no_more_connections_than_are_allowed(dataset):
+    with Server({}, HOSTS[:4], otherwise=slowly(photo(1), 1, 0.2)) as server:
+        photos = [Found(server.url(f'/{n}', host), label='Cirrus') for host in HOSTS[:4] for n in range(8)]
+        limits = Limits(allow_private=True, total=10, per_host=3)
+        assert download(dataset, photos, limits=limits, progress=False) == dict(ok=1, duplicate=31, failed=0)
+        assert server.most_open.pop('') == 10
+        assert max(server.most_open.values()) == 3
+
+
+def test_no_more_connections_than_are_allowed_where_all_redirects_lead(dataset):
+    with Server({'/photo': slowly(photo(1), 1, 0.1)}, HOSTS) as server:
+        server.otherwise = moved(server.url('/photo'))
+        photos = [Found(server.url(f'/{n}', host), label='Cirrus') for host in HOSTS[1:] for n in range(2)]
+        limits = Limits(allow_private=True, total=64, per_host=2)
+        assert download(dataset, photos, limits=limits, progress=False) == dict(ok=1, duplicate=15, failed=0)
+        assert server.most_open['127.0.0.1'] == 2
+
+
+def test_waiting_for_a_turn_is_no_silence_of_the_server(dataset):
+    "Redirects of many hosts to one, which answers one at a time and takes longer for all than is allowed for one."
+    with Server({'/photo': slowly(photo(1), 1, 0.3)}, HOSTS) as server:
+        server.otherwise = moved(server.url('/photo'))
+        photos = [Found(server.url('/1', host), label='Cirrus') for host in HOSTS[1:]]
+        limits = Limits(allow_private=True, per_host=1, connect=0.5, read=0.5, grace=0.5)
+        assert download(dataset, photos, limits=limits, progress=False) == dict(ok=1, duplicate=7, failed=0)
+
+
+def test_a_long_list_of_one_host_holds_up_no_other(dataset):
+    with Server({}, HOSTS[:2], otherwise=lambda asked: slowly(photo(len(server.asked)), 1, 0.05)) as server:
+        photos = [Found(server.url(f'/{n}'), label='Cirrus') for n in range(20)]
+        photos.append(Found(server.url('/last', HOSTS[1]), label='Cirrus'))
+        limits = Limits(allow_private=True, total=3, per_host=2)
+        download(dataset, photos, limits=limits, progress=False)
+        assert '/last' in [o.path for o in server.asked[:3]]
+
+
+# Into the dataset
+
+
+def test_the_same_bytes_are_one_photo(dataset, server):
+    server.answers = {f'/{n}.jpg': reply(photo(1)) for n in range(3)}
+    done = download(dataset, found(server, *server.answers), limits=QUICK, progress=False)
+    assert done == dict(ok=1, duplicate=2, failed=0)
+    assert files(dataset) == [as_named(photo(1))]
+    assert [(row['status'], row['reason'], row['path']) for row in rows(dataset).values()] == [
+        ('ok', '', as_named(photo(1))),
+        *2 * [('duplicate', '', as_named(photo(1)))],
+    ]
+
+
+def test_the_row_asked_first_has_the_photo_whatever_comes_first(dataset, server):
+    server.answers = {'/1.jpg': [1.2, *reply(photo(1))], '/2.jpg': reply(photo(1)), '/3.jpg': [0.6, *reply(photo(1))]}
+    photos = [*found(server, '/1.jpg'), *found(server, '/2.jpg', label='Stratus'), *found(server, '/3.jpg')]
+    done = download(dataset, photos, limits=QUICK, progress=False)
+    assert files(dataset) == [as_named(photo(1))]
+    assert list(reasons(dataset).values()) == ['ok', 'other label', 'duplicate']
+    assert {row['path'] for row in rows(dataset).values()} == {as_named(photo(1))}
+    assert done == dict(ok=1, duplicate=2, failed=0)
+
+
+def test_an_address_under_two_labels_is_told(dataset, server):
+    server.answers = {'/1.jpg': reply(photo(1))}
+    photos = [o for label in ('Cirrus', 'Stratus', 'Ci') for o in found(server, '/1.jpg', label=label)]
+    assert download(dataset, photos, limits=QUICK, progress=False) == dict(ok=1, duplicate=1, failed=0)
+    told = dataset.manifest.read('SELECT asked, status, reason, path FROM photos ORDER BY id')
+    place = as_named(photo(1))
+    assert [tuple(o) for o in told] == [('Cirrus', 'ok', '', place), ('Stratus', 'duplicate', 'other label', place)]
+
+
+def test_a_photo_goes_to_the_folder_that_stands_for_its_class(dataset, server):
+    (dataset.path / 'ci').mkdir()
+    server.answers = {'/1.jpg': reply(photo(1))}
+    download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+    assert files(dataset) == [as_named(photo(1), 'ci')]
+
+
+def test_what_was_quarantined_does_not_come_back(dataset, server):
+    server.answers = {'/1.jpg': reply(photo(1)), '/2.jpg': reply(photo(1))}
+    download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+    dataset.quarantine(as_named(photo(1)), 'no sky')
+    for label in ('Cirrus', 'Stratus'):
+        download(dataset, found(server, '/1.jpg', '/2.jpg', label=label), limits=QUICK, progress=False)
+    assert files(dataset) == [as_named(photo(1), '.quarantine')]
+    assert [row['status'] for row in dataset.manifest.read('SELECT status FROM photos ORDER BY id')] == [
+        'quarantined',
+        *3 * ['duplicate'],
+    ]
+
+
+def test_what_was_relabelled_stays_there(dataset, server):
+    "Also when the row that was asked first, and would have had the photo, comes later."
+    server.answers = {'/1.jpg': first(1, *reply(status='503 Busy'), then=reply(photo(1))), '/2.jpg': reply(photo(1))}
+    download(dataset, found(server, '/1.jpg', '/2.jpg'), limits=QUICK, progress=False)
+    dataset.relabel(as_named(photo(1)), 'Stratus')
+    dataset.manifest.retry(PASSING)
+    download(dataset, found(server, '/2.jpg?again'), limits=QUICK, progress=False)
+    assert files(dataset) == [as_named(photo(1), 'Stratus')]
+    assert [row['status'] for row in rows(dataset).values()] == ['duplicate', 'ok', 'failed']
+    assert {row['path'] for row in rows(dataset).values() if row['path']} == {as_named(photo(1), 'Stratus')}
+
+
+def test_what_may_pass_is_tried_another_day(dataset, server):
+    server.answers = {'/busy.jpg': first(1, *reply(status='503 Busy'), then=reply(photo(1))), '/page.jpg': reply(HTML)}
+    assert download(dataset, found(server, *server.answers), limits=QUICK, progress=False) == dict(
+        ok=0, duplicate=0, failed=2
+    )
+    assert download(dataset, limits=QUICK, progress=False) == dict(ok=0, duplicate=0, failed=0)
+    assert dataset.manifest.retry(PASSING) == 1
+    assert [row['url'] for row in dataset.manifest.pending()] == [server.url('/busy.jpg')]
+    assert download(dataset, limits=QUICK, progress=False) == dict(ok=1, duplicate=0, failed=0)
+    assert (server.times('/busy.jpg'), server.times('/page.jpg')) == (2, 1)
+
+
+# Interruptions
+
+
+def test_in_a_loop_that_is_running(dataset, server):
+    "As in a notebook."
+    server.answers = {'/1.jpg': reply(photo(1))}
+
+    async def cell():
+        return download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+
+    assert asyncio.run(cell()) == dict(ok=1, duplicate=0, failed=0)
+
+
+RUN = """
+import json, sys
+from cloud_classifier.dataset import Dataset
+from cloud_classifier.download import Limits, download
+from cloud_classifier.sources import Found
+
+folder, limits, urls = json.load(sys.stdin)
+download(Dataset(folder), [Found(url, label='Cirrus') for url in urls], limits=Limits(**limits), progress=False)
+print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
+"""
+
+
+def start(dataset, limits, urls):
+    "A run in a process of its own, which says how much memory it took, in KiB."
+    run = subprocess.Popen(
+        [sys.executable, '-c', RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    run.stdin.write(json.dumps([str(dataset.path), limits, urls]))
+    run.stdin.close()
+    run.stdin = None
+    return run
+
+
+def test_an_interruption_keeps_what_arrived_and_the_next_run_goes_on(dataset, server):
+    "Meanwhile nobody else may fetch into the dataset."
+    paths = [f'/{n}.jpg' for n in range(8)]
+    server.answers = {path: reply(photo(n)) if n % 2 else [HANG] for n, path in enumerate(paths)}
+    run = start(dataset, dict(allow_private=True, per_host=8, read=60, grace=60), [server.url(path) for path in paths])
+    deadline = time.monotonic() + 30
+    while dataset.manifest.counts()['status'].get('ok') != 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(BadDataset, match='another process is fetching'):
+        download(dataset, found(server, '/9.jpg'), limits=QUICK, progress=False)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=10)
+    assert run.returncode == -signal.SIGINT
+    assert said.rstrip().endswith('KeyboardInterrupt')
+    assert dataset.manifest.counts()['status'] == dict(ok=4, pending=4)
+    assert files(dataset) == sorted(as_named(photo(n)) for n in (1, 3, 5, 7))
+    asked = len(server.asked)
+    server.answers = {path: reply(photo(n)) for n, path in enumerate(paths)}
+    assert download(dataset, limits=QUICK, progress=False) == dict(ok=4, duplicate=0, failed=0)
+    assert files(dataset) == sorted(as_named(photo(n)) for n in range(8))
+    assert len(server.asked) - asked == 4
+
+
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def open_no_more(file, mode='r'):
+    return no_space() if 'w' in mode else open(file, mode)
+
+
+@pytest.mark.parametrize('place', ['open', 'os.fsync', 'os.rename'])
+def test_a_full_disk_loses_nothing(dataset, server, monkeypatch, place):
+    "While a photo is written, while it is flushed, and while it is brought to its place."
+    server.answers = {f'/{n}.jpg': reply(photo(n)) for n in range(3)}
+    with monkeypatch.context() as full:
+        full.setattr(f'cloud_classifier.download.{place}', open_no_more if place == 'open' else no_space, raising=False)
+        with pytest.raises(DownloadFailed, match='No space left'):
+            download(dataset, found(server, *server.answers), limits=QUICK, progress=False)
+    assert 'failed' not in dataset.manifest.counts()['status']
+    download(dataset, limits=QUICK, progress=False)
+    assert dataset.manifest.counts()['status'] == dict(ok=3)
+    assert files(dataset) == sorted(as_named(photo(n)) for n in range(3))
+
+
+def test_a_disk_that_fails_again_while_tidying_is_told_the_same_way(dataset, server, monkeypatch):
+    server.answers = {f'/{n}.jpg': slowly(photo(n), 1, 0.15 * n) for n in range(3)}
+    rename, moves = os.rename, []
+
+    def rename_once(*args):
+        moves.append(args)
+        return rename(*args) if len(moves) == 1 else no_space()
+
+    with monkeypatch.context() as full:
+        full.setattr(os, 'rename', rename_once)
+        full.setattr(
+            module,
+            'open',
+            lambda file, mode: open_no_more(file, mode) if file.name == '3.part' else open(file, mode),
+            raising=False,
+        )
+        with pytest.raises(DownloadFailed, match='No space left'):
+            download(dataset, found(server, *server.answers), limits=QUICK, progress=False)
+    download(dataset, limits=QUICK, progress=False)
+    assert files(dataset) == sorted(as_named(photo(n)) for n in range(3))
+
+
+def test_something_in_the_way_loses_nothing(dataset, server):
+    "A file where the class's folder should be, and one where photos arrive."
+    server.answers = {'/1.jpg': reply(photo(1))}
+    for name in ('.incoming', 'Cirrus'):
+        (dataset.path / name).touch()
+        with pytest.raises(DownloadFailed, match='exists'):
+            download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+        (dataset.path / name).unlink()
+    download(dataset, limits=QUICK, progress=False)
+    assert files(dataset) == [as_named(photo(1))]
+
+
+def test_a_folder_that_can_not_be_written_in_is_told(dataset, server, monkeypatch):
+    opened = os.open
+
+    def read_only(path, flags, *args, **kwargs):
+        if flags & os.O_CREAT and str(path).startswith(str(dataset.path)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, 'open', read_only)
+    with pytest.raises(DownloadFailed, match='Permission denied'):
+        download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+
+
+# Always
+
+
+LABELS = ['Cirrus', 'Stratus', 'Cumulus']
+
+
+@given(
+    pairs=st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([None, 1, 2])), min_size=1, max_size=6),
+    data=st.data(),
+)
+@settings(max_examples=50, deadline=None)
+def test_any_order_of_arrival_ends_the_same(pairs, data):
+    "In batches of any size, some of them cut off before the photos were moved."
+    with TemporaryDirectory() as folder:
+        dataset = Dataset(folder)
+        dataset.manifest.ask(dict(url=f'http://example.org/{n}', label=label) for n, (label, _) in enumerate(pairs))
+        (dataset.path / '.incoming').mkdir()
+        waiting = data.draw(st.permutations(range(len(pairs))))
+        while waiting:
+            batch = [waiting.pop() for _ in range(data.draw(st.integers(1, len(waiting))))]
+            with pytest.MonkeyPatch.context() as patch:
+                if data.draw(st.booleans()):
+                    patch.setattr(Manifest, 'carry_out', lambda _: None)
+                settle(dataset, [arrival(dataset, n + 1, pairs[n][1]) for n in batch])
+            with dataset.alone():
+                pass
+        first = {n: min(i for i, (_, other) in enumerate(pairs) if other == n) for _, n in pairs}
+        places = {n: as_named(photo(n), pairs[i][0]) for n, i in first.items() if n}
+        assert files(dataset) == sorted(places.values())
+        told = [(o['label'], o['status'], o['reason'], o['path']) for o in rows(dataset).values()]
+        for i, (label, n) in enumerate(pairs):
+            other = '' if label == pairs[first[n]][0] else 'other label'
+            ends = (
+                ('failed', 'html', '')
+                if not n
+                else ('ok', '', places[n])
+                if first[n] == i
+                else ('duplicate', other, places[n])
+            )
+            assert told[i] == (label, *ends)
+
+
+def arrival(dataset, row, n):
+    "Photo number `n` has come; a web page where it is None."
+    if n is None:
+        return Arrival(row, reason='html')
+    (dataset.path / '.incoming' / f'{row}.part').write_bytes(photo(n))
+    return Arrival(row, sha256=hashlib.sha256(photo(n)).hexdigest(), size=len(photo(n)), header=photo_header(photo(n)))
+
+
+# Memory
+
+LARGE = dict(
+    rgba=png(7700, 7700),
+    rgb=png(7700, 7700, colour=2),
+    webp=webp(7700, 7700, alpha=True),
+    progressive=progressive_jpeg(7700, 7700),
+)
+
+
+def test_the_worst_at_once_fits_in_300_megabytes(dataset):
+    "64 answers without end, bombs, everything above, and photos of almost as many pixels as may be."
+    limits = dict(allow_private=True, total=80, per_host=16, max_bytes=8_000_000, connect=2, read=1.5, grace=2)
+    large = {f'/large-{name}': reply(content) for name, content in LARGE.items()}
+    bombs = {f'/bomb-{n}': reply(BOMB, Content_Encoding='gzip') for n in range(8)}
+    assert 7700 * 7700 < Limits().max_pixels
+    with Server(ANSWERS | large | bombs, HOSTS, otherwise=ENDLESS) as server:
+        endless = [server.url(f'/endless-{n}', HOSTS[n % 8]) for n in range(64)]
+        others = [server.url(path, HOSTS[8]) for path in (*large, *bombs, *(f'/{case}' for case in CASES))]
+        said, complained = start(dataset, limits, [*endless, *others]).communicate(timeout=120)
+        assert sum(server.most_open[host] for host in HOSTS[:8]) == 64
+    ended = reasons(dataset)
+    assert {ended[url] for url in endless} == {'too many bytes'}
+    assert {ended[server.url(path, HOSTS[8])] for path in large} <= {'ok', 'too large'}
+    assert len(ended) == len(endless) + len(others)
+    assert not complained
+    assert int(said) < 300 * 1024
