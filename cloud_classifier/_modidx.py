@@ -396,6 +396,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'cloud_classifier.manifest.Manifest.transaction': ( 'manifest.html#manifest.transaction',
                                                                                                'cloud_classifier/manifest.py'),
                                            'cloud_classifier.manifest._follow': ('manifest.html#_follow', 'cloud_classifier/manifest.py'),
+                                           'cloud_classifier.manifest._line': ('manifest.html#_line', 'cloud_classifier/manifest.py'),
                                            'cloud_classifier.manifest.now': ('manifest.html#now', 'cloud_classifier/manifest.py')},
             'cloud_classifier.samples': { 'cloud_classifier.samples._Sky': ('samples.html#_sky', 'cloud_classifier/samples.py'),
                                           'cloud_classifier.samples._Sky.__init__': ( 'samples.html#_sky.__init__',

@@ -9,8 +9,11 @@ __all__ = ['attribution', 'write_attribution', 'write_croissant']
 import hashlib, json, os
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .dataset import BadDataset, Dataset
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../nbs/14_credits.ipynb #c44e9edd
 _COLUMNS = ['path', 'label', 'title', 'author', 'licence', 'licence_url', 'source', 'page', 'url', 'sha256']
@@ -19,7 +22,7 @@ def attribution(dataset: Dataset,
                 ) -> 'pd.DataFrame': # path, label, title, author, licence, licence_url, source, page, url, sha256
     "Who made each photo, where it came from and what may be done with it."
     import pandas as pd
-    rows = dataset.manifest.read(f'''SELECT has.path, has.label, o.title, o.author, o.licence, o.licence_url, o.source, o.page, iif(o.url LIKE 'file:%', '', o.url), has.sha256
+    rows = dataset.manifest.read('''SELECT has.path, has.label, o.title, o.author, o.licence, o.licence_url, o.source, o.page, iif(o.url LIKE 'file:%', '', o.url), has.sha256
         FROM photos AS has JOIN photos AS o ON o.id = has.id OR (o.sha256 = has.sha256 AND o.sha256 <> '' AND o.status = 'duplicate')
         WHERE has.status = 'ok' ORDER BY has.path, o.id''')
     return pd.DataFrame(map(tuple, rows), columns=_COLUMNS)

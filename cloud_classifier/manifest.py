@@ -99,12 +99,16 @@ from fastcore.basics import patch
 
 _ASKS = ('asked', 'label', 'source', 'url', 'page', 'title', 'author', 'licence', 'licence_url', 'query')
 
+def _line(text) -> str:
+    "What a stranger wrote, as one line that a database can hold."
+    return ' '.join(str(text or '').encode(errors='replace').decode().split())
+
 @patch
 def ask(self: Manifest,
         rows: Iterable[dict], # url and label, and what is known of source, page, title, author, licence, licence_url, query
         ) -> int: # how many were new
     "Write down addresses to be fetched, all of them or none."
-    found = [[str(row.get(k) or '') for k in ('label', *_ASKS[1:])] for row in rows]
+    found = [[_line(row.get(k)) for k in ('label', *_ASKS[1:])] for row in rows]
     with self.transaction() as db:
         before = db.total_changes
         db.executemany(f'INSERT INTO photos ({", ".join(_ASKS)}) VALUES ({", ".join("?"*len(_ASKS))}) ON CONFLICT DO NOTHING', found)

@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['FREE_SOURCES', 'CCSN_URL', 'CCSN_HASH', 'CCSN_KNOWN', 'scrape_clouds', 'add_photos', 'FetchError', 'unpack',
-           'ResumingDownloader', 'fetch_ccsn']
+           'ResumingDownloader', 'fetch_ccsn', 'SOURCES', 'search_images', 'download']
 
 # %% ../nbs/13_scrape.ipynb #28cfbb53
-import os, shutil, zipfile
-from collections.abc import Iterable, Iterator, Sequence
+import shutil, zipfile
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from .dataset import BadDataset, Dataset, class_name, class_order, draws_bars
+from .dataset import BadDataset, Dataset, class_name, draws_bars
 from .download import PASSING, Limits, download
 from .manifest import now
 from .sources import SOURCES, BadSearch, Found, Search, SearchFailed, search_images, source_named
 from .taxonomy import GENERA
+
+if TYPE_CHECKING: import pandas as pd
+_all_ = ['SOURCES', 'search_images', 'download']
 
 # %% ../nbs/13_scrape.ipynb #0bb9fca9
 FREE_SOURCES = ('commons', 'openverse') # need no key and know every photo's licence: these top a class up

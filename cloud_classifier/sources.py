@@ -281,7 +281,7 @@ def bing(search: Search) -> Iterator[Found]:
     from msrest.exceptions import ClientException
     client = ImageSearchClient(search.endpoint.rstrip('/'), CognitiveServicesCredentials(key))
     client.config.connection.timeout = 30
-    offset, pages = 0, set()
+    offset = 0
     while True:
         try: found = client.images.search(search.words, count=_BING_PAGE, offset=offset, image_type='Photo')
         except ErrorResponseException as e: raise SearchFailed(f'{host} answers {e.response.status_code}; is the key right?') from None # its text may repeat the key
