@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,9 @@ def class_order(labels, # any labels
 @patch
 def photos(self: Dataset) -> Iterator[tuple[str, str]]: # path relative to the dataset, with '/'; label
     "Each photo and its label, folder by folder."
+    top = len(os.path.join(self.path, ''))
     for name, label in self.folders.items():
-        for photo in photo_files(self.path/name): yield Path(photo).relative_to(self.path).as_posix(), label
+        for photo in photo_files(self.path/name): yield photo[top:].replace(os.sep, '/'), label
 
 @patch
 def listing(self: Dataset) -> 'pd.DataFrame': # columns path and label
@@ -134,6 +136,7 @@ def _free(file: Path) -> Path:
     while os.path.lexists(tries): n += 1; tries = file.with_stem(f'{file.stem}-{n}')
     return tries
 
+@lru_cache(maxsize=1000)
 def class_name(label: str, # a genus in any spelling, or another class
                ) -> str: # the label
     "The label that `label` means; `BadDataset` where no folder could have that name."

@@ -11,7 +11,7 @@ import asyncio, hashlib, os, re, socket, sqlite3, time, zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -326,7 +326,7 @@ def download(dataset: Dataset,
     "Fetch photos into a dataset; each address ends in a row of its manifest."
     from anyio.from_thread import start_blocking_portal
     with dataset.alone():
-        dataset.manifest.ask(dict(asdict(o), url=_without_password(o.url), label=class_name(o.label), source=source, query=query) for o in found)
+        dataset.manifest.ask(vars(o) | dict(url=_without_password(o.url), label=class_name(o.label), source=source, query=query) for o in found)
         work = _Download(dataset, limits, progress and draws_bars())
         try:
             with start_blocking_portal() as portal: portal.call(work.run)
@@ -336,7 +336,7 @@ def download(dataset: Dataset,
 
 def _without_password(url: str) -> str:
     "An address as it may be written down: a password is left out, and the address marked as one that can't be asked."
-    return re.sub(r'^(\w+:)?//[^/?#]*@', r'\1//***@', url.strip())
+    return re.sub(r'^(\w+:)?//[^/?#]*@', r'\1//***@', url.strip()) if '@' in url else url.strip()
 
 class _Download:
     "One run over what is pending."

@@ -101,7 +101,7 @@ _ASKS = ('asked', 'label', 'source', 'url', 'page', 'title', 'author', 'licence'
 
 def _line(text) -> str:
     "What a stranger wrote, as one line that a database can hold."
-    return ' '.join(str(text or '').encode(errors='replace').decode().split())
+    return ' '.join(str(text).encode(errors='replace').decode().split()) if text else ''
 
 @patch
 def ask(self: Manifest,

@@ -9,6 +9,7 @@ __all__ = ['LEVELS', 'GENERA', 'Genus', 'height_text', 'base_text', 'UnknownGenu
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from types import MappingProxyType
 
 # %% ../nbs/00_taxonomy.ipynb #5d8a5970
@@ -156,6 +157,7 @@ def genus(name: str, # a genus's name, abbreviation or alias, in any case
     raise UnknownGenus(f'{name!r} is not a cloud genus: {hint}')
 
 # %% ../nbs/00_taxonomy.ipynb #dc063dee
+@lru_cache(maxsize=1000) # lists of photos name the same few again and again
 def read_label(folder: str, # the name of a class folder
                ) -> str: # the genus's name, or `folder` itself where it names no genus
     "The label that a class folder's name stands for."

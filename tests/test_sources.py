@@ -117,7 +117,7 @@ def test_commons_walks_the_category_and_those_below_it_then_searches(skies):
         found = ask(server)
         assert [f.page for f in found] == expected(server)
         assert len(found) == len(set(found)) > 10
-        assert list(dict.fromkeys(asked(server, 'gcmtitle'))) == [
+        assert asked(server, 'gcmtitle') == [
             'Category:Cirrus clouds',
             'Category:Cirrus clouds by country',
             'Category:Cirrus clouds in Finland',
@@ -486,8 +486,13 @@ def test_openverse_is_read_as_deep_as_it_lets_us():
 
 
 def test_openverse_is_never_asked_for_more_than_twenty_pages_of_twenty():
-    with Openverse(clouds(450), depth=10_000) as server:
-        assert len(ask(server)) == 400
+    class Deep(Openverse):
+        def answer(self, question):
+            return in_json(json.loads(super().answer(question).body) | {'page_count': 1000})
+
+    with Deep(clouds(450), depth=10_000) as server:
+        found = search_images('Ci', 'openverse', ALL, endpoint=server.endpoint)
+        assert len(found) == 400
         assert asked(server, 'page') == [str(n) for n in range(1, 21)]
         assert set(asked(server, 'page_size')) == {'20'}
 
@@ -697,7 +702,7 @@ def test_the_key_of_the_environment_goes_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'content', [b'', b'\n' + KEY.encode(), b'my key', 'schlüssel'.encode(), b'key\x00', b'\xff\xd8\xff\xe0', None]
+    'content', [b'', b'\n' + KEY.encode(), b'my key', 'schlüssel'.encode(), b'key\x00', b'my key \xff\xd8\xff', None]
 )
 def test_a_file_that_holds_no_key(tmp_path, content):
     file = tmp_path / 'key.txt'
@@ -711,7 +716,7 @@ def test_a_file_that_holds_no_key(tmp_path, content):
         assert server.log == []
     assert short(failure)
     for secret in ('my key', 'schlüssel', KEY, '\\x'):
-        assert secret not in ''.join(traceback.format_exception(failure.value))
+        assert secret not in everything_said(failure.value)
 
 
 def test_without_a_key_the_message_says_where_to_put_it(tmp_path):
@@ -898,9 +903,9 @@ def drake(n: int, **more) -> dict:
 
 
 def test_ddg_asks_duckduckgo_for_photos_page_by_page(monkeypatch):
-    duck = Duck(monkeypatch, [[drake(1), drake(2)], [drake(3)]])
+    duck = Duck(monkeypatch, [[drake(n) for n in range(60)], [drake(60)]])
     found = search_images('Ci', 'ddg', ALL)
-    assert found == [Found(f'http://x/{n}.jpg', page=f'http://x/{n}.html', title=f'Cirrus {n}') for n in (1, 2, 3)]
+    assert found == [Found(f'http://x/{n}.jpg', page=f'http://x/{n}.html', title=f'Cirrus {n}') for n in range(61)]
     assert [p.get('s') for p in duck.asked] == [None, '100', '200']
     for asked in duck.asked:
         assert asked['q'] == 'Cirrus clouds'
