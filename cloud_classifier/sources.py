@@ -8,10 +8,11 @@ __all__ = ['Source', 'PATIENCE', 'COMMONS', 'COMMONS_WIDTH', 'OPENVERSE', 'SOURC
            'search_key', 'bing', 'urls', 'folder', 'source_named', 'search_images']
 
 # %% ../nbs/11_sources.ipynb #90073367
-import csv, os, re, time
+import csv, logging, os, re, time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from urllib.parse import urlsplit
 from . import __version__
 from .images import photo_files
 from .taxonomy import GENERA, UnknownGenus, genus, read_label
+
+logging.getLogger('stamina').addHandler(logging.NullHandler()) # whoever wants to see each wait can listen; nobody else is told
 
 # %% ../nbs/11_sources.ipynb #0d6dc8bc
 class SearchFailed(RuntimeError):
@@ -68,7 +71,7 @@ PATIENCE = 60 # how long a server may make us wait, seconds
 def user_agent(contact: str = '', # an e-mail or web address; $CLOUD_CONTACT where empty
                ) -> str:
     "How this package introduces itself to servers."
-    contact = ' '.join((contact or os.environ.get('CLOUD_CONTACT', '')).split())
+    contact = ' '.join((contact.strip() or os.environ.get('CLOUD_CONTACT', '')).split())
     return f'cloud_classifier/{__version__}' + (f' ({contact})' if contact else '')
 
 class _Busy(Exception):
@@ -82,33 +85,54 @@ def seconds_to_wait(header: str | None, # the value of Retry-After: seconds, or 
     text = (header or '').strip()
     if text.isdecimal(): return float(text)
     try: return max(0., parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError): return None
+    except (ValueError, TypeError, OverflowError): return None
 
 def _again(error: Exception) -> bool | float:
     "Whether to ask again, and after how many seconds."
     import requests
     if isinstance(error, _Busy): return error.wait <= PATIENCE and max(.1, error.wait) if error.wait is not None else True
-    return isinstance(error, (requests.ConnectionError, requests.Timeout))
+    return isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError))
+
+def _check_endpoint(endpoint: str) -> None:
+    "Raise `BadSearch` where a server's address can't be one."
+    try: fine = urlsplit(endpoint).scheme in ('http', 'https') and urlsplit(endpoint).hostname
+    except ValueError: fine = False
+    if not fine: raise BadSearch(f'{endpoint!r} is no http or https address')
+
+def _code(found) -> str:
+    "What MediaWiki calls an error."
+    error = found.get('error') if isinstance(found, dict) else None
+    return error.get('code', '') if isinstance(error, dict) else ''
 
 def _get(session, url: str, params: dict) -> dict:
-    "The JSON that a server answers."
+    "The JSON object that a server answers."
     import requests, stamina
+    _check_endpoint(url)
     host = urlsplit(url).netloc
     try:
         for attempt in stamina.retry_context(on=_again, attempts=4, timeout=3*PATIENCE, wait_initial=1., wait_max=10.):
             with attempt:
                 answer = session.get(url, params=params, timeout=(10, 30))
-                if answer.status_code in (429, 500, 502, 503, 504):
-                    raise _Busy(f'{host} answers {answer.status_code}', seconds_to_wait(answer.headers.get('Retry-After')))
-                found = answer.json()
-                if isinstance(found, dict) and (found.get('error') or {}).get('code') in ('maxlag', 'ratelimited'):
-                    raise _Busy(f'{host} is busy ({found["error"]["code"]})', seconds_to_wait(answer.headers.get('Retry-After')))
-        if answer.status_code >= 400: raise SearchFailed(f'{host} answers {answer.status_code}: {_said(found)}')
-        return found
+                wait = seconds_to_wait(answer.headers.get('Retry-After'))
+                if answer.status_code in (429, 500, 502, 503, 504): raise _Busy(f'{host} answers {answer.status_code}', wait)
+                try: found = answer.json()
+                except ValueError: found = None
+                if _code(found) in ('maxlag', 'ratelimited'): raise _Busy(f'{host} is busy ({_code(found)})', wait)
     except _Busy as e: raise SearchFailed(f'{e}' + (f' and asks to wait {e.wait:.0f} s' if e.wait else '') + '; try again later, the search goes on where it stopped') from e
-    except requests.ConnectionError as e: raise SearchFailed(f'{host} can\'t be reached; is there a connection?') from e
     except requests.Timeout as e: raise SearchFailed(f'{host} does not answer') from e
-    except ValueError as e: raise SearchFailed(f'{host} answers something that is not JSON') from e
+    except requests.TooManyRedirects as e: raise SearchFailed(f'{host} leads in a circle') from e
+    except requests.RequestException as e: raise SearchFailed(f'{host} can\'t be reached; is there a connection?') from e
+    if answer.status_code >= 400: raise SearchFailed(f'{host} answers {answer.status_code}' + (f': {_said(found)}' if found else ''))
+    if not isinstance(found, dict): raise SearchFailed(f'{host} answers something that is no JSON object')
+    return found
+
+def _sensible(source: Source) -> Source:
+    "A source that says so where an answer is JSON of another kind."
+    @wraps(source)
+    def search(search: Search) -> Iterator[Found]:
+        try: yield from source(search)
+        except (AttributeError, KeyError, TypeError) as e: raise SearchFailed(f'{urlsplit(search.endpoint).netloc}: the answers are not as {source.__name__} gives them') from e
+    return search
 
 def _said(answer) -> str:
     "What a server says of an error, in a line."
@@ -124,24 +148,33 @@ def _session(search: Search):
 # %% ../nbs/11_sources.ipynb #18b17780
 COMMONS = 'https://commons.wikimedia.org/w/api.php'
 COMMONS_WIDTH = 1280 # pixels; one of the widths that Wikimedia keeps ready
-_NO_PHOTOS = re.compile(r'\b(satellite|space|paint|drawing|art|diagram|map|video|animation|time.lapse|film|icon|svg|logo|graph|stamp|chart|symbol|music|ship|aircraft)', re.I)
+_NO_PHOTOS = re.compile(r'\b(satellites?|space|paint\w*|drawings?|art|arts|artworks?|diagrams?|maps?|videos?|animations?|time.lapses?|films?|icons?|svg|logos?|'
+                        r'graphs?|graphics|stamps?|charts?|symbols?|music|ships?|aircraft)\b', re.I)
 
 def _text(html: str) -> str:
     "What a person reads of a piece of HTML."
-    parser, parts = HTMLParser(), []
-    parser.handle_data = parts.append
+    parser, parts, hidden = HTMLParser(), [], []
+    def begin(tag, _):
+        if tag in ('style', 'script'): hidden.append(tag)
+        if tag in ('br', 'p', 'div', 'li', 'tr', 'td', 'th', 'dd', 'dt', 'ul', 'ol', 'table'): parts.append(' ')
+    def end(tag):
+        if tag in hidden: hidden.remove(tag)
+    def data(text):
+        if not hidden: parts.append(text)
+    parser.handle_starttag, parser.handle_endtag, parser.handle_data = begin, end, data
     parser.feed(html)
     parser.close()
-    return ' '.join(' '.join(parts).split())
+    return ' '.join(''.join(parts).split())
 
+@_sensible
 def commons(search: Search) -> Iterator[Found]:
     "Photos of Wikimedia Commons: of a genus's category and those below it, then of a search."
-    if not (search.contact or os.environ.get('CLOUD_CONTACT')):
+    if not (search.contact.strip() or os.environ.get('CLOUD_CONTACT', '').strip()):
         raise BadSearch('Wikimedia asks robots for an address to write to: give --contact you@example.org, or set CLOUD_CONTACT')
     ask, seen = _mediawiki(search), set()
     files = (page for batch in _commons_batches(ask, search) for page in batch)
     for page in files:
-        if page['title'] in seen: continue
+        if page['title'] in seen or not page.get('imageinfo'): continue # what is not described yet comes again
         seen.add(page['title'])
         found = _commons_photo(page)
         if found and _acceptable(found.licence, search.licences): yield found
@@ -173,12 +206,12 @@ def _categories(ask, name: str) -> Iterator[str]:
     "A genus's categories, those of the same name first, then three levels below them."
     pages = [page for found in ask(titles=f'Category:{name} clouds|Category:{name}', prop='categoryinfo') for page in found.get('pages', [])]
     level = [page['title'] for page in pages if not page.get('missing') and page.get('categoryinfo')]
-    others, seen = re.compile('|'.join(g for g in GENERA if g != name and g.lower() not in name.lower()), re.I), set(level)
+    genera, seen = re.compile('|'.join(sorted(GENERA, key=len, reverse=True)), re.I), set(level) # the longest first: Stratocumulus is no Cumulus
     for _ in range(4):
         yield from level
         below = [page['title'] for category in level for found in ask(list='categorymembers', cmtitle=category, cmtype='subcat', cmlimit=500)
                  for page in found.get('categorymembers', [])]
-        level = [title for title in dict.fromkeys(below) if title not in seen and not others.search(title.removeprefix('Category:').replace(name, '')) and not _NO_PHOTOS.search(title)]
+        level = [title for title in dict.fromkeys(below) if title not in seen and {found.capitalize() for found in genera.findall(title)} <= {name} and not _NO_PHOTOS.search(title)]
         seen.update(level)
 
 def _commons_photo(page: dict) -> Found | None:
@@ -193,11 +226,11 @@ def _commons_photo(page: dict) -> Found | None:
 def licence_code(licence: str, # as a source writes it
                  ) -> str: # 'cc0', 'pdm', 'by', 'by-sa', 'by-nc', …; '' where it is none of them
     "The kind of licence that a text means."
-    text = licence.casefold().replace(' ', '-').removeprefix('cc-')
-    if 'cc0' in text or text.startswith('zero'): return 'cc0'
-    if text.startswith(('public-domain', 'pd', 'no-restrictions', 'mark')): return 'pdm'
-    found = re.match(r'by(-nc)?(-nd|-sa)?(?![a-z])', text)
-    return found[0] if found else ''
+    text = re.sub(r'[\s_-]+', '-', licence.casefold().strip()).removeprefix('cc-')
+    if re.match(r'cc0|zero', text): return 'cc0'
+    if re.match(r'(public-domain|pd|no-restrictions|mark)(?![a-z])', text): return 'pdm'
+    found = re.fullmatch(r'(by(?:-nc)?(?:-nd|-sa)?)(-\d.*)?', text) # what follows is a version, and perhaps a country
+    return found[1] if found else ''
 
 def _acceptable(licence: str, licences: tuple[str, ...]) -> bool:
     "Whether a licence is one of those, or no licence is asked for."
@@ -221,6 +254,7 @@ class Pace:
 
 _openverse_pace = Pace(_OPENVERSE_A_MINUTE) # of the whole process: the server counts addresses, not searches
 
+@_sensible
 def openverse(search: Search) -> Iterator[Found]:
     "Photos that Openverse knows, under the licences that are asked for."
     session = _session(search)
@@ -248,9 +282,10 @@ def ddg(search: Search) -> Iterator[Found]:
     for page in range(1, 6):
         try: found = DDGS(timeout=20).images(search.words, page=page, max_results=None, type_image='photo', backend='duckduckgo')
         except DDGSException as e:
-            if 'no results' in str(e).lower(): return
+            if 'no results' in str(e).lower() and page > 1: return
             raise SearchFailed(f'DuckDuckGo turns us away ({e}); try again later, or use the source commons or openverse') from e
-        for o in found: yield Found(url=o['image'], page=o.get('url', ''), title=o.get('title', ''))
+        for o in found:
+            if o.get('image'): yield Found(url=o['image'], page=o.get('url') or '', title=o.get('title') or '')
 
 # %% ../nbs/11_sources.ipynb #981e1dd2
 _BING_RETIRED = re.compile(r'(^|\.)(api\.bing\.microsoft\.com|api\.cognitive\.microsoft\.com|cognitiveservices\.azure\.com)$')
@@ -269,27 +304,35 @@ def search_key(key_file: str | Path = '', # a file whose first line is the key
 
 def bing(search: Search) -> Iterator[Found]:
     "Photos that a Bing-compatible server finds; nothing is known of their licences."
+    if search.endpoint: _check_endpoint(search.endpoint)
     host = urlsplit(search.endpoint).hostname or ''
     if not search.endpoint or _BING_RETIRED.search(host):
         raise BadSearch('Bing Image Search was retired by Microsoft on 2025-08-11, so its own address can\'t be asked any more; '
                         'use the source commons or openverse, or give the address of a Bing-compatible server with --endpoint')
-    if urlsplit(search.endpoint).scheme not in ('http', 'https'): raise BadSearch(f'{search.endpoint!r} is no http or https address')
     key = search_key(search.key_file)
     from azure.cognitiveservices.search.imagesearch import ImageSearchClient
     from azure.cognitiveservices.search.imagesearch.models import ErrorResponseException
     from msrest.authentication import CognitiveServicesCredentials
-    from msrest.exceptions import ClientException
+    from msrest.exceptions import ClientException, DeserializationError
     client = ImageSearchClient(search.endpoint.rstrip('/'), CognitiveServicesCredentials(key))
     client.config.connection.timeout = 30
-    offset = 0
+    client.config.redirect_policy.allow = False # the key is for this host
+    retries = client.config.retry_policy.policy
+    retries.retry_after_max, retries.raise_on_status = PATIENCE, False # seconds; the last answer, not an error of urllib3
+    logging.getLogger('msrest.exceptions').setLevel(logging.INFO) # it would log the reason that a server gives, which may repeat the key
+    offset, seen = 0, set()
     while True:
-        try: found = client.images.search(search.words, count=_BING_PAGE, offset=offset, image_type='Photo')
-        except ErrorResponseException as e: raise SearchFailed(f'{host} answers {e.response.status_code}; is the key right?') from None # its text may repeat the key
-        except ClientException: raise SearchFailed(f'{host} can\'t be asked; is there a connection?') from None
-        for o in found.value or []:
+        try: found, problem = client.images.search(search.words, count=_BING_PAGE, offset=offset, image_type='Photo'), ''
+        except ErrorResponseException as e: found, problem = None, f'answers {e.response.status_code}' + ('; is the key right?' if e.response.status_code in (401, 403) else '')
+        except ClientException: found, problem = None, "can't be asked; is there a connection?"
+        except (DeserializationError, AttributeError, TypeError): found, problem = None, 'answers something that is not Bing\'s JSON'
+        if problem: raise SearchFailed(f'{host} {problem}') # here, where the error that may repeat the key is no context any more
+        fresh = [o for o in found.value or [] if o.content_url and o.content_url not in seen]
+        seen.update(o.content_url for o in fresh)
+        for o in fresh:
             known = (o.content_url, o.host_page_url or '', o.name or '')
-            if o.content_url and not any(key in text for text in known): yield Found(url=known[0], page=known[1], title=known[2])
-        if not found.value or not found.next_offset or found.next_offset <= offset: return
+            if not any(key in text for text in known): yield Found(url=known[0], page=known[1], title=known[2])
+        if not fresh or not found.next_offset or found.next_offset <= offset: return
         offset = found.next_offset
 
 # %% ../nbs/11_sources.ipynb #54bdc2fb
@@ -312,7 +355,9 @@ def _listed(file: Path, label: str) -> list[dict[str, str]]:
     names = [str(head).strip().lower() for head in heads]
     if lacks := {'url', *([] if label else ['label'])} - set(names):
         raise BadSearch(f'{file}: has no column {" and no column ".join(sorted(lacks, reverse=True))}' + ('; --label gives one to all' if 'label' in lacks else ''))
-    return [dict(zip(names, map(str, row))) | {name: '' for name in names[len(row):]} for row in rows if row]
+    for n, row in enumerate(rows, start=2):
+        if any(map(str.strip, map(str, row[len(names):]))): raise BadSearch(f'{file}: row {n} has more fields than the heading; is a comma in an address without quotes?')
+    return [dict(zip(names, map(str, row))) | {name: '' for name in names[len(row):]} for row in rows]
 
 def _read_csv(file: Path):
     with open(file, encoding='utf-8-sig', newline='') as f: rows = list(csv.reader(f, skipinitialspace=True, strict=True))

@@ -238,7 +238,7 @@ def ratelimited(wait: str | int | None = 0) -> Reply:
 
 class Commons(Engine):
     """A MediaWiki with a category for each genus: half of its photos in it, a quarter two levels below, the rest found
-    by searching alone. There are categories of other things besides, a circle, and files that are no photos."""
+    by searching alone. There are categories of other things besides, circles, and files that are no photos."""
 
     path = '/w/api.php'
 
@@ -271,7 +271,7 @@ class Commons(Engine):
         foreign = [f'File:{p.name}' for p in self.photos if p.genus == other]
         self._add(top, *files[:half], *others, *(f'Category:{name}' for name in (both, satellites, places)))
         self._add(places, f'Category:{place}')
-        self._add(place, files[0], *files[half:quarter], f'Category:{top}')
+        self._add(place, files[0], *files[half:quarter], f'Category:{top}', f'Category:{places}')
         self._add(both, *foreign[:2])
         self._add(satellites, *foreign[2:3])
 
