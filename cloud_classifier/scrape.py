@@ -39,7 +39,8 @@ class _Loop:
         "Ask sources for photos of a class until it has enough, or they have no more."
         for source in sources:
             if self.missing(label) <= 0: return
-            search = Search(label, contact=self.limits.contact, **self.settings)
+            settings = self.settings if source == sources[0] else self.settings | dict(endpoint='') # it is the first one's
+            search = Search(label, contact=self.limits.contact, **settings)
             if source in self.troubles or self._is_read(source, search): continue
             try: self._ask(source, search, label)
             except (SearchFailed, BadSearch) as e:
