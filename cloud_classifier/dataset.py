@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from fastcore.imports import in_notebook
 from tqdm.auto import tqdm
 
-from .images import BadImage, open_image, photo_files, photo_header
+from .images import BadImage, check_image, photo_files, photo_header
 from .manifest import Manifest
 from .taxonomy import GENERA, read_label
 
@@ -97,7 +97,7 @@ def look(file: str | Path, # a photo
     try:
         header = photo_header(content)
         seen |= dict(width=header.width, height=header.height)
-        open_image(content, min_side=1)
+        check_image(content)
     except BadImage as e: seen |= dict(status=e.kind, reason=e.reason)
     return seen
 

@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 from tqdm.auto import tqdm
 
 from .dataset import Dataset, class_name, draws_bars
-from .images import BadImage, PhotoHeader, open_image, photo_header
+from .images import BadImage, PhotoHeader, check_image, photo_header
 from .sources import PATIENCE, Found, seconds_to_wait, user_agent
 
 # %% ../nbs/12_download.ipynb #fbd23774
@@ -136,25 +136,32 @@ class _Body:
             os.fsync(f.fileno())
 
 # %% ../nbs/12_download.ipynb #07a88c30
-def _unpacker(encoding: str) -> Callable[[bytes, int], Iterable[bytes]]:
-    "A function that unpacks a piece of a body, some at a time."
-    if encoding in ('', 'identity'): return lambda piece, most: (piece,)
-    if encoding not in ('gzip', 'x-gzip', 'deflate'): raise Failed('odd answer')
-    unpack = zlib.decompressobj(47) # 47: gzip or zlib, as its first bytes say
-    def pieces(piece: bytes, most: int):
-        while piece:
-            try: yield unpack.decompress(piece, most)
+class _Unpacker:
+    "Unpacks a body, at most so many bytes at a time."
+    def __init__(self, encoding: str):
+        if encoding not in ('', 'identity', 'gzip', 'x-gzip', 'deflate'): raise Failed('odd answer')
+        self.packed = encoding not in ('', 'identity')
+        self.stream = zlib.decompressobj(47) # 47: gzip or zlib, as its first bytes say
+
+    def __call__(self, piece: bytes, most: int = 65536) -> Iterable[bytes]:
+        if not self.packed: yield piece; return
+        while piece and self.stream is not None:
+            try: yield self.stream.decompress(piece, most)
             except zlib.error: raise Failed('broken off') from None
-            piece = unpack.unconsumed_tail
-    return pieces
+            piece = self.stream.unconsumed_tail
+            if self.stream.eof: # another part may follow; anything else that does is not the photo's
+                piece = self.stream.unused_data.lstrip(b'\0')
+                self.stream = zlib.decompressobj(47) if piece.startswith(b'\x1f\x8b') else None
 
 async def _receive(answer, part: Path, limits: Limits, deadline: asyncio.Timeout) -> _Body:
     "Read the body of an answer."
     if (answer.content_length or 0) > limits.max_bytes: raise Failed('too many bytes')
-    unpack, body, start = _unpacker(answer.headers.get('Content-Encoding', '').strip().lower()), _Body(part, limits), asyncio.get_running_loop().time()
-    async for received in answer.content.iter_any():
-        for piece in unpack(received, 65536): body.add(piece)
-        deadline.reschedule(start + limits.grace + body.size/limits.min_speed)
+    unpack, body, start, received = _Unpacker(answer.headers.get('Content-Encoding', '').strip().lower()), _Body(part, limits), asyncio.get_running_loop().time(), 0
+    async for piece in answer.content.iter_any():
+        received += len(piece)
+        if received > limits.max_bytes: raise Failed('too many bytes')
+        for unpacked in unpack(piece): body.add(unpacked)
+        deadline.reschedule(start + limits.grace + received/limits.min_speed)
     return body
 
 # %% ../nbs/12_download.ipynb #9c255952
@@ -171,7 +178,8 @@ async def _get(session, url: str, part: Path, limits: Limits) -> _Body:
     "Ask an address once."
     import aiohttp, ssl
     try:
-        async with asyncio.timeout(limits.connect + limits.grace) as deadline, session.get(url, max_redirects=limits.redirects) as answer:
+        async with asyncio.timeout(limits.connect + limits.grace) as deadline, \
+                session.get(url, max_redirects=limits.redirects + 1, trace_request_ctx=deadline) as answer: # aiohttp counts the first address too
             _check_status(answer.status, answer.headers.get('Retry-After'))
             return await _receive(answer, part, limits, deadline)
     except TimeoutError: raise Failed('timeout') from None # also aiohttp's own
@@ -189,18 +197,20 @@ def inspect_photo(file: Path, # what was downloaded
                   limits: Limits = Limits(),
                   ) -> PhotoHeader:
     "Format and size of a photo that is fit to be trained on; `Failed` says why another is not."
-    with open(file, 'rb') as f: head = f.read(2048).lower()
-    if re.search(rb'<svg[\s>]', head): raise Failed('svg')
-    if re.search(rb'<(!doctype\s+html|html|head|body|script|title|meta)[\s>]', head): raise Failed('html')
     try:
         header = photo_header(file)
         if max(header.width, header.height) <= 2: raise Failed('tracker')
         if header.width * header.height > limits.max_pixels: raise Failed('too large')
         if header.animated: raise Failed('animated')
         if min(header.width, header.height) < limits.min_size: raise Failed('too small')
-        open_image(file, min_side=1, max_pixels=limits.max_pixels)
-    except BadImage as e: raise Failed(e.kind) from None
-    return header
+        return check_image(file, limits.max_pixels)
+    except BadImage as e: raise Failed(_what_else(file) if e.kind == 'not an image' else e.kind) from None
+
+def _what_else(file: Path) -> str:
+    "The reason that says what a file is which is no photo."
+    with open(file, 'rb') as f: head = f.read(2048).lower()
+    if re.search(rb'<svg[\s>]', head): return 'svg'
+    return 'html' if re.search(rb'<(!doctype\s+html|html|head|body|script|title|meta)[\s>]', head) else 'not an image'
 
 # %% ../nbs/12_download.ipynb #60e6196f
 @dataclass(frozen=True)
@@ -217,21 +227,24 @@ def _ask_again(error: Exception) -> bool | float:
     if not isinstance(error, Failed) or error.reason not in PASSING or error.reason == 'timeout': return False
     return True if error.wait is None else error.wait <= PATIENCE and max(.1, error.wait)
 
-async def _fetch(session, url: str, part: Path, limits: Limits, rest: Callable[[float], None]) -> _Body:
+async def _fetch(session, row, part: Path, limits: Limits, turns: 'Turns') -> _Body:
     "Ask an address until it answers, or there is no point."
     import stamina
     async for attempt in stamina.retry_context(on=_ask_again, attempts=limits.attempts, timeout=None, wait_initial=.5, wait_max=5.):
         with attempt:
-            try: return await _get(session, url, part, limits)
+            while (left := turns.rest_left(row)) > 0:
+                if left > PATIENCE: raise Failed('too many requests', left)
+                await asyncio.sleep(left)
+            try: return await _get(session, row['url'], part, limits)
             except Failed as e:
-                if e.wait: rest(min(e.wait, PATIENCE)) # nor is anything else asked of that host meanwhile
+                if e.wait: turns.rest(row, e.wait) # nor is anything else asked of that host meanwhile
                 raise
 
 def _copy(url: str, part: Path, limits: Limits) -> _Body:
     "Read one's own photo, named by a file: address."
     source, body = Path(url2pathname(urlsplit(url).path)), _Body(part, limits)
     try: body.add(source.read_bytes() if source.stat().st_size <= limits.max_bytes else bytes(limits.max_bytes + 1))
-    except OSError: raise Failed('not found') from None
+    except (OSError, ValueError): raise Failed('not found') from None
     return body
 
 def _settled(row, body: _Body, limits: Limits) -> Arrival:
@@ -241,8 +254,10 @@ def _settled(row, body: _Body, limits: Limits) -> Arrival:
 
 def is_web_address(url: str) -> bool:
     "Whether an address is http or https, names a host, and has no password in it."
-    try: parts = urlsplit(url); return parts.scheme in ('http', 'https') and bool(parts.hostname) and parts.username is None and parts.password is None and parts.port != 0
+    try: parts = urlsplit(url); port = parts.port
     except ValueError: return False
+    return (parts.scheme in ('http', 'https') and bool(parts.hostname) and not re.search(r'[\x00-\x20%]', parts.hostname)
+            and parts.username is None and parts.password is None and port != 0)
 
 # %% ../nbs/12_download.ipynb #1e83b998
 class Turns:
@@ -253,14 +268,16 @@ class Turns:
         self.order = deque(self.waiting)
 
     @staticmethod
-    def host(row) -> str: return urlsplit(row['url']).netloc.lower()
+    def host(row) -> str:
+        try: return urlsplit(row['url']).netloc.lower()
+        except ValueError: return '' # it is no address, which is found out when it is its turn
 
     def take(self): # a row, or None where none may be asked just now
         "The next row, whose host has less than its share of connections and is not resting."
         for _ in range(len(self.order)):
             host = self.order[0]
             self.order.rotate(-1)
-            if self.running[host] < self.per_host and self.rests.get(host, 0) <= time.monotonic():
+            if self.running[host] < self.per_host and not 0 < self.rests.get(host, 0) - time.monotonic() <= PATIENCE:
                 self.running[host] += 1
                 row = self.waiting[host].popleft()
                 if not self.waiting[host]: self.order.pop(); del self.waiting[host]
@@ -271,28 +288,27 @@ class Turns:
         self.running[host] -= 1
         if not self.running[host]: del self.running[host]
 
-    def rest(self, row, seconds: float) -> None: self.rests[self.host(row)] = time.monotonic() + seconds
+    def rest(self, row, seconds: float) -> None:
+        "Leave a host alone for so long. One that asks for more than we have patience for is not asked again: its rows are handed out, and end at once."
+        self.rests[self.host(row)] = max(self.rests.get(self.host(row), 0), time.monotonic() + seconds)
+
+    def rest_left(self, row) -> float: return self.rests.get(self.host(row), 0) - time.monotonic() # seconds; 0 or less: none
 
     def __bool__(self): return bool(self.order)
 
 # %% ../nbs/12_download.ipynb #cda2567e
 def settle(dataset: Dataset,
            arrivals: Iterable[Arrival], # photos whose files are `.incoming/<id>.part`
-           ) -> Counter: # how many are 'ok', 'duplicate', 'failed'
+           ) -> None:
     "Write what became of rows into the manifest, and bring photos to their places."
-    done, folders = Counter(), {label: name for name, label in dataset.folders.items()}
+    folders = {label: name for name, label in dataset.folders.items()}
     with dataset.manifest.transaction() as db:
         for arrival in sorted(arrivals, key=lambda a: a.id):
-            status = _fail(db, arrival) if arrival.reason else _place(dataset, folders, db, arrival)
-            done[status] += 1
+            if arrival.reason: db.execute("UPDATE photos SET status = 'failed', reason = ? WHERE id = ?", (arrival.reason, arrival.id))
+            else: _place(dataset, folders, db, arrival)
     dataset.manifest.carry_out()
-    return done
 
-def _fail(db: sqlite3.Connection, arrival: Arrival) -> str:
-    db.execute("UPDATE photos SET status = 'failed', reason = ? WHERE id = ?", (arrival.reason, arrival.id))
-    return 'failed'
-
-def _place(dataset: Dataset, folders: dict[str, str], db: sqlite3.Connection, arrival: Arrival) -> str:
+def _place(dataset: Dataset, folders: dict[str, str], db: sqlite3.Connection, arrival: Arrival) -> None:
     "Give a photo a place, or find that another row has its bytes."
     asked = db.execute('SELECT asked FROM photos WHERE id = ?', (arrival.id,)).fetchone()['asked']
     path = f'{folders.get(asked, asked)}/{arrival.sha256[:16]}{SUFFIXES[arrival.header.format]}'
@@ -306,7 +322,6 @@ def _place(dataset: Dataset, folders: dict[str, str], db: sqlite3.Connection, ar
     if first and has is not None:
         db.execute("UPDATE photos SET status = 'duplicate', path = ?, reason = iif(label = ?, '', 'other label') WHERE sha256 = ? AND id <> ?", (path, asked, arrival.sha256, arrival.id))
     if first: dataset.manifest.plan_move(db, part if has is None else has['path'], path)
-    return values['status']
 
 def _is_where_it_was_put(folders: dict[str, str], row) -> bool:
     "Whether nobody has moved or relabelled a photo since it was downloaded."
@@ -325,23 +340,36 @@ def download(dataset: Dataset,
              ) -> dict[str, int]: # how many rows ended 'ok', 'duplicate', 'failed'
     "Fetch photos into a dataset; each address ends in a row of its manifest."
     from anyio.from_thread import start_blocking_portal
-    with dataset.alone():
-        dataset.manifest.ask(vars(o) | dict(url=_without_password(o.url), label=class_name(o.label), source=source, query=query) for o in found)
-        work = _Download(dataset, limits, progress and draws_bars())
-        try:
-            with start_blocking_portal() as portal: portal.call(work.run)
-        except OSError as e: raise DownloadFailed(f'{dataset.path}: photos can\'t be written there ({e.strerror or e}); the same command goes on when that is put right') from e
-        finally: work.tidy()
-    return {status: work.done[status] for status in ('ok', 'duplicate', 'failed')}
+    rows = (vars(o) | dict(url=_without_password(o.url), label=class_name(o.label), source=source, query=query) for o in found if o.url.strip())
+    try:
+        with dataset.alone():
+            dataset.manifest.ask(rows)
+            work = _Download(dataset, limits, progress and draws_bars())
+            try:
+                with start_blocking_portal() as portal: portal.call(work.run)
+            finally: work.tidy()
+            return work.counts()
+    except OSError as e: raise DownloadFailed(f'{dataset.path}: photos can\'t be written there ({e.strerror or e}); the same command goes on when that is put right') from e
 
 def _without_password(url: str) -> str:
     "An address as it may be written down: a password is left out, and the address marked as one that can't be asked."
-    return re.sub(r'^(\w+:)?//[^/?#]*@', r'\1//***@', url.strip()) if '@' in url else url.strip()
+    url = url.strip()
+    return url if '@' not in url or is_web_address(url) or url.startswith('file:') else re.sub(r'(?s)^(\w+:)?(//)?.*@', r'\1//***@', url)
+
+def _patient_in_queues(limits: Limits):
+    "Lets no time run while an address waits for a free connection, as those do that many addresses redirect to."
+    import aiohttp
+    trace = aiohttp.TraceConfig()
+    async def queued(session, context, _): context.trace_request_ctx.reschedule(None)
+    async def free(session, context, _): context.trace_request_ctx.reschedule(asyncio.get_running_loop().time() + limits.connect + limits.grace)
+    trace.on_connection_queued_start.append(queued)
+    trace.on_connection_queued_end.append(free)
+    return trace
 
 class _Download:
     "One run over what is pending."
     def __init__(self, dataset: Dataset, limits: Limits, bar: bool):
-        self.dataset, self.limits, self.done, self.arrived = dataset, limits, Counter(), []
+        self.dataset, self.limits, self.arrived = dataset, limits, []
         self.rows = dataset.manifest.read("SELECT id, url, source FROM photos WHERE status = 'pending' AND url <> '' ORDER BY id")
         self.bar = tqdm(total=len(self.rows), desc='photos', unit='photo', disable=not bar)
         self.incoming = dataset.path/'.incoming'
@@ -370,7 +398,7 @@ class _Download:
         import aiohttp
         limits = self.limits
         connector = aiohttp.TCPConnector(limit=limits.total, limit_per_host=limits.per_host, socket_factory=_guarded_socket(limits.allow_private))
-        return aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
+        return aiohttp.ClientSession(connector=connector, trace_configs=[_patient_in_queues(limits)], auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
                                      timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.read),
                                      headers={'User-Agent': user_agent(limits.contact), 'Accept': 'image/*', 'Accept-Encoding': 'identity'})
 
@@ -379,7 +407,7 @@ class _Download:
         part, in_thread = self.incoming/f'{row["id"]}.part', asyncio.get_running_loop().run_in_executor
         try:
             if row['source'] == 'folder' and row['url'].startswith('file:'): body = await in_thread(self.pool, _copy, row['url'], part, self.limits)
-            elif is_web_address(row['url']): body = await _fetch(session, row['url'], part, self.limits, lambda seconds: self.turns.rest(row, seconds))
+            elif is_web_address(row['url']): body = await _fetch(session, row, part, self.limits, self.turns)
             else: raise Failed('bad address')
             return await in_thread(self.pool, _settled, row, body, self.limits)
         except Failed as e: return Arrival(row['id'], reason=e.reason)
@@ -393,13 +421,21 @@ class _Download:
     def flush(self) -> None:
         arrived, self.arrived = self.arrived, []
         if not arrived: return
-        self.done.update(settle(self.dataset, arrived))
+        settle(self.dataset, arrived)
         for arrival in arrived: (self.incoming/f'{arrival.id}.part').unlink(missing_ok=True) # of failures and duplicates
         self.bar.update(len(arrived))
 
     def tidy(self) -> None:
         "Keep what has arrived, forget the rest."
-        self.flush()
-        for part in self.incoming.glob('*.part'): part.unlink()
-        if self.incoming.is_dir(): self.incoming.rmdir()
-        self.bar.close()
+        try: self.flush()
+        finally: self.bar.close()
+        moving = {self.dataset.path/row['source'] for row in self.dataset.manifest.read('SELECT source FROM moves')}
+        for part in self.incoming.glob('*.part'):
+            if part not in moving: part.unlink()
+        if self.incoming.is_dir() and not any(self.incoming.iterdir()): self.incoming.rmdir()
+
+    def counts(self) -> dict[str, int]:
+        "How many rows of this run ended in which way; a photo that was there may have turned out a duplicate since."
+        ours = {row['id'] for row in self.rows}
+        ended = Counter(row['status'] for row in self.dataset.manifest.read('SELECT id, status FROM photos') if row['id'] in ours)
+        return {status: ended[status] for status in ('ok', 'duplicate', 'failed')}

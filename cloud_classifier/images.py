@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PHOTO_FORMATS', 'MAX_PIXELS', 'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'open_image',
-           'PhotoHeader', 'photo_header', 'Preprocess', 'photo_files']
+           'PhotoHeader', 'photo_header', 'check_image', 'Preprocess', 'photo_files']
 
 # %% ../nbs/01_images.ipynb #aaf26e78
-import io, json, math, os
+import io, json, math, os, threading, warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -28,6 +28,7 @@ class BadImage(ValueError):
     def __str__(self): return f'{self.name}: {self.reason}'
 
 # %% ../nbs/01_images.ipynb #61743ecb
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning) # there is a limit of our own, and it is lower
 PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'PPM') # Pillow's names of what is opened
 MAX_PIXELS = 100_000_000 # a photo of more pixels than this is refused before it is decoded
 
@@ -94,7 +95,7 @@ def open_image(source, # path (str or Path), bytes, or a binary file object
 def _identify(name: str, file) -> Image.Image:
     "The photo in `file`, of which only the first bytes are read."
     try: return Image.open(file, formats=_formats())
-    except Image.DecompressionBombError as e: raise BadImage(name, 'too large', f'is over the limit of pixels ({e})') from e
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e: raise BadImage(name, 'too large', f'is over the limit of pixels ({e})') from e
     except Exception as e: raise _unreadable(name, file, e) from e
 
 def _unreadable(name, file, error) -> BadImage:
@@ -117,14 +118,58 @@ def photo_header(source, # path (str or Path), bytes, or a binary file object
                  ) -> PhotoHeader:
     "Format and size of a photo, without decoding it; `BadImage` where it is none."
     name, file = _name_and_file(source)
-    try:
-        img = _identify(name, file)
-        width, height = img.size[::-1] if _orientation(img) >= 5 else img.size
-        try: animated = img.format in ('GIF', 'PNG', 'WEBP', 'AVIF') and getattr(img, 'is_animated', False)
-        except Exception: animated = False # a damaged one, which `open_image` says more about
-        return PhotoHeader('JPEG' if img.format == 'MPO' else img.format, width, height, animated)
+    try: return _header(_identify(name, file))
     finally:
         if file is not source: file.close()
+
+def _header(img: Image.Image) -> PhotoHeader:
+    says_so = img.format != 'PNG' or 'exif' in img.info # a PNG may say so behind its pixels, all of which would be decoded to find out
+    width, height = img.size[::-1] if says_so and _orientation(img) >= 5 else img.size
+    try: animated = img.format in ('GIF', 'PNG', 'WEBP', 'AVIF') and getattr(img, 'is_animated', False)
+    except Exception: animated = False # a damaged one, of which `check_image` says more
+    return PhotoHeader('JPEG' if img.format == 'MPO' else img.format, width, height, animated)
+
+# %% ../nbs/01_images.ipynb #ea361861
+_COST = dict(JPEG=6, PNG=4, WEBP=16, AVIF=10) # bytes a pixel while a photo is decoded, measured; others as PNG
+_costly = threading.Lock()
+
+def check_image(source, # path (str or Path), bytes, or a binary file object
+                max_pixels: int = MAX_PIXELS, # limit on width times height
+                memory: int = 80_000_000, # what decoding may take, bytes
+                ) -> PhotoHeader:
+    "What a photo's first bytes say, when the rest is there too; `BadImage` says what is wrong with it."
+    name, file = _name_and_file(source)
+    try:
+        img = _identify(name, file)
+        header = _header(img)
+        if img.width * img.height > max_pixels: raise BadImage(name, 'too large', f'{img.width} x {img.height} is over the limit of {max_pixels:,} pixels')
+        cheap = img.format in ('JPEG', 'MPO') and not img.info.get('progressive') # it is decoded at an eighth of its size
+        cost = 0 if cheap else img.width * img.height * _COST.get(header.format, 4)
+        try:
+            if cost <= memory/8: _decode(img)
+            elif cost <= memory:
+                with _costly: _decode(img)
+            else: _check_structure(img, file, header.format)
+        except Exception as e: raise BadImage(name, 'truncated', f'is cut off or damaged ({e})') from e
+        return header
+    finally:
+        if file is not source: file.close()
+
+def _decode(img: Image.Image) -> None:
+    img.draft('RGB', (1, 1))
+    img.load()
+
+def _check_structure(img: Image.Image, file, format: str) -> None:
+    "Raise an error where the end of a photo is missing."
+    size = file.seek(0, os.SEEK_END)
+    if format == 'PNG':
+        file.seek(0)
+        with Image.open(file, formats=['PNG']) as again: again.verify()
+        return
+    file.seek(4 if format == 'WEBP' else max(0, size - 65536))
+    rest = file.read(65536)
+    whole = int.from_bytes(rest[:4], 'little') + 8 <= size if format == 'WEBP' else b'\xff\xd9' in rest if format == 'JPEG' else False
+    if not whole: raise ValueError('its end is missing, or it is too large to be looked through')
 
 # %% ../nbs/01_images.ipynb #f3f74aed
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
