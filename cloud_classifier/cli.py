@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISTAKES', 'FAILURES', 'app', 'Data', 'AsJson', 'RunDir', 'status_of', 'line_of', 'main', 'fetch', 'add', 'scrape',
-           'status', 'credits', 'demo', 'train', 'evaluate', 'export', 'predict', 'info']
+           'status', 'credits', 'duplicates', 'demo', 'train', 'evaluate', 'export', 'predict', 'info']
 
 # %% ../nbs/31_cli.ipynb #7ad3520d
 import json, sys
@@ -19,7 +19,7 @@ from . import __version__
 MISTAKES = ('BadDataset', 'BadImage', 'BadManifest', 'BadModel', 'BadRun', 'BadSearch', 'BadSetting', 'UnknownGenus') # errors that name what the user can put right
 FAILURES = ('DownloadFailed', 'FetchError', 'NoWeights', 'ParityError', 'SearchFailed') # errors that name what went wrong outside
 
-_NEEDS_SCRAPE = ('fetch', 'add', 'scrape', 'status', 'credits') # verbs whose libraries the extra `scrape` brings
+_NEEDS = dict.fromkeys(('fetch', 'add', 'scrape', 'status', 'credits'), 'scrape') | dict(duplicates='curate') # the extra that brings a verb's libraries
 
 def status_of(error: BaseException) -> int | None: # an exit status, or None where it was not foreseen
     "What an error means to whoever called."
@@ -30,7 +30,7 @@ def status_of(error: BaseException) -> int | None: # an exit status, or None whe
 def line_of(error: BaseException) -> str:
     "What to say of an error that was foreseen."
     if isinstance(error, ModuleNotFoundError):
-        extra = 'scrape' if sys.argv[1:2] and sys.argv[1] in _NEEDS_SCRAPE else 'train'
+        extra = _NEEDS.get(''.join(sys.argv[1:2]), 'train')
         return f"this verb needs the package {error.name}, which is not installed; pip install 'cloud_classifier[{extra}]' brings it"
     return ' '.join(str(error).split())
 
@@ -146,6 +146,23 @@ def credits(data: Data,
     dataset = Dataset(data)
     if out or not croissant: typer.echo(write_attribution(dataset, out or data/'attribution.csv'))
     if croissant: typer.echo(write_croissant(dataset, croissant))
+
+# %% ../nbs/31_cli.ipynb #ad7f35b9
+@app.command()
+def duplicates(data: Data,
+               page: Annotated[Path | None, typer.Option('--html', help='Write a page that shows each group side by side.', show_default=False)] = None,
+               as_json: AsJson = False):
+    """Find photos that are there twice, also saved anew, resized, turned or slightly cropped.
+
+    Those that stand under two labels come first."""
+    from cloud_classifier.curate import find_duplicates, write_page
+    found = find_duplicates(data)
+    if as_json: typer.echo(found.to_json())
+    else:
+        conflicts = found.label_conflicts()
+        if conflicts: _table(('labels', '', 'photos'), [(' or '.join(g.labels), g.kind, ', '.join(g.photos)) for g in conflicts])
+        typer.echo(f'{found.summary()}')
+    if page: typer.echo(write_page(found, data, page), err=as_json)
 
 # %% ../nbs/31_cli.ipynb #2c9df2ab
 RunDir = Annotated[Path, typer.Argument(help='Folder of a finished run.', show_default=False)]

@@ -18,6 +18,8 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'download': {'images', 'dataset', 'sources'},
     'scrape': {'taxonomy', 'manifest', 'dataset', 'sources', 'download'},
     'credits': {'dataset'},
+    'duplicates': {'images', 'dataset'},
+    'curate': {'images', 'dataset', 'duplicates'},
     'sampling': {'taxonomy', 'images', 'dataset'},
     'train': {'taxonomy', 'images', 'dataset', 'sampling'},
     'evaluate': {'taxonomy', 'images'},
@@ -32,6 +34,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
         'download',
         'scrape',
         'credits',
+        'curate',
         'sampling',
         'train',
         'evaluate',
@@ -49,6 +52,7 @@ ROOMS = {
     'azure': {'sources'},
     'ddgs': {'sources'},
     'mlcroissant': {'credits'},
+    'faiss': {'duplicates'},
     'sqlite3': {'manifest', 'download'},
 }
 

@@ -28,6 +28,8 @@ from hostile import (
     MAX_BYTES,
     Server,
     first,
+    for_ever,
+    head,
     moved,
     photo,
     png,
@@ -242,6 +244,19 @@ def test_a_connection_that_is_never_taken_is_given_up(dataset):
         limits = Limits(allow_private=True, connect=0.5, read=9, grace=9)
         download(dataset, [Found(address, label='Cirrus')], limits=limits, progress=False)
     assert reasons(dataset) == {address: 'timeout'}
+
+
+@pytest.mark.parametrize(
+    ('answer', 'limits'), [([HANG], dict(read=0.3)), (for_ever(b'x', 0.1, begin=head(99)), dict(grace=0.5))]
+)
+def test_each_limit_of_time_ends_a_wait_by_itself(dataset, server, answer, limits):
+    "Silence, and an answer that comes too slowly."
+    server.answers['/1.jpg'] = answer
+    began = time.monotonic()
+    limits = Limits(**dict(allow_private=True, connect=0.5, read=50, grace=50) | limits)
+    download(dataset, found(server, '/1.jpg'), limits=limits, progress=False)
+    assert reasons(dataset) == {server.url('/1.jpg'): 'timeout'}
+    assert time.monotonic() - began < 5
 
 
 def test_https_is_not_taken_from_anybody(dataset, tmp_path):
