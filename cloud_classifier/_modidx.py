@@ -217,6 +217,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'cloud_classifier/download.py'),
                                            'cloud_classifier.download._ask_again': ( 'download.html#_ask_again',
                                                                                      'cloud_classifier/download.py'),
+                                           'cloud_classifier.download._ask_in_turn': ( 'download.html#_ask_in_turn',
+                                                                                       'cloud_classifier/download.py'),
                                            'cloud_classifier.download._check_status': ( 'download.html#_check_status',
                                                                                         'cloud_classifier/download.py'),
                                            'cloud_classifier.download._copy': ('download.html#_copy', 'cloud_classifier/download.py'),

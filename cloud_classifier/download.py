@@ -7,7 +7,7 @@ __all__ = ['PASSING', 'LASTING', 'REASONS', 'SUFFIXES', 'Failed', 'Limits', 'may
            'is_web_address', 'Turns', 'settle', 'DownloadFailed', 'download']
 
 # %% ../nbs/12_download.ipynb #8eb2c993
-import asyncio, hashlib, os, re, socket, sqlite3, time, zlib
+import asyncio, hashlib, os, random, re, socket, sqlite3, time, zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 from tqdm.auto import tqdm
 
 from .dataset import Dataset, class_name, draws_bars
-from .images import BadImage, PhotoHeader, check_image, photo_header
+from .images import BadImage, PhotoHeader, check_image
 from .sources import PATIENCE, Found, seconds_to_wait, user_agent
 
 # %% ../nbs/12_download.ipynb #fbd23774
@@ -198,12 +198,11 @@ def inspect_photo(file: Path, # what was downloaded
                   ) -> PhotoHeader:
     "Format and size of a photo that is fit to be trained on; `Failed` says why another is not."
     try:
-        header = photo_header(file)
+        header = check_image(file, limits.max_pixels)
         if max(header.width, header.height) <= 2: raise Failed('tracker')
-        if header.width * header.height > limits.max_pixels: raise Failed('too large')
         if header.animated: raise Failed('animated')
         if min(header.width, header.height) < limits.min_size: raise Failed('too small')
-        return check_image(file, limits.max_pixels)
+        return header
     except BadImage as e: raise Failed(_what_else(file) if e.kind == 'not an image' else e.kind) from None
 
 def _what_else(file: Path) -> str:
@@ -227,18 +226,26 @@ def _ask_again(error: Exception) -> bool | float:
     if not isinstance(error, Failed) or error.reason not in PASSING or error.reason == 'timeout': return False
     return True if error.wait is None else error.wait <= PATIENCE and max(.1, error.wait)
 
+async def _ask_in_turn(session, row, part: Path, limits: Limits, turns: 'Turns') -> _Body:
+    "Ask an address once, when its host is not resting."
+    while (left := turns.rest_left(row)) > 0:
+        if left > PATIENCE: raise Failed('too many requests', left)
+        await asyncio.sleep(left)
+    try: return await _get(session, row['url'], part, limits)
+    except Failed as e:
+        if e.wait: turns.rest(row, e.wait) # nor is anything else asked of that host meanwhile
+        raise
+
 async def _fetch(session, row, part: Path, limits: Limits, turns: 'Turns') -> _Body:
     "Ask an address until it answers, or there is no point."
+    try: return await _ask_in_turn(session, row, part, limits, turns) # most answer at once, and need nobody who counts attempts
+    except Failed as e:
+        wait = _ask_again(e)
+        if wait is False or limits.attempts == 1: raise
+    await asyncio.sleep(random.uniform(.5, 1) if wait is True else wait)
     import stamina
-    async for attempt in stamina.retry_context(on=_ask_again, attempts=limits.attempts, timeout=None, wait_initial=.5, wait_max=5.):
-        with attempt:
-            while (left := turns.rest_left(row)) > 0:
-                if left > PATIENCE: raise Failed('too many requests', left)
-                await asyncio.sleep(left)
-            try: return await _get(session, row['url'], part, limits)
-            except Failed as e:
-                if e.wait: turns.rest(row, e.wait) # nor is anything else asked of that host meanwhile
-                raise
+    async for attempt in stamina.retry_context(on=_ask_again, attempts=limits.attempts - 1, timeout=None, wait_initial=1., wait_max=5.):
+        with attempt: return await _ask_in_turn(session, row, part, limits, turns)
 
 def _copy(url: str, part: Path, limits: Limits) -> _Body:
     "Read one's own photo, named by a file: address."
@@ -378,17 +385,21 @@ class _Download:
         if not self.rows: return
         self.incoming.mkdir(exist_ok=True)
         self.pool, self.turns = ThreadPoolExecutor(4 + os.cpu_count()), Turns(self.rows, self.limits.per_host)
-        tasks: dict[asyncio.Task, object] = {}
+        tasks, ended = set(), asyncio.Queue()
         with self.pool:
             async with self._session() as session:
                 try:
                     while self.turns or tasks:
-                        while len(tasks) < self.limits.total and (row := self.turns.take()): tasks[asyncio.create_task(self._one(session, row))] = row
-                        if tasks: finished, _ = await asyncio.wait(tasks, timeout=.2, return_when=asyncio.FIRST_COMPLETED)
-                        else: finished = await asyncio.sleep(.05, ()) # every host rests
-                        for task in finished:
-                            self.turns.done(tasks.pop(task))
-                            self.arrived.append(task.result())
+                        while len(tasks) < self.limits.total and (row := self.turns.take()):
+                            tasks.add(task := asyncio.create_task(self._one(session, row)))
+                            task.add_done_callback(ended.put_nowait)
+                        try: task = await asyncio.wait_for(ended.get(), .2)
+                        except TimeoutError: task = None # every host rests, or all that is asked takes its time
+                        if task:
+                            tasks.discard(task)
+                            row, arrival = task.result()
+                            self.turns.done(row)
+                            self.arrived.append(arrival)
                         await self._store(at_least=50)
                 finally:
                     for task in tasks: task.cancel()
@@ -402,15 +413,15 @@ class _Download:
                                      timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.read),
                                      headers={'User-Agent': user_agent(limits.contact), 'Accept': 'image/*', 'Accept-Encoding': 'identity'})
 
-    async def _one(self, session, row) -> Arrival:
+    async def _one(self, session, row) -> tuple: # the row, and its Arrival
         "What becomes of one row."
         part, in_thread = self.incoming/f'{row["id"]}.part', asyncio.get_running_loop().run_in_executor
         try:
             if row['source'] == 'folder' and row['url'].startswith('file:'): body = await in_thread(self.pool, _copy, row['url'], part, self.limits)
             elif is_web_address(row['url']): body = await _fetch(session, row, part, self.limits, self.turns)
             else: raise Failed('bad address')
-            return await in_thread(self.pool, _settled, row, body, self.limits)
-        except Failed as e: return Arrival(row['id'], reason=e.reason)
+            return row, await in_thread(self.pool, _settled, row, body, self.limits)
+        except Failed as e: return row, Arrival(row['id'], reason=e.reason)
 
     async def _store(self, at_least: int) -> None:
         "Write down what has arrived, when it is enough or some time has passed."
