@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MISTAKES', 'FAILURES', 'app', 'Data', 'AsJson', 'RunDir', 'status_of', 'line_of', 'main', 'fetch', 'add', 'scrape',
-           'status', 'credits', 'duplicates', 'demo', 'train', 'evaluate', 'export', 'predict', 'info']
+           'status', 'credits', 'duplicates', 'split', 'sample', 'demo', 'train', 'evaluate', 'export', 'predict',
+           'info']
 
 # %% ../nbs/31_cli.ipynb #7ad3520d
 import json, sys
@@ -164,6 +165,38 @@ def duplicates(data: Data,
         typer.echo(f'{found.summary()}')
     if page: typer.echo(write_page(found, data, page), err=as_json)
 
+# %% ../nbs/31_cli.ipynb #340005fe
+@app.command()
+def split(data: Data,
+          out: Annotated[Path, typer.Option(help='The CSV file; its certificate goes beside it. Where it is there already, no photo that it knows changes its part.', show_default=False)],
+          valid: Annotated[float, typer.Option(help='Share to validate on, 0 to 1.')] = .2,
+          test: Annotated[float, typer.Option(help='Share to test on, 0 to 1.')] = .15,
+          seed: int = 42,
+          group_by: Annotated[list[str] | None, typer.Option(help='duplicates, author or page; repeatable.  [default: all three]', show_default=False)] = None,
+          keep_conflicts: Annotated[bool, typer.Option('--keep-conflicts', help='Train on copies that stand under two labels.')] = False,
+          fresh: Annotated[bool, typer.Option('--fresh', help='Begin anew where the file is there already.')] = False):
+    """Divide photos into train, valid and test, without dividing what belongs together.
+
+    The certificate says by which rule, and proves by a recount that nothing leaks."""
+    from cloud_classifier.sampling import TIES, certificate_line, load_split, save_split
+    from cloud_classifier.sampling import split as divide
+    previous = load_split(out, data) if out.exists() and not fresh else None
+    try: parts = divide(data, valid, test, seed, group_by=group_by or TIES, keep_conflicts=keep_conflicts, previous=previous)
+    except ValueError as e:
+        if status_of(e): raise
+        raise typer.BadParameter(str(e)) from e
+    save_split(parts, out)
+    _table(('class', *parts.counts().columns), [(label, *map(str, row)) for label, *row in parts.counts().itertuples()])
+    typer.echo(certificate_line(parts))
+
+@app.command()
+def sample(data: Data,
+           genera: Annotated[list[str] | None, typer.Option('--genus', help='A class, in any spelling; repeatable.  [default: all]', show_default=False)] = None,
+           seed: int = 42):
+    "Print as many photos of each class as the smallest has, a line each."
+    from cloud_classifier.sampling import get_equal_images
+    for photo in get_equal_images(data, genera, seed=seed): typer.echo(photo)
+
 # %% ../nbs/31_cli.ipynb #2c9df2ab
 RunDir = Annotated[Path, typer.Argument(help='Folder of a finished run.', show_default=False)]
 
@@ -193,10 +226,11 @@ def train(data: Data,
           skip_bad: Annotated[bool, typer.Option('--skip-bad', help='Leave out photos that can\'t be opened.')] = False,
           out: Annotated[Path | None, typer.Option(help="The run's folder.  [default: a new one below models/runs]", show_default=False)] = None):
     "Train a learner on a folder of labelled photos."
-    from cloud_classifier.sampling import load_split
+    from cloud_classifier.sampling import certificate_line, load_split
     from cloud_classifier.train import train as go
     parts = load_split(split, data) if split else None
     run = go(data, recipe, arch, size, epochs, weights, parts, balance='equal' if balance else None, bs=bs, seed=seed, out=out, skip_bad=skip_bad)
+    typer.echo(certificate_line(run.split))
     typer.echo(f'{run.path}: trained on {run.settings["trained_on"]} photos of {len(run.settings["classes"])} classes; next: cloud-classifier evaluate {run.path}')
 
 # %% ../nbs/31_cli.ipynb #b9462cb3

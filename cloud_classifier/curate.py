@@ -7,6 +7,7 @@ __all__ = ['Group', 'Duplicates', 'find_duplicates', 'write_page']
 
 # %% ../nbs/17_curate.ipynb #de9a321a
 import base64, io, json, os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -47,12 +48,13 @@ class Duplicates:
 
 # %% ../nbs/17_curate.ipynb #7067a3cd
 def find_duplicates(dataset: Dataset | str | Path,
+                    photos: Iterable[str] | None = None, # paths relative to the dataset; all photos where None
                     progress: bool = True, # whether a bar shows how far it is
                     ) -> Duplicates:
     "Groups of photos that are one photo: equal, or copies of each other."
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
     labels = dict(dataset.photos())
-    prints = fingerprints(labels, dataset.path, workers=os.cpu_count() or 2, progress=progress)
+    prints = fingerprints(labels if photos is None else photos, dataset.path, workers=os.cpu_count() or 2, progress=progress)
     if not prints.names: return Duplicates([], 0, prints.bad)
     exact, near, _ = find_pairs(prints)
     group, twin = components(len(prints.names), np.concatenate((exact, near[:, :2]))), components(len(prints.names), exact)

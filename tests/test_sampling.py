@@ -47,18 +47,18 @@ def three(tmp_path_factory):
 @settings(max_examples=60, deadline=None)
 def test_a_split_never_divides_a_group_and_always_fills_each_part(three, groups, seed, valid, test):
     scan = scanned(groups)
-    parts = split(three, valid, test, seed, scan)
+    parts = split(three, valid, test, seed, scan, group_by=())
     assert (parts.frame.groupby('group').part.nunique() == 1).all()
     assert (parts.counts()[['train', 'valid', 'test']] > 0).all(axis=None)
     assert list(parts.frame.path) == list(scan.path)
     shuffled = scan.sample(frac=1, random_state=seed)
-    assert split(three, valid, test, seed, shuffled).hash == parts.hash
+    assert split(three, valid, test, seed, shuffled, group_by=()).hash == parts.hash
 
 
 @given(st.lists(st.integers(40, 200), min_size=3, max_size=3), st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_each_class_is_divided_in_the_same_proportions(three, sizes, seed):
-    parts = split(three, 0.2, 0.15, seed, scanned({label: [1] * n for label, n in zip(LABELS, sizes, strict=True)}))
+    parts = split(three, 0.2, 0.15, seed, scanned({label: [1] * n for label, n in zip(LABELS, sizes, strict=True)}), ())
     shares = parts.counts().div(parts.counts().sum(axis=1), axis=0)
     assert (abs(shares.valid - 0.2) < 0.02).all()
     assert (abs(shares.test - 0.15) < 0.02).all()
@@ -68,19 +68,19 @@ def test_a_conflict_is_left_out_and_a_bad_photo_too(three):
     scan = scanned({label: [1] * 10 for label in LABELS})
     scan.loc[0, 'sha256'] = scan.loc[15, 'sha256']
     scan.loc[20, 'status'] = 'truncated'
-    parts = split(three, scan=scan)
+    parts = split(three, scan=scan, group_by=())
     assert list(parts.part('out').index) == [0, 15, 20]
 
 
 @pytest.mark.parametrize(('valid', 'test'), [(0, 0.2), (0.2, 0), (0.6, 0.4), (-0.1, 0.2), (float('nan'), 0.2)])
 def test_shares_that_leave_nothing_are_refused(three, valid, test):
     with pytest.raises(ValueError, match='leave something to train on'):
-        split(three, valid, test, scan=scanned({label: [1] * 10 for label in LABELS}))
+        split(three, valid, test, scan=scanned({label: [1] * 10 for label in LABELS}), group_by=())
 
 
 def test_too_few_different_photos(three):
     with pytest.raises(BadDataset, match='Cirrus has 2 different photos'):
-        split(three, scan=scanned({'Cirrus': [5, 4], 'Stratus': [1] * 9, 'Ct': [1] * 9}))
+        split(three, scan=scanned({'Cirrus': [5, 4], 'Stratus': [1] * 9, 'Ct': [1] * 9}), group_by=())
 
 
 @given(st.dictionaries(st.sampled_from(['Ci', 'Cs', 'St', 'Ct']), st.integers(1, 12), min_size=1), st.integers(0, 9))
