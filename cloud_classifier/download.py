@@ -328,7 +328,8 @@ def _place(dataset: Dataset, folders: dict[str, str], db: sqlite3.Connection, ar
     db.execute(f'UPDATE photos SET {", ".join(f"{k} = ?" for k in values)} WHERE id = ?', (*values.values(), arrival.id))
     if first and has is not None:
         db.execute("UPDATE photos SET status = 'duplicate', path = ?, reason = iif(label = ?, '', 'other label') WHERE sha256 = ? AND id <> ?", (path, asked, arrival.sha256, arrival.id))
-    if first: dataset.manifest.plan_move(db, part if has is None else has['path'], path)
+    stands = has is not None and (dataset.path/has['path']).exists() # else a person took it away, and what has arrived is all there is
+    if first: dataset.manifest.plan_move(db, has['path'] if stands else part, path)
 
 def _is_where_it_was_put(folders: dict[str, str], row) -> bool:
     "Whether nobody has moved or relabelled a photo since it was downloaded."
@@ -347,7 +348,7 @@ def download(dataset: Dataset,
              ) -> dict[str, int]: # how many rows ended 'ok', 'duplicate', 'failed'
     "Fetch photos into a dataset; each address ends in a row of its manifest."
     from anyio.from_thread import start_blocking_portal
-    rows = (vars(o) | dict(url=_without_password(o.url), label=class_name(o.label), source=source, query=query) for o in found if o.url.strip())
+    rows = (vars(o) | {k: _without_password(getattr(o, k)) for k in ('url', 'page', 'licence_url')} | dict(label=class_name(o.label), source=source, query=query) for o in found if o.url.strip())
     try:
         with dataset.alone():
             dataset.manifest.ask(rows)
@@ -361,7 +362,7 @@ def download(dataset: Dataset,
 def _without_password(url: str) -> str:
     "An address as it may be written down: a password is left out, and the address marked as one that can't be asked."
     url = url.strip()
-    return url if '@' not in url or is_web_address(url) or url.startswith('file:') else re.sub(r'(?s)^(\w+:)?(//)?.*@', r'\1//***@', url)
+    return url if '@' not in url or is_web_address(url) else re.sub(r'(?s)^(\w+:)?(//)?.*@', r'\1//***@', url)
 
 def _patient_in_queues(limits: Limits):
     "Lets no time run while an address waits for a free connection, as those do that many addresses redirect to."

@@ -1,0 +1,193 @@
+"Copies are found, other skies are not called copies, and on real photos the counts are as a person counted them."
+
+import hashlib
+import itertools
+import random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from cloud_classifier.curate import find_duplicates, write_page
+from cloud_classifier.dataset import Dataset
+from cloud_classifier.duplicates import (
+    TURNS,
+    candidates,
+    components,
+    confirm,
+    find_pairs,
+    fingerprint,
+    fingerprints,
+    turned,
+    turned_hashes,
+)
+from cloud_classifier.samples import make_samples, render_sky
+
+
+def cropped(img, share=0.03):
+    "The photo without a strip at its left and its bottom."
+    return img.crop((round(share * img.width), 0, img.width, img.height - round(share * img.height)))
+
+
+VARIANTS = {
+    'quality 40': lambda img: img,
+    'half size': lambda img: img.resize((img.width // 2, img.height // 2)),
+    'mirrored': lambda img: img.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    'rotated': lambda img: img.transpose(Image.Transpose.ROTATE_90),
+    'cropped': cropped,
+    'brighter': lambda img: ImageEnhance.Brightness(img).enhance(1.1),
+}
+
+
+def save_variants(photos, folder):
+    "Each photo as it is and in each variant, in a folder."
+    folder.mkdir()
+    for i, photo in enumerate(photos):
+        img = Image.open(photo).convert('RGB')
+        img.save(folder / f'{i:03}.png')
+        for name, made in VARIANTS.items():
+            made(img).save(folder / f'{i:03} {name}.jpg', quality=40 if name == 'quality 40' else 90)
+    return sorted(p.name for p in folder.iterdir())
+
+
+def recall(prints):
+    "Share of the photos whose copy is in their group, by variant; and how many photos share a group with another."
+    exact, near, _ = find_pairs(prints)
+    group = components(len(prints.names), np.concatenate((exact, near[:, :2])))
+    of = dict(zip(prints.names, group, strict=True))
+    photos = sorted({name[:3] for name in prints.names})
+    found = {v: np.mean([of[f'{p} {v}.jpg'] == of[f'{p}.png'] for p in photos]) for v in VARIANTS}
+    mixed = len(photos) - len({of[f'{p}.png'] for p in photos})
+    return found, mixed
+
+
+def test_the_hash_is_imagehashs():
+    import imagehash
+
+    for genus, seed in itertools.product(('Cirrus', 'Stratus', 'Cumulus'), range(4)):
+        grey = render_sky(genus, seed=seed, size=200).convert('L')
+        ours = turned_hashes(grey)
+        for turn, bits in zip(TURNS, ours, strict=False):
+            theirs = imagehash.phash(grey if turn is None else grey.transpose(turn)).hash
+            differ = (np.unpackbits(bits) != theirs.reshape(-1)).sum()
+            assert differ <= (0 if turn is None else 6)  # the resampling of a turned picture rounds otherwise
+
+
+@pytest.mark.parametrize('turn', range(8))
+def test_turning_is_what_pillow_does(turn):
+    picture = np.random.default_rng(0).integers(0, 255, (5, 5), dtype=np.uint8)
+    img = Image.fromarray(picture)
+    wanted = img if TURNS[turn] is None else img.transpose(TURNS[turn])
+    assert (turned(picture[None], turn)[0] == np.asarray(wanted)).all()
+
+
+def test_real_photos_are_known_again(ccsn, tmp_path):
+    photos = random.Random(0).sample(sorted(ccsn.rglob('*.jpg')), 60)
+    found, mixed = recall(fingerprints(save_variants(photos, tmp_path / 'variants'), tmp_path / 'variants'))
+    print(found)
+    assert min(found.values()) >= 0.95
+    assert mixed <= 1  # two of the sixty may be copies of each other themselves
+
+
+def test_rendered_skies_are_known_again(tmp_path):
+    make_samples(
+        tmp_path / 'skies', per_genus=5, size=256, genera=['Cirrus', 'Altocumulus', 'Cumulus', 'Stratocumulus']
+    )
+    photos = sorted((tmp_path / 'skies').rglob('*.jpg'))
+    found, mixed = recall(fingerprints(save_variants(photos, tmp_path / 'variants'), tmp_path / 'variants'))
+    assert min(found.values()) >= 0.9
+    assert mixed == 0
+
+
+def test_different_smooth_skies_are_never_one(ccsn):
+    "Real Stratus and Altostratus, all pairs that the hashes propose at a generous radius, and five thousand at random."
+    names = [p for folder in ('St', 'As') for p in sorted((ccsn / folder).glob('*.jpg'))]
+    prints = fingerprints(map(str, names))
+    exact, near, _ = find_pairs(prints)
+    known = {tuple(sorted(p)) for p in (*map(tuple, exact), *map(tuple, near[:, :2]))}
+    chance = np.random.default_rng(0)
+    pairs = np.stack((*chance.integers(0, len(names), (2, 5000)), chance.integers(0, 8, 5000)), 1)
+    pairs = pairs[[a != b and tuple(sorted((a, b))) not in known for a, b, _ in pairs]]
+    scores = confirm(prints.thumbs, pairs)
+    assert ((scores >= (0.65, 0.74)).all(1)).sum() <= 5
+
+
+def test_different_rendered_smooth_skies_are_never_one():
+    thumbs = []
+    for genus, seed in itertools.product(('Stratus', 'Altostratus'), range(60)):
+        img = render_sky(genus, seed=seed, size=128)
+        thumbs.append(np.asarray(img.convert('L').resize((96, 96), Image.Resampling.BILINEAR)))
+    pairs = np.array([(a, b, 0) for a, b in itertools.combinations(range(len(thumbs)), 2)])[:5000]
+    scores = confirm(np.stack(thumbs), pairs)
+    assert ((scores >= (0.65, 0.74)).all(1)).sum() <= 5
+
+
+def test_what_ccsn_has_twice(ccsn):
+    found = find_duplicates(ccsn, progress=False)
+    print(found.summary())
+    exact = [g for g in found.groups if g.kind == 'exact']
+    by_bytes = {}
+    for photo, _ in Dataset(ccsn).photos():
+        by_bytes.setdefault(hashlib.sha256((ccsn / photo).read_bytes()).hexdigest(), []).append(photo)
+    copies = [set(photos) for photos in by_bytes.values() if len(photos) > 1]
+    assert all(any(photos <= set(g.photos) for g in found.groups) for photos in copies)
+    assert 15 <= len(exact) <= len(copies)
+    assert 140 <= len(found.groups) <= 190
+    assert 0.65 < len(found.label_conflicts()) / len(found.groups) < 0.85
+    assert not found.unreadable
+
+
+def test_groups_are_told_as_json(tmp_path, command):
+    import json
+
+    make_samples(tmp_path / 'skies', per_genus=3, size=160, genera=['Cirrus', 'Cumulus'])
+    first = sorted((tmp_path / 'skies' / 'Cirrus').iterdir())[0]
+    (tmp_path / 'skies' / 'Cumulus' / 'copy.jpg').write_bytes(first.read_bytes())
+    (tmp_path / 'skies' / 'Cumulus' / 'broken.jpg').write_text('<html>')
+    page = tmp_path / 'page.html'
+    status, out, _ = command('duplicates', tmp_path / 'skies', '--json', '--html', page)
+    assert status == 0
+    told = json.loads(out)
+    photos = [f'Cirrus/{first.name}', 'Cumulus/copy.jpg']
+    assert told['groups'] == [{'photos': photos, 'labels': ['Cirrus', 'Cumulus'], 'kind': 'exact', 'conflict': True}]
+    assert list(told['unreadable']) == ['Cumulus/broken.jpg']
+    assert 'Cirrus or Cumulus?' in page.read_text()
+    assert command('duplicates', tmp_path / 'nowhere')[0] == 2
+
+
+def test_an_empty_dataset_has_no_copies(tmp_path):
+    assert find_duplicates(tmp_path).groups == []
+    assert write_page(find_duplicates(tmp_path), tmp_path, tmp_path / 'page.html').exists()
+
+
+def test_names_are_no_markup(tmp_path):
+    folder = tmp_path / 'skies' / '<b>Ci & Co'
+    folder.mkdir(parents=True)
+    render_sky('Cirrus', seed=1, size=128).save(folder / "a'\"<i>.jpg")
+    render_sky('Cirrus', seed=1, size=128).save(folder / 'b#?%.jpg')
+    text = write_page(find_duplicates(tmp_path / 'skies'), tmp_path / 'skies', tmp_path / 'page.html').read_text()
+    assert '<b>Ci' not in text
+    assert '<i>' not in text
+    assert 'b%23%3F%25.jpg' in text
+
+
+def test_many_hashes_are_searched_through_lists():
+    "Above the limit an inverted index takes over, and still finds nearly all that differ in a few bits."
+    chance = np.random.default_rng(0)
+    bits = chance.integers(0, 2, (21_000, 64), dtype=np.uint8)
+    bits[20_000:] = bits[:1000]
+    for row in bits[20_000:]:
+        row[chance.choice(64, 4, replace=False)] ^= 1
+    hashes = np.repeat(np.packbits(bits, axis=1)[:, None], 9, 1)
+    pairs = {(a, b) for a, b, _ in candidates(hashes, radius=6).tolist()}
+    assert np.mean([(i, 20_000 + i) in pairs for i in range(1000)]) > 0.9
+
+
+def test_a_fingerprint_does_not_depend_on_where_a_photo_lies():
+    import io
+
+    content = io.BytesIO()
+    render_sky('Cumulus', seed=2, size=160).save(content, 'jpeg')
+    one, two = fingerprint(content.getvalue()), fingerprint(content.getvalue())
+    assert one[:2] == two[:2]
+    assert (one[3] == two[3]).all()
