@@ -1,5 +1,6 @@
 "Sentences about sampling that say always or never."
 
+import json
 import random
 import tempfile
 from pathlib import Path
@@ -8,9 +9,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cloud_classifier.dataset import BadDataset, Dataset
-from cloud_classifier.sampling import Split, equal_frame, get_equal_images, load_split, save_split, split
+from cloud_classifier.samples import make_samples
+from cloud_classifier.sampling import (
+    Split,
+    certificate,
+    equal_frame,
+    folds,
+    get_equal_images,
+    load_split,
+    save_split,
+    split,
+)
 
 LABELS = ['Cirrus', 'Stratus', 'Ct']
 CLASS = st.lists(st.integers(1, 3), min_size=3, max_size=30)  # sizes of a class's groups
@@ -135,3 +147,164 @@ def test_names_that_csv_might_trip_over_come_back(three, tmp_path):
     parts = Split(frame, tmp_path)
     save_split(parts, tmp_path / 'split.csv')
     assert load_split(tmp_path / 'split.csv', tmp_path).hash == parts.hash
+
+
+SIZES = st.lists(st.integers(1, 4), min_size=3, max_size=25)
+
+
+@given(
+    st.dictionaries(st.sampled_from(['Ci', 'Cs', 'St', 'Ct']), SIZES, min_size=2),
+    st.integers(0, 9),
+    st.sampled_from([(0.2, 0.15), (0.1, 0.1), (0.3, 0.3)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_each_part_ends_within_one_group_of_its_share(three, sizes, seed, shares):
+    valid, test = shares
+    counts = split(three, valid, test, seed, scanned(sizes), group_by=()).counts()
+    for label, groups in sizes.items():
+        for part, share in (('valid', valid), ('test', test), ('train', 1 - valid - test)):
+            wanted = share * sum(groups)
+            # a part that would end with none of a class is given a group of it
+            assert abs(counts.loc[label, part] - wanted) <= 2 * max(groups)
+            if wanted >= 2 * max(groups):
+                assert abs(counts.loc[label, part] - wanted) <= max(groups)
+
+
+@given(st.fixed_dictionaries({label: SIZES for label in LABELS}), st.integers(0, 9), st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_photo_never_changes_its_part_when_others_are_added(three, sizes, seed, data):
+    scan = scanned(sizes)
+    whole = split(three, seed=seed, scan=scan, group_by=())
+    assert split(three, seed=seed, scan=scan, group_by=()).hash == whole.hash
+    keep = data.draw(st.integers(10, 40))
+    few = scan.groupby('label', group_keys=False).head(keep)
+    if (few.groupby('label').sha256.nunique() < 3).any():
+        return
+    first = split(three, seed=seed, scan=few, group_by=())
+    after = split(three, seed=seed, scan=scan, group_by=(), previous=first).frame.set_index('path').part
+    before = first.frame.set_index('path').part
+    assert (after[before.index] == before).all()
+    assert (split(three, seed=seed, scan=scan, group_by=()).frame.groupby('group').part.nunique() == 1).all()
+
+
+@pytest.fixture
+def searched(tmp_path):
+    "Forty different photos of two classes, whose authors and pages the manifest knows."
+    make_samples(tmp_path / 'skies', per_genus=20, size=96, genera=['Cirrus', 'Cumulus'])
+    dataset = Dataset(tmp_path / 'skies')
+    dataset.sync(progress=False)
+    with dataset.manifest.transaction() as db:
+        db.execute("UPDATE photos SET author = 'Ann ' || (id / 2), page = 'the whole database'")
+    return dataset
+
+
+def test_an_authors_photos_stay_on_one_side(searched):
+    parts = split(searched, progress=False)
+    authors = searched.frame().set_index('path').author
+    sides = parts.frame[parts.frame.part != 'out'].set_index('path').part.groupby(authors).nunique()
+    assert len(sides) == 21
+    assert (sides == 1).all()
+    alone = split(searched, group_by=['duplicates'], progress=False)
+    assert alone.frame.group.nunique() > parts.frame.group.nunique()
+
+
+def test_a_page_of_everything_is_no_tie(searched):
+    parts = split(searched, group_by=['page'], progress=False)
+    assert parts.frame.group.nunique() == 40
+
+
+def test_copies_that_were_saved_anew_stay_on_one_side(searched):
+    first = searched.listing().path[0]
+    Image.open(searched.path / first).save(searched.path / 'Cirrus' / 'anew.jpg', quality=60)
+    Image.open(searched.path / first).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        searched.path / 'Cirrus' / 'mirrored.png'
+    )
+    parts = split(searched, group_by=['duplicates'], progress=False)
+    rows = parts.frame[parts.frame.path.isin([first, 'Cirrus/anew.jpg', 'Cirrus/mirrored.png'])]
+    assert rows.part.nunique() == rows.group.nunique() == 1
+
+
+def test_a_conflict_is_kept_for_training_alone(searched):
+    first = searched.listing().path[0]
+    Image.open(searched.path / first).save(searched.path / 'Cumulus' / 'anew.jpg', quality=60)
+    both = [first, 'Cumulus/anew.jpg']
+    left_out = split(searched, progress=False).frame.set_index('path').part
+    assert set(left_out[both]) == {'out'}
+    kept = split(searched, keep_conflicts=True, progress=False)
+    assert set(kept.frame.set_index('path').part[both]) == {'train'}
+    assert kept.crossing() == []
+    assert kept.facts['conflicts'] == 1
+
+
+def test_each_photo_is_validated_on_in_one_fold(three):
+    whole = split(three, scan=scanned({label: [1, 2, 1, 3] * 6 for label in LABELS}), group_by=())
+    turns = folds(whole, 4)
+    asked = pd.concat([turn.part('valid') for turn in turns])
+    assert sorted(asked.path) == sorted(whole.frame[whole.frame.part.isin(['train', 'valid'])].path)
+    for turn in turns:
+        assert turn.crossing() == []
+        assert set(turn.part('test').path) == set(whole.part('test').path)
+        assert (turn.counts()[['train', 'valid']] > 0).all(axis=None)
+    with pytest.raises(ValueError, match='2 folds or more'):
+        folds(whole, 1)
+    with pytest.raises(BadDataset, match='fewer groups than'):
+        folds(whole, 100)
+
+
+def test_the_certificate_counts_for_itself(searched, tmp_path, command):
+    file = tmp_path / 'split.csv'
+    status, out, _ = command('split', searched.path, '--out', file, '--seed', 7)
+    assert status == 0
+    assert '0 of them in two parts' in out
+    said = json.loads(file.with_suffix('.json').read_text())
+    frame = pd.read_csv(file, dtype=str)
+    assert list(frame.columns) == ['path', 'label', 'group', 'part']
+    assert said['groups'] == frame.group.nunique()
+    assert (said['crossing'], said['leaks']) == (0, False)
+    assert said['rule']['seed'] == 7
+    assert said['rule']['group_by'] == ['duplicates', 'author', 'page']
+    assert sum(sum(row.values()) for row in said['counts'].values()) == 40
+    frame.loc[0, 'group'] = frame.loc[frame.part != frame.part[0], 'group'].iloc[0]
+    frame.to_csv(file, index=False)
+    assert certificate(load_split(file, searched.path))['leaks'] is True
+
+
+def test_a_split_that_is_there_is_extended(searched, tmp_path, command):
+    file = tmp_path / 'split.csv'
+    assert command('split', searched.path, '--out', file)[0] == 0
+    before = pd.read_csv(file, dtype=str).set_index('path').part
+    make_samples(searched.path, per_genus=9, size=96, seed=5, genera=['Cirrus', 'Cumulus'])
+    assert command('split', searched.path, '--out', file)[0] == 0
+    after = pd.read_csv(file, dtype=str).set_index('path').part
+    assert len(after) == 58
+    assert (after[before.index] == before).all()
+    for words in (['--valid', '0.9'], ['--group-by', 'colour']):
+        status, _, err = command('split', searched.path, '--out', file, *words)
+        assert status == 2
+        assert 'Traceback' not in err
+
+
+def test_check_names_what_has_changed(searched):
+    parts = split(searched, progress=False)
+    assert parts.check(progress=False) == {}
+    first, second, third, *_ = searched.listing().path
+    (searched.path / first).rename(searched.path / 'Cumulus' / 'moved.jpg')
+    Image.open(searched.path / second).rotate(90).save(searched.path / second)
+    (searched.path / third).unlink()
+    assert parts.check(progress=False) == {
+        'added': ['Cumulus/moved.jpg'],
+        'removed': [first, third],
+        'changed': [second],
+    }
+
+
+def test_a_sample_is_printed(skies, command):
+    status, out, _ = command('sample', skies, '--genus', 'Ci', '--genus', 'St')
+    assert status == 0
+    assert len(out.splitlines()) == 28
+
+
+def test_names_without_pixels_are_divided_too(three):
+    "Where nothing ties photos together, none is opened."
+    parts = split(three, group_by=())
+    assert (parts.counts()[['train', 'valid', 'test']] == 1).all(axis=None)
