@@ -227,9 +227,21 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
 
 def test_errors_that_mean_a_mistake_exist():
     "The names that decide the exit status are names of classes."
-    from cloud_classifier import cli, dataset, export, images, infer, scrape, taxonomy, train
+    from cloud_classifier import (
+        cli,
+        dataset,
+        download,
+        export,
+        images,
+        infer,
+        manifest,
+        scrape,
+        sources,
+        taxonomy,
+        train,
+    )
 
-    modules = (dataset, export, images, infer, scrape, taxonomy, train)
+    modules = (dataset, download, export, images, infer, manifest, scrape, sources, taxonomy, train)
     for name in (*MISTAKES, *cli.FAILURES):
         assert any(isinstance(getattr(m, name, None), type) for m in modules), name
     assert app.info.help

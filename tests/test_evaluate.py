@@ -6,9 +6,11 @@ import subprocess
 import sys
 import warnings
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ from cloud_classifier.evaluate import (
     plot_losses,
     plot_recall,
 )
+from cloud_classifier.sampling import Split
 
 HISTORY = [
     {'epoch': 0, 'train_loss': 2.0, 'valid_loss': 2.2},
@@ -276,9 +279,16 @@ def test_a_run_hands_over_its_predictions_history_and_settings():
         asked.append(part)
         return p.paths, p.labels, p.probs, p.classes, p.groups
 
-    run = SimpleNamespace(predictions=answer, settings={'arch': 'resnet34', 'lr': np.float32(0.5)}, history=HISTORY)
+    table = pd.DataFrame(dict(path=['Ci/1.jpg', 'Ci/2.jpg'], label='Cirrus', group=['a', 'b'], part=['train', 'test']))
+    run = SimpleNamespace(
+        predictions=answer,
+        settings={'arch': 'resnet34', 'lr': np.float32(0.5)},
+        history=HISTORY,
+        split=Split(table, Path('skies')),
+    )
     report = evaluate(run, n_boot=20)
     assert asked == ['test']
+    assert any('1 train, 0 valid, 1 test' in o and '0 of them in two parts' in o for o in report.data['notes'])
     assert not any('not from' in o for o in report.data['notes'])
     assert report.data['settings'] == {'arch': 'resnet34', 'lr': 0.5}
     assert [o['train_loss'] for o in report.data['history']] == [2.0, None]
