@@ -352,7 +352,7 @@ def download(dataset: Dataset,
     try:
         with dataset.alone():
             dataset.manifest.ask(rows)
-            work = _Download(dataset, limits, progress and draws_bars())
+            work = _Download(dataset, limits, progress and draws_bars(), query or 'photos')
             try:
                 with start_blocking_portal() as portal: portal.call(work.run)
             finally: work.tidy()
@@ -376,10 +376,10 @@ def _patient_in_queues(limits: Limits):
 
 class _Download:
     "One run over what is pending."
-    def __init__(self, dataset: Dataset, limits: Limits, bar: bool):
+    def __init__(self, dataset: Dataset, limits: Limits, bar: bool, title: str):
         self.dataset, self.limits, self.arrived = dataset, limits, []
         self.rows = dataset.manifest.read("SELECT id, url, source FROM photos WHERE status = 'pending' AND url <> '' ORDER BY id")
-        self.bar = tqdm(total=len(self.rows), desc='photos', unit='photo', disable=not bar)
+        self.bar = tqdm(total=len(self.rows), desc=title, unit='photo', leave=False, disable=not (bar and self.rows))
         self.incoming = dataset.path/'.incoming'
 
     async def run(self) -> None:

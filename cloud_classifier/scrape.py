@@ -89,11 +89,12 @@ def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder fo
         with dataset.manifest.open() as db: db.execute('DELETE FROM searches')
     loop = _Loop(dataset, per_genus, limits, progress, settings)
     download(dataset, limits=limits, progress=progress) # what an earlier run was cut off from
-    for label in labels: loop.fill(label, sources)
-    counts = pd.Series(dataset.manifest.counts()['classes'], dtype=int).reindex(labels, fill_value=0)
+    for label in labels:
+        loop.fill(label, sources)
+        if verbose: print(label, per_genus - loop.missing(label))
     if verbose:
-        for label, n in counts.items(): print(label, n)
         for name, trouble in loop.troubles.items(): print(f'{name} was left out: {trouble}')
+    counts = pd.Series(dataset.manifest.counts()['classes'], dtype=int).reindex(labels, fill_value=0)
     if loop.troubles and set(loop.troubles) == set(sources): raise SearchFailed(loop.troubles[source])
     return counts
 
