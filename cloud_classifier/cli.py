@@ -172,7 +172,7 @@ def split(data: Data,
           valid: Annotated[float, typer.Option(help='Share to validate on, 0 to 1.')] = .2,
           test: Annotated[float, typer.Option(help='Share to test on, 0 to 1.')] = .15,
           seed: int = 42,
-          group_by: Annotated[list[str] | None, typer.Option(help='duplicates, author or page; repeatable.  [default: all three]', show_default=False)] = None,
+          group_by: Annotated[list[str] | None, typer.Option(help='duplicates, series, author or page; repeatable.  [default: all four]', show_default=False)] = None,
           keep_conflicts: Annotated[bool, typer.Option('--keep-conflicts', help='Train on copies that stand under two labels.')] = False,
           fresh: Annotated[bool, typer.Option('--fresh', help='Begin anew where the file is there already.')] = False):
     """Divide photos into train, valid and test, without dividing what belongs together.

@@ -16,20 +16,22 @@ import numpy as np
 from .dataset import Dataset, class_order
 from .duplicates import components, find_pairs, fingerprints
 from .images import open_image
+from .series import find_series
 
 # %% ../nbs/17_curate.ipynb #8d0ca8e5
 @dataclass(frozen=True)
 class Group:
-    "Photos that are one photo."
+    "Photos that are one photo, or show one place."
     photos: list[str] # paths relative to the dataset
     labels: list[str] # the labels under which they stand
-    kind: str         # 'exact' or 'near'
-    conflict: bool    # whether there is more than one label
+    kind: str         # 'exact', 'near' or 'series'
+    conflict: bool    # whether one photo stands under more than one label
 
 @dataclass(frozen=True)
 class Duplicates:
     "What is twice in a dataset."
-    groups: list[Group] # conflicts first
+    groups: list[Group] # copies, conflicts first
+    series: list[Group] # different skies over one place
     looked_at: int      # number of photos that were compared
     unreadable: dict[str, str] = field(default_factory=dict) # photos that could not be, and why
 
@@ -42,27 +44,31 @@ class Duplicates:
         copies, conflicts = sum(len(g.photos) for g in self.groups), len(self.label_conflicts())
         exact = sum(g.kind == 'exact' for g in self.groups)
         said = f'{copies} of {self.looked_at} photos are copies of each other: {exact} groups of equal photos, {len(self.groups) - exact} of near copies; {conflicts} stand under two labels or more'
+        if self.series: said += f'; {sum(len(g.photos) for g in self.series)} more belong to {len(self.series)} series of one place'
         return said + (f'; {len(self.unreadable)} could not be read' if self.unreadable else '')
 
-    def to_json(self) -> str: return json.dumps(dict(groups=[asdict(g) for g in self.groups], looked_at=self.looked_at, unreadable=self.unreadable), ensure_ascii=False)
+    def to_json(self) -> str: return json.dumps(dict(groups=[asdict(g) for g in self.groups], series=[asdict(g) for g in self.series], looked_at=self.looked_at, unreadable=self.unreadable), ensure_ascii=False)
 
 # %% ../nbs/17_curate.ipynb #7067a3cd
 def find_duplicates(dataset: Dataset | str | Path,
                     photos: Iterable[str] | None = None, # paths relative to the dataset; all photos where None
+                    series: bool = True, # whether photos of one place are looked for as well
                     progress: bool = True, # whether a bar shows how far it is
                     ) -> Duplicates:
-    "Groups of photos that are one photo: equal, or copies of each other."
+    "Groups of photos that are one photo, equal or copies of each other; and of photos of one place."
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
     labels = dict(dataset.photos())
     prints = fingerprints(labels if photos is None else photos, dataset.path, workers=os.cpu_count() or 2, progress=progress)
-    if not prints.names: return Duplicates([], 0, prints.bad)
+    if not prints.names: return Duplicates([], [], 0, prints.bad)
     exact, near, _ = find_pairs(prints)
     group, twin = components(len(prints.names), np.concatenate((exact, near[:, :2]))), components(len(prints.names), exact)
     found = []
     for members in _members(group):
         stand = class_order(labels[prints.names[i]] for i in members)
         found.append(Group([prints.names[i] for i in members], stand, 'exact' if len(set(twin[members])) == 1 else 'near', len(stand) > 1))
-    return Duplicates(sorted(found, key=lambda g: (not g.conflict, g.photos)), len(prints.names), prints.bad)
+    places = find_series(prints, np.concatenate((exact, near[:, :2]))) if series else []
+    told = [Group([prints.names[i] for i in members], class_order(labels[prints.names[i]] for i in members), 'series', False) for members in places]
+    return Duplicates(sorted(found, key=lambda g: (not g.conflict, g.photos)), told, len(prints.names), prints.bad)
 
 def _members(group: np.ndarray) -> list[np.ndarray]:
     "The members of each group of two or more."
@@ -89,7 +95,7 @@ def write_page(found: Duplicates,
     dataset, file = dataset if isinstance(dataset, Dataset) else Dataset(dataset), Path(file)
     def link(photo: str) -> str: return Path(os.path.relpath(dataset.path/photo, file.parent)).as_posix()
     page = Environment(loader=PackageLoader('cloud_classifier'), autoescape=True).get_template('duplicates.html')
-    groups = [dict(asdict(g), pictures=[dict(path=p, label=p.split('/')[0], thumb=_thumbnail(dataset.path/p), link=link(p)) for p in g.photos]) for g in found.groups]
+    groups = [dict(asdict(g), pictures=[dict(path=p, label=p.split('/')[0], thumb=_thumbnail(dataset.path/p), link=link(p)) for p in g.photos]) for g in (*found.groups, *found.series)]
     part = file.with_name(f'.{file.name}.part')
     part.write_text(page.render(groups=groups, summary=found.summary(), name=dataset.path.resolve().name), encoding='utf-8')
     part.replace(file)

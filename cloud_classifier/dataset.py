@@ -264,12 +264,14 @@ class _Sync:
 
     def _is_known(self, path: str) -> bool:
         row = self.rows.get(path)
-        return row is not None and row['status'] != 'missing' and (row['size'], row['mtime']) == self._stat(path)
+        if row is None or row['status'] == 'missing': return False
+        size, mtime = self._stat(path)
+        return row['size'] == size and row['mtime'] in (None, mtime) # None: it was downloaded, and nobody has touched it since
 
     def _take_in(self, db, path: str, look: dict) -> None:
         row, moved = self.rows.get(path), None
         if row is None: row = moved = self.gone.pop(look['sha256'], None)
-        self.done['moved' if moved else 'new' if row is None else 'changed'] += 1
+        self.done['moved' if moved else 'new' if row is None else 'changed'] += row is None or bool(moved) or row['sha256'] != look['sha256']
         if row is None: row = db.execute('INSERT INTO photos (asked, label) VALUES (?, ?)', (self.here[path],)*2).lastrowid; self._write(db, row, self.known)
         else:
             db.execute('UPDATE photos SET path = ? WHERE path = ?', (path, row['path']))

@@ -55,7 +55,7 @@ def get_equal_images(path: str | Path, # folder that holds the class folders
 
 # %% ../nbs/18_sampling.ipynb #e92bc429
 PARTS = ('train', 'valid', 'test', 'out') # what a photo may be for
-TIES = ('duplicates', 'author', 'page')   # what ties photos together
+TIES = ('duplicates', 'series', 'author', 'page') # what ties photos together
 _COLUMNS = ['path', 'label', 'group', 'part']
 _COLLECTION = .1 # share of a class above which an author, or a page, is a collection
 
@@ -91,12 +91,14 @@ def tie(dataset: Dataset,
     rows, group_by = scan[scan.status == 'ok'].sort_values('path').reset_index(drop=True), tuple(group_by)
     unknown = [o for o in group_by if o not in TIES]
     if unknown: raise BadDataset(f'photos are not grouped by {unknown[0]!r}; there are {", ".join(TIES)}')
-    copies = _chain(rows, 'sha256')
-    if 'duplicates' in group_by:
+    copies, places = _chain(rows, 'sha256'), []
+    if {'duplicates', 'series'} & set(group_by):
         from cloud_classifier.curate import find_duplicates
-        at = {path: i for i, path in enumerate(rows.path)}
-        for found in find_duplicates(dataset, rows.path, progress).groups: copies += [(at[a], at[b]) for a, b in zip(found.photos, found.photos[1:])]
-    pairs, known = list(copies), [o for o in ('author', 'page') if o in group_by]
+        found, at = find_duplicates(dataset, rows.path, 'series' in group_by, progress), {path: i for i, path in enumerate(rows.path)}
+        def chained(groups): return [(at[a], at[b]) for group in groups for a, b in zip(group.photos, group.photos[1:])]
+        if 'duplicates' in group_by: copies += chained(found.groups)
+        places = chained(found.series)
+    pairs, known = copies + places, [o for o in ('author', 'page') if o in group_by]
     if known and dataset.manifest.file.exists():
         facts = dataset.frame().drop_duplicates('path').set_index('path')[known].reindex(rows.path).fillna('').reset_index(drop=True)
         for by in known: pairs += _chain(rows.assign(**{by: _without_collections(rows.assign(**{by: facts[by]}), by)}), by)

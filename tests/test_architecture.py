@@ -19,7 +19,8 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'scrape': {'taxonomy', 'manifest', 'dataset', 'sources', 'download'},
     'credits': {'dataset'},
     'duplicates': {'images', 'dataset'},
-    'curate': {'images', 'dataset', 'duplicates'},
+    'series': {'duplicates'},
+    'curate': {'images', 'dataset', 'duplicates', 'series'},
     'sampling': {'taxonomy', 'images', 'dataset', 'curate'},
     'train': {'taxonomy', 'images', 'dataset', 'sampling'},
     'evaluate': {'taxonomy', 'images', 'sampling'},
@@ -52,7 +53,7 @@ ROOMS = {
     'azure': {'sources'},
     'ddgs': {'sources'},
     'mlcroissant': {'credits'},
-    'faiss': {'duplicates'},
+    'faiss': {'duplicates', 'series'},
     'sqlite3': {'manifest', 'download'},
 }
 

@@ -262,7 +262,7 @@ def test_the_certificate_counts_for_itself(searched, tmp_path, command):
     assert said['groups'] == frame.group.nunique()
     assert (said['crossing'], said['leaks']) == (0, False)
     assert said['rule']['seed'] == 7
-    assert said['rule']['group_by'] == ['duplicates', 'author', 'page']
+    assert said['rule']['group_by'] == ['duplicates', 'series', 'author', 'page']
     assert sum(sum(row.values()) for row in said['counts'].values()) == 40
     frame.loc[0, 'group'] = frame.loc[frame.part != frame.part[0], 'group'].iloc[0]
     frame.to_csv(file, index=False)

@@ -59,6 +59,7 @@ def test_no_more_is_downloaded_than_is_asked_for(photos, tmp_path):
         assert set(loop(tmp_path, server, per_genus=2)) == {2}
         assert len(server.downloads) == asked
         assert set(loop(tmp_path, server, per_genus=4)) == {4}
+    assert sum(Dataset(tmp_path).sync(progress=False).values()) == 0  # what was downloaded is known
 
 
 def test_photos_of_ones_own_count(photos, tmp_path):
