@@ -6,12 +6,13 @@
 __all__ = ['attribution', 'write_attribution', 'write_croissant']
 
 # %% ../nbs/14_credits.ipynb #9a137c18
-import hashlib, json, os
+import hashlib, json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dataset import BadDataset, Dataset
+from .files import write_whole
 
 if TYPE_CHECKING: import pandas as pd
 
@@ -34,17 +35,8 @@ def write_attribution(dataset: Dataset,
     file = Path(file)
     table = attribution(dataset)
     if table.empty: raise BadDataset(f'{dataset.path}: the manifest knows no photos; `sync` takes in what lies in the folders')
-    _replace(file, table.to_csv(index=False, lineterminator='\n'))
+    write_whole(file, table.to_csv(index=False, lineterminator='\n'))
     return file
-
-def _replace(file: Path, text: str) -> None:
-    "Write a file whole or not at all."
-    part = file.with_name(f'.{file.name}.part')
-    with open(part, 'w', encoding='utf-8', newline='') as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(file)
 
 # %% ../nbs/14_credits.ipynb #72f0cd4d
 _FIELDS = dict(path='where the photo is, relative to this description', label='the class', title='what its author calls it', author='who made it',
@@ -73,7 +65,7 @@ def write_croissant(dataset: Dataset,
                             license=sorted(set(licences) - {''}) or None, distribution=[authors],
                             record_sets=[mlc.RecordSet(id='photos', name='photos', description='A record for each origin of each photo.', fields=fields)])
     if metadata.issues.errors: raise BadDataset(f'{dataset.path}: can\'t be described in Croissant: {"; ".join(map(str, metadata.issues.errors))}')
-    _replace(file, json.dumps(metadata.to_json(), indent=2, ensure_ascii=False, default=str) + '\n')
+    write_whole(file, json.dumps(metadata.to_json(), indent=2, ensure_ascii=False, default=str) + '\n')
     return file
 
 def _urn(known: 'pd.DataFrame') -> str:

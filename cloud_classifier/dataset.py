@@ -8,7 +8,7 @@ __all__ = ['BadDataset', 'Dataset', 'class_order', 'look', 'draws_bars', 'data_h
 # %% ../nbs/10_dataset.ipynb #bb6a216b
 import hashlib, os, sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -283,6 +283,23 @@ class _Sync:
 
     def _write(self, db, row: int, values: dict) -> None:
         db.execute(f'UPDATE photos SET {", ".join(f"{k} = ?" for k in values)} WHERE id = ?', (*values.values(), row))
+
+# %% ../nbs/10_dataset.ipynb #59d59af4
+@patch
+def digests(self: Dataset,
+            paths: Iterable[str], # of photos, relative to the dataset
+            ) -> dict[str, str]: # the SHA-256 of each that can be read, 64 hex digits
+    "Checksums of photos; a file is read only where the manifest does not know it, or knows it otherwise."
+    rows = {r['path']: r for r in self.manifest.read("SELECT path, sha256, size, mtime FROM photos WHERE sha256 <> '' AND status IN ('ok', 'failed')")}
+    def digest(path: str) -> str:
+        file, row = self.path/path, rows.get(path)
+        try:
+            stat = os.stat(file)
+            if row and row['size'] == stat.st_size and row['mtime'] == stat.st_mtime_ns: return row['sha256']
+            return hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError: return ''
+    paths = list(paths)
+    with ThreadPoolExecutor() as pool: return {path: sha for path, sha in zip(paths, pool.map(digest, paths)) if sha}
 
 # %% ../nbs/10_dataset.ipynb #3640c7cf
 _FRAME = ('path', 'label', 'genus', 'source', 'url', 'page', 'author', 'licence', 'query', 'sha256', 'width', 'height', 'status')

@@ -38,9 +38,10 @@ CREATE TABLE IF NOT EXISTS journal (
     id INTEGER PRIMARY KEY, time TEXT NOT NULL, action TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL,
     reason TEXT NOT NULL, undone TEXT);
 CREATE TABLE IF NOT EXISTS moves (id INTEGER PRIMARY KEY, source TEXT NOT NULL, target TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS memory (kind TEXT NOT NULL, sha256 TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, sha256)) WITHOUT ROWID;
 ''' # paths are relative to the dataset; size in bytes, mtime in ns; searches: those that were read to their end; undone: when it was
-    # taken back; moves: files that are about to be moved
-_VERSION = 1
+    # taken back; moves: files that are about to be moved; memory: what was worked out from a photo's bytes
+_VERSION = 2
 
 def now() -> str:
     "The time, UTC, to the second."
@@ -200,3 +201,19 @@ def move_back(self: Manifest,
         _follow(db, target, source, label, 'ok')
         self.plan_move(db, target, source)
     self.carry_out()
+
+# %% ../nbs/03_manifest.ipynb #bfec54c5
+@patch
+def remember(self: Manifest,
+             kind: str, # what was worked out, such as 'prints 1'
+             values: dict[str, bytes], # by the photo's SHA-256
+             ) -> None:
+    "Keep what was worked out from photos."
+    with self.transaction() as db: db.executemany('INSERT OR REPLACE INTO memory (kind, sha256, value) VALUES (?, ?, ?)', [(kind, *o) for o in values.items()])
+
+@patch
+def recall(self: Manifest,
+           kind: str, # as it was remembered
+           ) -> dict[str, bytes]: # by the photo's SHA-256
+    "All that was kept of one kind; nothing where there is no manifest."
+    return {row['sha256']: row['value'] for row in self.read('SELECT sha256, value FROM memory WHERE kind = ?', kind)}

@@ -8,6 +8,7 @@ from readme import ROOT
 PACKAGE = ROOT / 'cloud_classifier'
 MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'taxonomy': set(),
+    'files': set(),
     'images': set(),
     'samples': {'taxonomy'},
     'infer': {'taxonomy', 'images'},
@@ -17,15 +18,15 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'sources': {'taxonomy', 'images'},
     'download': {'images', 'dataset', 'sources'},
     'scrape': {'taxonomy', 'manifest', 'dataset', 'sources', 'download'},
-    'credits': {'dataset'},
+    'credits': {'files', 'dataset'},
     'duplicates': {'images', 'dataset'},
     'series': {'duplicates'},
     'curate': {'images', 'dataset', 'duplicates', 'series'},
-    'sampling': {'taxonomy', 'images', 'dataset', 'curate'},
-    'train': {'taxonomy', 'images', 'dataset', 'sampling'},
-    'evaluate': {'taxonomy', 'images', 'sampling'},
+    'sampling': {'taxonomy', 'files', 'images', 'dataset', 'curate'},
+    'train': {'taxonomy', 'files', 'images', 'dataset', 'sampling'},
+    'evaluate': {'taxonomy', 'files', 'images', 'sampling'},
     'clean': {'taxonomy', 'dataset'},
-    'export': {'images', 'infer', 'train'},
+    'export': {'files', 'images', 'infer', 'train'},
     'demo': {'images', 'infer', 'samples', 'dataset', 'scrape', 'sampling', 'train', 'evaluate', 'export'},
     'cli': {
         'images',
