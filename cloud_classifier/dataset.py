@@ -12,14 +12,17 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
+import numpy as np
 from fastcore.basics import patch
 from fastcore.imports import in_notebook
 from tqdm.auto import tqdm
 
-from .images import BadImage, check_image, photo_files, photo_header
+from .images import BadImage, check_image, photo_files, photo_header, photo_names
 from .manifest import Manifest
 from .taxonomy import GENERA, read_label
 
@@ -58,23 +61,25 @@ def class_order(labels, # any labels
 @patch
 def photos(self: Dataset) -> Iterator[tuple[str, str]]: # path relative to the dataset, with '/'; label
     "Each photo and its label, folder by folder."
-    top = len(os.path.join(self.path, ''))
     for name, label in self.folders.items():
-        for photo in photo_files(self.path/name): yield photo[top:].replace(os.sep, '/'), label
+        for photo in sorted(photo_names(self.path/name, f'{name}/')): yield photo, label
 
 @patch
 def listing(self: Dataset) -> 'pd.DataFrame': # columns path and label
     "The photos as a table, without opening any of them."
     import pandas as pd
-    return pd.DataFrame(list(self.photos()), columns=['path', 'label'])
+    found = {name: sorted(photo_names(self.path/name, f'{name}/')) for name in self.folders}
+    labels = np.repeat(np.array(list(self.folders.values()), object), [len(photos) for photos in found.values()])
+    return pd.DataFrame(dict(path=list(chain.from_iterable(found.values())), label=labels), dtype=str)
 
 # %% ../nbs/10_dataset.ipynb #d1d3b2a3
 @patch
 def check(self: Dataset,
           at_least: int = 3, # photos a class must have: one each to train, validate and test on
+          listing: 'pd.DataFrame | None' = None, # what `listing` returned, where it is at hand
           ) -> 'pd.Series': # number of photos by label
     "Photos a class; `BadDataset` where nothing can be learned from them."
-    counts = self.listing().groupby('label').size()
+    counts = (self.listing() if listing is None else listing).groupby('label').size()
     counts = counts.reindex(class_order(counts.index))
     if counts.empty:
         loose = next(photo_files(self.path), None)
@@ -91,7 +96,9 @@ def look(file: str | Path, # a photo
          ) -> dict: # sha256, status ('ok' or a kind of `BadImage`), reason, width and height (pixels, None where it is no photo)
     "What is seen when a photo is opened."
     seen = dict(sha256='', status='ok', reason='', width=None, height=None)
-    try: content = Path(file).read_bytes()
+    try:
+        if not S_ISREG(os.stat(file).st_mode): return seen | dict(status='missing', reason='is no file') # a pipe would be waited for, for ever
+        content = Path(file).read_bytes()
     except OSError as e: return seen | dict(status='missing', reason=f'can\'t be read ({e.strerror})')
     seen['sha256'] = hashlib.sha256(content).hexdigest()
     try:
@@ -126,7 +133,7 @@ def scan(self: Dataset,
 def data_hash(frame: 'pd.DataFrame', # with the columns label and sha256
               ) -> str: # 64 hex digits
     "A hash of the photos and their labels."
-    rows = sorted(f'{label}\t{sha}' for label, sha in zip(frame.label, frame.sha256))
+    rows = sorted(f'{label}\t{sha}' for label, sha in zip(frame.label.tolist(), frame.sha256.tolist()))
     return hashlib.sha256('\n'.join(rows).encode()).hexdigest()
 
 # %% ../nbs/10_dataset.ipynb #c0e18c0b
@@ -295,6 +302,7 @@ def digests(self: Dataset,
         file, row = self.path/path, rows.get(path)
         try:
             stat = os.stat(file)
+            if not S_ISREG(stat.st_mode): return '' # a pipe would be waited for, for ever
             if row and row['size'] == stat.st_size and row['mtime'] == stat.st_mtime_ns: return row['sha256']
             return hashlib.sha256(file.read_bytes()).hexdigest()
         except OSError: return ''

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHOTO_FORMATS', 'MAX_PIXELS', 'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'open_image',
-           'PhotoHeader', 'photo_header', 'check_image', 'Preprocess', 'photo_files']
+           'PhotoHeader', 'photo_header', 'check_image', 'Preprocess', 'photo_names', 'photo_files']
 
 # %% ../nbs/01_images.ipynb #aaf26e78
 import io, json, math, os, threading, warnings
@@ -228,18 +228,23 @@ class Preprocess:
         return cls(**found)
 
 # %% ../nbs/01_images.ipynb #22b146cd
-PHOTO_SUFFIXES = frozenset('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split())
+PHOTO_SUFFIXES = tuple('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split()) # the commonest first
 
-def photo_files(folder: str | Path, # where to look, sub-folders included
-                ) -> Iterator[str]: # paths that begin with `folder`, sorted, those of sub-folders last
-    "The photos below `folder`."
+def photo_names(folder: str | Path, # where to look, sub-folders included
+                under: str = '', # what each path is to begin with
+                ) -> list[str]: # paths relative to `folder`, with '/', in no order
+    "The photos below `folder`, as fast as can be."
     photos, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
-            if name.startswith('.'): continue
+            if name[0] == '.': continue
             if entry.is_dir(follow_symlinks=False): folders.append(name)
-            elif name[name.rfind('.'):].lower() in PHOTO_SUFFIXES: photos.append(name)
-    top = os.path.join(folder, '')
-    for name in sorted(photos): yield top + name
-    for name in sorted(folders): yield from photo_files(top + name)
+            elif name.lower().endswith(PHOTO_SUFFIXES): photos.append(under + name)
+    for sub in folders: photos += photo_names(os.path.join(folder, sub), f'{under}{sub}/')
+    return photos
+
+def photo_files(folder: str | Path, # where to look, sub-folders included
+                ) -> Iterator[str]: # paths that begin with `folder`, sorted
+    "The photos below `folder`; the same folder always gives the same list."
+    yield from sorted(photo_names(folder, os.path.join(folder, '')))
