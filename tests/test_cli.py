@@ -125,7 +125,7 @@ print('MODULES', *sys.modules)
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     loaded = set(out.split('MODULES')[1].split())
     assert not loaded & {'torch', 'fastai', 'numpy', 'PIL', 'onnxruntime', 'pandas', 'rich.markdown'}
-    for verb in ('demo', 'train', 'evaluate', 'export', 'predict', 'info'):
+    for verb in ('verify', 'demo', 'train', 'evaluate', 'export', 'predict', 'info'):
         assert verb in out
 
 
