@@ -139,7 +139,8 @@ def _show(console: Console, run, model: Path, parts: Split, seed: int) -> None:
     console.print(f'Next: cloud-classifier predict PHOTO --model {escape(str(model))}', highlight=False, soft_wrap=True)
 
 MADE = {'clouds.onnx': 'the model, all that prediction needs', 'report.html': 'how good it is, to read', 'report.json': 'the same, in numbers',
-        'learner.pkl': 'the fastai learner', 'history.csv': 'a line an epoch', 'split.csv': 'which photo was for what', 'run.json': 'settings, versions, hashes'}
+        'learner.pkl': 'the fastai learner', 'history.csv': 'a line an epoch', 'split.csv': 'which photo was for what', 'run.json': 'settings, versions, hashes',
+        'last.pth': 'the last checkpoint, which --resume reads', 'best.pth': 'the checkpoint of the best epoch'}
 
 # %% ../nbs/29_demo.ipynb #2070519f
 def run_demo(console: Console, # where to tell what happens
@@ -157,7 +158,8 @@ def run_demo(console: Console, # where to tell what happens
     from cloud_classifier.train import train
     parts, epochs, seen = _prepare(console, choice, size, seconds, seed)
     console.print('[bold]3/5 Training[/] resnet34')
-    run = train(choice.path, size=size, epochs=epochs, weights=_weights(console), parts=parts, seen=seen, bs=BS, seed=seed, out=out)
+    weights = _weights(console)
+    run = train(choice.path, 'scratch' if weights == 'none' else 'fine_tune', size=size, epochs=epochs, weights=weights, parts=parts, seen=seen, bs=BS, seed=seed, out=out)
     console.print('[bold]4/5 Report[/] on the test part')
     report = evaluate(run)
     report.save(run.path)

@@ -10,17 +10,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 
 # %% ../nbs/04_files.ipynb #9c6e59d7
 @contextmanager
 def replacing(file: str | Path, # the file that is to be there in the end
+              sync: bool = True, # whether to wait until it is on the disk; without, a power cut may leave it empty
               ) -> Iterator[Path]: # a name beside it, to write to
     "Whatever is written to the name takes the place of `file` when the block ends well; else `file` stays as it was."
     file = Path(file)
-    part = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
+    part = file.with_name(f'.{file.name}.{os.getpid()}-{get_ident()}.tmp') # a name that no other process or thread has
     try:
         yield part
-        with open(part, 'rb+') as f: os.fsync(f.fileno())
+        if sync:
+            with open(part, 'rb+') as f: os.fsync(f.fileno())
         os.replace(part, file)
     finally: part.unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'download': {'images', 'dataset', 'sources'},
     'scrape': {'taxonomy', 'manifest', 'dataset', 'sources', 'download'},
     'credits': {'files', 'dataset'},
+    'verify': {'images', 'manifest', 'dataset'},
     'duplicates': {'images', 'dataset'},
     'series': {'duplicates'},
     'curate': {'images', 'dataset', 'duplicates', 'series'},
@@ -36,6 +37,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
         'download',
         'scrape',
         'credits',
+        'verify',
         'curate',
         'sampling',
         'train',
@@ -54,6 +56,7 @@ ROOMS = {
     'azure': {'sources'},
     'ddgs': {'sources'},
     'mlcroissant': {'credits'},
+    'cleanvision': {'verify'},
     'faiss': {'duplicates', 'series'},
     'sqlite3': {'manifest', 'download'},
 }
