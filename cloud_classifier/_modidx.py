@@ -1031,6 +1031,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'cloud_classifier.train.StopTraining': ('train.html#stoptraining', 'cloud_classifier/train.py'),
                                         'cloud_classifier.train.StopTraining.__init__': ( 'train.html#stoptraining.__init__',
                                                                                           'cloud_classifier/train.py'),
+                                        'cloud_classifier.train.StopTraining.__str__': ( 'train.html#stoptraining.__str__',
+                                                                                         'cloud_classifier/train.py'),
                                         'cloud_classifier.train.Track': ('train.html#track', 'cloud_classifier/train.py'),
                                         'cloud_classifier.train.Track.__init__': ('train.html#track.__init__', 'cloud_classifier/train.py'),
                                         'cloud_classifier.train.Track._try': ('train.html#track._try', 'cloud_classifier/train.py'),

@@ -284,18 +284,36 @@ def imagenet_weights(arch: str, # a backbone by name
     file = Path(torch.hub.get_dir())/'checkpoints'/url.rsplit('/', 1)[1]
     try:
         with _timeout(timeout): return torch.hub.load_state_dict_from_url(url, map_location='cpu', check_hash=True, weights_only=True)
-    except OSError as e: raise NoWeights(f'the ImageNet weights of {arch} could not be downloaded from {url} ({e}); put the file at {file}, {_ELSE}') from e
-    except Exception as e: raise NoWeights(f'the ImageNet weights of {arch} at {file} can\'t be read ({e}); delete that file, or {_ELSE}') from e
+    except Exception as e:
+        if file.exists(): raise NoWeights(f'the ImageNet weights of {arch} at {file} can\'t be read ({str(e).splitlines()[0]}); delete that file, or {_ELSE}') from e
+        raise NoWeights(f'the ImageNet weights of {arch} could not be downloaded from {url} ({e}); put the file at {file}, {_ELSE}') from e
 
 def _timm_weights(arch: str, timeout: float) -> dict:
     "timm's own weights, which its hub keeps in a cache of its own."
     import timm
-    known = timm.get_pretrained_cfg(arch.removeprefix('timm/'), allow_unregistered=True)
+    name = arch.removeprefix('timm/')
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if known is None or not known.has_weights: raise NoWeights(f'timm has no weights of {arch}; {_ELSE}')
     try:
-        with _timeout(timeout): return network(arch, pretrained=True).state_dict()
+        with _timeout(timeout): file = _hub_file(known.hf_hub_id, known.hf_hub_filename, timeout) if known.hf_hub_id else None
     except Exception as e: # the hub has errors of many kinds, each of which says what is wrong
-        raise NoWeights(f'the weights of {arch} could not be had from {known.hf_hub_id or known.url} ({str(e).splitlines()[0]}); {_ELSE}') from e
+        raise NoWeights(f'the weights of {arch} could not be downloaded from {known.hf_hub_id} on the Hugging Face hub ({str(e).splitlines()[0]}); {_ELSE}') from e
+    try:
+        with _timeout(timeout): return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(file=file) if file else None).state_dict()
+    except Exception as e: raise NoWeights(f'the weights of {arch} at {file or known.url} can\'t be read ({str(e).splitlines()[0]}); {_ELSE}') from e
+
+def _hub_file(repo: str, name: str | None, timeout: float) -> str:
+    "A file of weights on the hub: from its cache, or downloaded."
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+    (repo, _, revision), names = repo.partition('@'), [name] if name else ['model.safetensors', 'pytorch_model.bin']
+    for name in names:
+        if isinstance(file := try_to_load_from_cache(repo, name, revision=revision or None), str): return file
+    for name in names:
+        try: get_hf_file_metadata(hf_hub_url(repo, name, revision=revision or None), timeout=timeout) # asks once: the download asks for most of a minute
+        except EntryNotFoundError:
+            if name == names[-1]: raise
+        else: return hf_hub_download(repo, name, revision=revision or None)
 
 def _state(weights: str | Path, arch: str) -> dict:
     "The state dict that `weights` names."
@@ -333,7 +351,7 @@ def cloud_learner(dls: DataLoaders,
     function = arch.removeprefix('timm/') if is_timm(arch) else getattr(torchvision.models, arch)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', category=UserWarning, module='torchvision') # of how fastai calls it
+            warnings.filterwarnings('ignore', module='torchvision') # of how fastai calls it
             learn = vision_learner(dls, function, pretrained=False, normalize=False, metrics=error_rate, **kwargs)
     except (StopIteration, AttributeError, RuntimeError, AssertionError, TypeError) as e:
         raise BadSetting(f'fastai can\'t put a head on {arch}{f" ({e})" if str(e) else ""}; resnet34, convnext_tiny and most of timm\'s convolutional networks will do') from e

@@ -16,7 +16,7 @@ from .dataset import Dataset
 from .files import replacing
 from .learner import BadSetting
 from .sampling import Split, folds as fold_splits, load_split, save_split, split
-from .train import BadRun, Run, resume, run_settings, train, usable, write_json
+from .train import BadRun, Run, num_distrib, resume, run_settings, train, usable, write_json
 
 # %% ../nbs/24_runs.ipynb #0a66d78d
 def cross_validate(data: str | Path, # folder that holds the class folders
@@ -29,6 +29,7 @@ def cross_validate(data: str | Path, # folder that holds the class folders
                    ) -> pd.DataFrame: # path, label, group, fold, and a column of probabilities for each class; also in oof.parquet
     "Train a model a fold, and collect what each says of the fold that it did not see."
     if folds < 2: raise BadSetting(f'there are 2 folds or more, not {folds}')
+    if num_distrib() > 1: raise BadSetting('folds are trained by one process; start it without accelerate or torchrun')
     out, dataset = Path(out), Dataset(data)
     out.mkdir(parents=True, exist_ok=True)
     _same_call(out, dict(data=str(dataset.path.resolve()), folds=folds, seed=seed, parts=parts and parts.hash, **{k: str(v) for k, v in settings.items()}))

@@ -128,7 +128,8 @@ class StopTraining(Exception):
     "A run ends here, and the reason."
     def __init__(self, kind: str, reason: str): # 'patience', 'loss' or 'disk'
         super().__init__(reason)
-        self.kind = kind
+        self.kind, self.reason = kind, reason
+    def __str__(self): return self.reason # fastai rewrites the arguments of what is raised in a callback
 
 class TrainFailed(RuntimeError):
     "Training that went wrong on its way, what is left of it, and what to do."

@@ -8,6 +8,7 @@ from readme import ROOT
 PACKAGE = ROOT / 'cloud_classifier'
 MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'taxonomy': set(),
+    'decide': {'taxonomy'},
     'files': set(),
     'images': set(),
     'samples': {'taxonomy'},
@@ -22,9 +23,14 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'verify': {'images', 'manifest', 'dataset'},
     'duplicates': {'images', 'dataset'},
     'series': {'duplicates'},
-    'curate': {'images', 'dataset', 'duplicates', 'series'},
+    'curate': {'images', 'dataset', 'duplicates', 'series', 'verify'},
     'sampling': {'taxonomy', 'files', 'images', 'dataset', 'curate'},
-    'train': {'taxonomy', 'files', 'images', 'dataset', 'sampling'},
+    'cache': {'files', 'images', 'dataset'},
+    'learner': {'taxonomy', 'images', 'dataset', 'sampling', 'cache'},
+    'recipes': {'learner'},
+    'train': {'files', 'images', 'dataset', 'sampling', 'cache', 'learner', 'recipes'},
+    'runs': {'files', 'dataset', 'sampling', 'learner', 'train'},
+    'calibrate': {'decide'},
     'evaluate': {'taxonomy', 'files', 'images', 'sampling'},
     'clean': {'taxonomy', 'dataset'},
     'export': {'files', 'images', 'infer', 'train'},
@@ -41,6 +47,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
         'curate',
         'sampling',
         'train',
+        'runs',
         'evaluate',
         'export',
         'demo',
@@ -48,10 +55,16 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
 }
 BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
 ROOMS = {
-    'fastai': {'train'},
-    'torch': {'train', 'export'},
-    'torchvision': {'train'},
-    'fasttransform': {'train'},
+    'fastai': {'learner', 'recipes', 'train'},
+    'torch': {'learner', 'recipes', 'train', 'export'},
+    'torchvision': {'learner'},
+    'fasttransform': {'learner'},
+    'timm': {'learner'},
+    'safetensors': {'learner'},
+    'huggingface_hub': {'learner'},
+    'accelerate': {'train'},
+    'mlflow': {'train'},
+    'trackio': {'train'},
     'aiohttp': {'download'},
     'azure': {'sources'},
     'ddgs': {'sources'},
@@ -102,4 +115,6 @@ def test_the_base_asks_for_the_base_install_alone(module):
 
 @pytest.mark.parametrize('module', ['cli', 'demo'])
 def test_what_stands_on_top_imports_the_torch_stages_when_they_are_needed(module):
-    assert not {'.train', '.export', '.evaluate'} & set(imports(module, top_level_only=True))
+    assert not {'.learner', '.recipes', '.train', '.runs', '.export', '.evaluate'} & set(
+        imports(module, top_level_only=True)
+    )

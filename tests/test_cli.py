@@ -90,6 +90,11 @@ def test_data_that_can_not_be_trained_on_gets_one_line(command, data, tmp_path, 
         ['predict'],
         ['evaluate', 'run', '--part', 'tset'],
         ['fly'],
+        ['train', 'x', '--lr', 'fast'],
+        ['train', 'x', '--precision', 'fp8'],
+        ['train', 'x', '--track', 'wandb'],
+        ['lr-find', 'x', '--batches', '5'],
+        ['runs', '--folder', 'x'],
         ['demo', '--seconds', 'x'],
     ],
 )
@@ -101,7 +106,8 @@ def test_a_wrong_call_is_two(command, args):
 @pytest.mark.parametrize(
     ('args', 'says'),
     [
-        (['--recipe', 'fast'], 'no recipe'),
+        (['--recipe', 'quick'], 'no recipe; the recipes are fast, best'),
+        (['--precision', 'fp16'], 'fp16 is for GPUs'),
         (['--arch', 'resnet_34'], 'did you mean resnet34'),
         (['--split', 'none.csv'], 'is not a split'),
     ],
@@ -125,7 +131,7 @@ print('MODULES', *sys.modules)
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     loaded = set(out.split('MODULES')[1].split())
     assert not loaded & {'torch', 'fastai', 'numpy', 'PIL', 'onnxruntime', 'pandas', 'rich.markdown'}
-    for verb in ('verify', 'demo', 'train', 'evaluate', 'export', 'predict', 'info'):
+    for verb in ('verify', 'demo', 'train', 'lr-find', 'runs', 'evaluate', 'export', 'predict', 'info'):
         assert verb in out
 
 

@@ -3,37 +3,50 @@
 import hashlib
 import http.server
 import json
+import logging
+import math
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 
 import pandas as pd
 import pytest
 import torch
 import torchvision
+from fastai.callback.core import Callback
+from fastai.torch_core import set_seed
 
+from cloud_classifier.cache import PhotoCache
 from cloud_classifier.dataset import BadDataset
 from cloud_classifier.images import Preprocess
-from cloud_classifier.sampling import split
+from cloud_classifier.recipes import SANE, choose_lr, plan
+from cloud_classifier.runs import compare, cross_validate
+from cloud_classifier.sampling import Split, save_split, split
 from cloud_classifier.train import (
     HISTORY,
     RECIPES,
+    TRACKERS,
     BadRun,
     BadSetting,
+    Checkpoint,
     NoWeights,
     Run,
+    TrainFailed,
     cloud_dls,
     cloud_learner,
     imagenet_weights,
+    resume,
     suggest_lr,
     train,
 )
 
-SMALL = {'arch': 'resnet18', 'size': 32, 'weights': 'none', 'bs': 8, 'progress': False}
+SMALL = {'arch': 'timm/test_resnet', 'size': 32, 'weights': 'none', 'bs': 8, 'progress': False}
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path_factory):
+    "Copies of photos go to a place of the tests' own."
+    monkeypatch.setenv('CLOUD_CACHE', str(tmp_path_factory.getbasetemp() / 'cache'))
 
 
 def test_the_same_seed_gives_the_same_history(skies, tmp_path):
@@ -55,7 +68,7 @@ def test_a_run_says_what_was_done(run, skies):
     s = run.settings
     assert (s['status'], s['recipe'], s['arch'], s['weights'], s['seed']) == (
         'finished',
-        'scratch',
+        'fast',
         'resnet18',
         'none',
         42,
@@ -66,22 +79,130 @@ def test_a_run_says_what_was_done(run, skies):
     assert not list(run.path.glob('*.tmp'))
 
 
-def test_recipes_take_their_epochs(skies, tmp_path):
-    "The first notebook's stages: epochs in all, and whether the body was trained."
-    expected = {'fine_tune': (2 + 1, True), 'one_cycle': (2, False), 'two_stage': (2, True), 'scratch': (2, True)}
-    assert set(expected) == set(RECIPES)
-    parts = split(skies)
-    for recipe, (epochs, body) in expected.items():
-        run = train(skies, recipe, epochs=2, parts=parts, out=tmp_path / recipe, **SMALL)
-        assert len(run.history) == epochs, recipe
-        assert any(p.requires_grad for p in run.learner().model[0][0].parameters()) == body, recipe
+def test_recipes_take_their_epochs(skies, body):
+    "Epochs in all where 4 are asked for, from random weights and from weights."
+    expected = {
+        'fast': (4, 4),
+        'best': (4, 4),
+        'fine_tune': (5, 5),
+        'one_cycle': (4, 4),
+        'two_stage': (4, 4),
+        'scratch': (4, 4),
+    }
+    found = {
+        name: tuple(sum(c.epochs for c in plan(recipe, 4, pretrained)) for pretrained in (False, True))
+        for name, recipe in RECIPES.items()
+    }
+    assert found == expected
+    for recipe in RECIPES.values():
+        cycles = plan(recipe, 2, True)
+        learn = small_learner(skies, body)
+        recipe(learn, 2)
+        trains_body = learn.model[0].model.conv1[0].weight.requires_grad
+        assert trains_body == (not cycles[-1].frozen), recipe
 
 
-@pytest.mark.parametrize('wrong', [{'recipe': 'fast'}, {'arch': 'resnet_34'}, {'epochs': 0}, {'balance': 'unequal'}])
+@pytest.fixture(scope='module')
+def body(tmp_path_factory):
+    "Weights of a whole network, as for ImageNet."
+    import timm
+
+    file = tmp_path_factory.mktemp('body') / 'weights.pth'
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(timm.create_model('test_resnet').state_dict(), file)
+    return file
+
+
+def small_learner(skies, weights):
+    set_seed(1, reproducible=True)
+    learn = cloud_learner(cloud_dls(split(skies), Preprocess(32), bs=8), 'timm/test_resnet', weights)
+    learn.remove_cb(learn.progress)
+    learn.logger = lambda _: None
+    return learn
+
+
+def by_fastai_fine_tune(learn):
+    learn.fine_tune(3, base_lr=9e-3)
+
+
+def by_fastai_two_stage(learn):
+    "Half of the first notebook's four and ten epochs."
+    learn.freeze()
+    learn.fit_one_cycle(2, 9e-3)
+    learn.unfreeze()
+    learn.fit_one_cycle(5, slice(1e-4, 5e-3))
+
+
+def by_fastai_one_cycle(learn):
+    learn.freeze()
+    learn.fit_one_cycle(3, 9e-3)
+
+
+def by_fastai_scratch(learn):
+    learn.unfreeze()
+    learn.fit_one_cycle(2, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'epochs', 'by_fastai'),
+    [
+        ('fine_tune', 3, by_fastai_fine_tune),
+        ('two_stage', 7, by_fastai_two_stage),
+        ('one_cycle', 3, by_fastai_one_cycle),
+        ('scratch', 2, by_fastai_scratch),
+    ],
+)
+def test_the_first_notebooks_recipes_are_what_fastai_does(skies, body, recipe, epochs, by_fastai):
+    "To the last bit, from the same seed."
+    ours, theirs = small_learner(skies, body), small_learner(skies, body)
+    set_seed(2, reproducible=True)
+    RECIPES[recipe](ours, epochs)
+    set_seed(2, reproducible=True)
+    by_fastai(theirs)
+    same(ours.model.state_dict(), theirs.model.state_dict())
+
+
+def same(one, two):
+    assert one.keys() == two.keys()
+    for k in one:
+        assert torch.equal(one[k], two[k]), k
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        {'recipe': 'quick'},
+        {'arch': 'resnet_34'},
+        {'epochs': 0},
+        {'balance': 'unequal'},
+        {'bs': 1},
+        {'lr': 'fast'},
+        {'lr': 20.0},
+        {'lr': math.nan},
+        {'patience': 0},
+        {'precision': 'fp8'},
+        {'precision': 'fp16'},
+        {'track': 'wandb'},
+        {'cap': 5},
+        {'arch': 'vit_tiny_patch16_224'},
+    ],
+    ids=str,
+)
 def test_settings_that_can_not_be(skies, tmp_path, wrong):
-    with pytest.raises(BadSetting):
+    with pytest.raises(BadSetting) as raised:
         train(skies, out=tmp_path / 'run', **{**SMALL, **wrong})
+    assert '\n' not in str(raised.value)
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_class_that_is_nowhere_to_train_on_gets_a_line(command, skies, tmp_path):
+    parts = split(skies)
+    frame = parts.frame.assign(part=parts.frame.part.mask((parts.frame.label == 'Cirrus'), 'valid'))
+    save_split(Split(frame, parts.root), tmp_path / 'split.csv')
+    status, _, err = command('train', skies, '--split', tmp_path / 'split.csv', '--weights', 'none')
+    assert (status, err.count('\n')) == (2, 1)
+    assert 'no photo of Cirrus to train on' in err
 
 
 def test_a_finished_run_is_not_written_over(run, skies):
@@ -98,58 +219,281 @@ def test_a_photo_that_is_none_is_named_or_left_out(skies, tmp_path):
     assert run.split.part('out').path.tolist() == ['Stratus/text.jpg']
 
 
-def test_the_finder_leaves_the_learner_as_it_was(skies):
-    learn = cloud_learner(cloud_dls(split(skies), Preprocess(32), bs=8), 'resnet18', weights='none')
-    before = {k: v.clone() for k, v in learn.model.state_dict().items()}
-    found = suggest_lr(learn, num_it=30)
-    assert 1e-8 < found.minimum < 1
-    assert 1e-8 < found.steep <= 10
-    assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
+def test_the_finder_leaves_the_learner_as_it_was(skies, body):
+    for weights in ('none', body):
+        learn = small_learner(skies, weights)
+        before = {k: v.clone() for k, v in learn.model.state_dict().items()}
+        found = suggest_lr(learn, num_it=30)
+        assert 1e-8 < found.minimum < 1
+        assert 1e-8 < found.steep <= 10
+        same(before, learn.model.state_dict())
+    with pytest.raises(BadSetting, match='20 batches or more'):
+        suggest_lr(learn, num_it=5)
 
 
-def interrupted(skies, out, stop):
-    "Train in a process of its own, stop it by the signal `stop` in its second epoch; exit status and errors."
-    command = [
-        sys.executable,
-        '-m',
-        'cloud_classifier.cli',
-        'train',
-        skies,
-        '--arch',
-        'resnet18',
-        '--size',
-        '32',
-        '--bs',
-        '8',
-    ]
-    command += ['--weights', 'none', '--epochs', '500', '--out', out]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 180
-    while not (out / 'history.csv').exists() or len((out / 'history.csv').read_text().splitlines()) < 2:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(stop)
-    _, errors = process.communicate(timeout=60)
-    return process.returncode, errors
+def test_the_rate_that_is_chosen_is_a_sane_one():
+    class Found:
+        def __init__(self, valley):
+            self.valley = valley
+
+    assert [choose_lr(Found(v)) for v in (1e-9, 2e-3, 5.0)] == [SANE[0], 2e-3, SANE[1]]
 
 
-@pytest.mark.parametrize(
-    ('stop', 'status', 'says'), [(signal.SIGINT, 130, 'interrupted'), (signal.SIGKILL, -9, 'running')]
-)
-def test_a_run_that_was_cut_off_is_never_trusted(skies, tmp_path, command, stop, status, says):
+@pytest.mark.parametrize('pretrained', [False, True])
+def test_a_run_is_the_same_with_the_finder_and_with_the_rate_that_it_found(skies, body, tmp_path, pretrained):
+    settings = SMALL | {'epochs': 1, 'weights': str(body) if pretrained else 'none'}
+    one = train(skies, 'fine_tune', lr='find', out=tmp_path / 'one', **settings)
+    s = one.settings
+    assert s['lr'] == min(max(s['lr_suggested']['valley'], SANE[0]), SANE[1])
+    assert max(c['lr'][1] for c in s['cycles']) == pytest.approx(s['lr'])
+    two = train(skies, 'fine_tune', lr=s['lr'], out=tmp_path / 'two', **settings)
+    assert two.settings['lr_suggested'] is None
+    same(one.learner().model.state_dict(), two.learner().model.state_dict())
+
+
+class Break(Callback):
+    "Does something at the end of training in an epoch."
+
+    order = 75
+
+    def __init__(self, do, epoch):
+        self.do, self.at = do, epoch
+
+    def after_train(self):
+        if self.epoch == self.at:
+            self.do(self)
+
+
+def stop(_):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_notebook_leaves_the_learner_fit_to_go_on(skies, body):
+    learn = small_learner(skies, body)
+    learn.dls = cloud_dls(split(skies), Preprocess(64), bs=8)
+    full, callbacks = learn.dls, [type(cb) for cb in learn.cbs]
+    learn.add_cb(broken := Break(stop, 1))
+    with pytest.raises(KeyboardInterrupt):
+        RECIPES['best'](learn, 4)
+    learn.remove_cb(broken)
+    assert learn.dls is full
+    assert [type(cb) for cb in learn.cbs] == callbacks
+    RECIPES['fine_tune'](learn, 1)
+    assert math.isfinite(learn.recorder.values[-1][1])
+
+
+@pytest.fixture
+def at(monkeypatch):
+    "`at(epoch, do)` calls `do(checkpoint)` when the training of an epoch, counted over all cycles, is done."
+
+    def arrange(epoch, do):
+        def after_train(self):
+            if len(self.history.rows) == epoch:
+                do(self)
+
+        monkeypatch.setattr(Checkpoint, 'after_train', after_train, raising=False)
+
+    return arrange
+
+
+def status_of(run):
+    return json.loads((run / 'run.json').read_text())['status']
+
+
+def test_a_run_that_was_interrupted_is_never_trusted(command, at, skies, tmp_path):
+    at(1, stop)
     out = tmp_path / 'run'
-    code, errors = interrupted(skies, out, stop)
-    assert code == status
-    assert 'Traceback' not in errors
-    assert json.loads((out / 'run.json').read_text())['status'] == says
-    with pytest.raises(BadRun, match=f'did not finish .it is {says}'):
+    with pytest.raises(KeyboardInterrupt):
+        train(skies, epochs=3, out=out, **SMALL)
+    assert status_of(out) == 'interrupted'
+    with pytest.raises(BadRun, match=r'did not finish .it is interrupted'):
         Run(out)
     for verb in ('evaluate', 'export'):
         code, _, errors = command(verb, out)
-        assert code == 2
-        assert errors.count('\n') == 1
+        assert (code, errors.count('\n')) == (2, 1)
     assert not list(out.glob('*.pkl')) + list(out.glob('*.onnx'))
+
+
+def test_photos_that_changed_are_not_gone_on_with(command, at, skies, tmp_path):
+    "A new one, another one, and one that is gone: a line each, and nothing is lost."
+    root, out = shutil.copytree(skies, tmp_path / 'skies'), tmp_path / 'run'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, 'before_validate', stop, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            train(root, epochs=1, out=out, **SMALL)
+    photo = sorted((root / 'Cirrus').iterdir())[0]
+    content = photo.read_bytes()
+
+    def says(text):
+        code, _, err = command('train', '--resume', out)
+        assert (code, err.count('\n')) == (2, 1)
+        assert text in err
+        assert status_of(out) == 'interrupted'
+
+    new = photo.with_name('new.jpg')
+    new.write_bytes(content)
+    says('new.jpg is new')
+    new.unlink()
+    photo.write_bytes(sorted((root / 'Stratus').iterdir())[0].read_bytes())
+    says(f'{photo.name} has changed')
+    photo.unlink()
+    says(f'{photo.name}')
+    photo.write_bytes(content)
+    assert len(resume(out, progress=False).history) == 1
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_its_best_epoch(command, at, skies, tmp_path):
+    def spoil(self):
+        for p in self.learn.model.parameters():
+            p.data.fill_(math.nan)
+
+    at(2, spoil)
+    out = tmp_path / 'run'
+    args = ['--arch', 'timm/test_resnet', '--size', 32, '--weights', 'none', '--bs', 8, '--epochs', 4]
+    code, _, err = command('train', skies, *args, '--out', out)
+    assert code == 1
+    assert 'the validation loss was no number in epoch 2; the best epoch so far' in err.splitlines()[-1]
+    run = Run(out)
+    assert run.settings['status'] == 'stopped'
+    assert run.settings['best_epoch'] < 2
+    assert all(v.isfinite().all() for v in run.learner().model.state_dict().values())
+
+    at(0, spoil)
+    with pytest.raises(TrainFailed, match='no epoch was finished before; train again with a lower --lr'):
+        train(skies, epochs=4, out=tmp_path / 'early', **SMALL)
+    assert status_of(tmp_path / 'early') == 'failed'
+
+
+def test_patience_ends_a_run_with_its_best_epoch(monkeypatch, skies, tmp_path):
+    "The validation loss is made to rise from the second epoch on."
+    before = Checkpoint._end_epoch
+
+    def rising(self, random):
+        self.history.rows[-1] |= {'valid_loss': float(len(self.history.rows)), 'error_rate': 0.5}
+        return before(self, random)
+
+    monkeypatch.setattr(Checkpoint, '_end_epoch', rising)
+    run = train(skies, 'best', epochs=12, patience=2, out=tmp_path / 'run', **SMALL)
+    s = run.settings
+    assert (s['status'], s['best_epoch'], len(run.history)) == ('stopped', 0, 3)
+    assert s['reason'] == 'the validation loss has not fallen for 2 epochs'
+    best = torch.load(run.path / 'best.pth', weights_only=True)
+    same(run.learner().model.state_dict(), best['average']['average'])
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    "A store of MLflow's of one's own."
+    mlflow = pytest.importorskip('mlflow', reason='mlflow-skinny is in the extra track')
+    monkeypatch.setenv('MLFLOW_ALLOW_FILE_STORE', 'true')
+    mlflow.set_tracking_uri((tmp_path / 'mlflow').as_uri())
+    yield mlflow
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.filterwarnings('ignore::FutureWarning', 'ignore::DeprecationWarning')
+def test_mlflow_is_told_the_settings_and_a_row_an_epoch(mlflow, at, skies, tmp_path):
+    run = train(skies, epochs=2, track='mlflow', out=tmp_path / 'run', **SMALL)
+    at(1, stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(skies, epochs=2, track='mlflow', out=tmp_path / 'cut', **SMALL)
+    assert mlflow.active_run() is None
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name('cloud_classifier')
+    told = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert {name: r.info.status for name, r in told.items()} == {'run': 'FINISHED', 'cut': 'KILLED'}
+    assert told['run'].data.params['arch'] == 'timm/test_resnet'
+    errors = client.get_metric_history(told['run'].info.run_id, 'error_rate')
+    assert [(m.step, m.value) for m in errors] == list(enumerate(run.history.error_rate))
+    assert len(client.get_metric_history(told['cut'].info.run_id, 'error_rate')) == 1
+
+
+def test_trackio_is_told_the_settings_and_a_row_an_epoch(skies, tmp_path):
+    pytest.importorskip('trackio', reason='trackio is in the extra track')
+    run = train(skies, epochs=2, track='trackio', out=tmp_path / 'run', **SMALL)
+    assert run.settings['track'] == 'trackio'
+
+
+def test_a_tracker_that_is_missing_or_can_not_begin_gets_a_line(monkeypatch, skies, tmp_path):
+    monkeypatch.setattr('cloud_classifier.train.find_spec', lambda name: None)
+    with pytest.raises(BadSetting, match=r"mlflow is not installed; pip install 'cloud_classifier\[track\]'"):
+        train(skies, track='mlflow', out=tmp_path / 'run', **SMALL)
+    monkeypatch.undo()
+
+    def refuses(name, settings):
+        raise ConnectionError('no answer')
+
+    monkeypatch.setitem(TRACKERS, 'json', refuses)  # a name that can be imported
+    with pytest.raises(TrainFailed, match=r'json could not be told of the run .no answer'):
+        train(skies, epochs=1, track='json', out=tmp_path / 'run', **SMALL)
+    assert not (tmp_path / 'run' / 'run.json').exists()
+
+
+def test_a_tracker_that_fails_later_does_not_end_the_training(monkeypatch, caplog, skies, tmp_path):
+    def log(row):
+        raise ConnectionError('no answer')
+
+    monkeypatch.setitem(TRACKERS, 'json', lambda name, settings: (log, log))
+    run = train(skies, epochs=2, track='json', out=tmp_path / 'run', **SMALL)
+    assert len(run.history) == 2
+    assert [r.levelno for r in caplog.records] == [logging.WARNING]
+    assert 'json is told no more' in caplog.text
+
+
+def test_a_folder_that_can_not_be_made_gets_a_line(command, skies, tmp_path):
+    (tmp_path / 'file').write_text('')
+    args = ['--arch', 'timm/test_resnet', '--size', 32, '--weights', 'none', '--epochs', 1]
+    code, _, err = command('train', skies, *args, '--out', tmp_path / 'file' / 'run')
+    assert (code, err.count('\n')) == (2, 1)
+    assert 'no folder can be made there' in err
+
+
+def test_a_checkpoint_that_can_not_be_read_gets_a_line(at, skies, tmp_path):
+    at(1, stop)
+    out = tmp_path / 'run'
+    with pytest.raises(KeyboardInterrupt):
+        train(skies, epochs=2, out=out, **SMALL)
+    (out / 'last.pth').write_bytes(b'not a checkpoint')
+    with pytest.raises(BadRun, match=r'last\.pth: is no checkpoint that can be read'):
+        resume(out, progress=False)
+
+
+def test_a_cache_that_can_not_be_written_does_not_change_what_is_validated(skies, tmp_path, caplog):
+    (tmp_path / 'file').write_text('')
+    runs = [
+        train(skies, epochs=1, cache=cache, out=tmp_path / name, **SMALL)
+        for name, cache in (('none', False), ('broken', PhotoCache(tmp_path / 'file')))
+    ]
+    assert 'the photos themselves are read' in caplog.text
+    pd.testing.assert_frame_equal(*(run.history[list(HISTORY[:4])] for run in runs), check_exact=True)
+
+
+def test_folds_that_were_made_otherwise_are_refused(skies, tmp_path):
+    (tmp_path / 'folds').mkdir()
+    settings = {'data': str(skies.resolve()), 'folds': 3, 'seed': 42, 'parts': None, 'size': '32'}
+    (tmp_path / 'folds' / 'folds.json').write_text(json.dumps(settings))
+    for other in ({'folds': 4}, {'seed': 1}, {'size': 64}, {'bs': 8}, {'parts': split(skies)}):
+        with pytest.raises(BadRun, match=f'holds folds with another {next(iter(other))}'):
+            cross_validate(skies, **{'folds': 3, 'out': tmp_path / 'folds', 'size': 32, 'progress': False} | other)
+    with pytest.raises(BadSetting, match='2 folds or more'):
+        cross_validate(skies, 1, tmp_path / 'other')
+
+
+def test_runs_are_compared_whatever_became_of_them(command, run, tmp_path):
+    shutil.copytree(run.path, tmp_path / 'runs' / 'good')
+    (tmp_path / 'runs' / 'begun').mkdir()
+    (tmp_path / 'runs' / 'begun' / 'run.json').write_text('{"status": "running", "started": "2020-01-01"}')
+    table = compare(tmp_path / 'runs')
+    assert table.run.tolist() == ['begun', 'good']
+    assert table.status.tolist() == ['running', 'finished']
+    assert table.error.iloc[1] == run.history.error_rate.iloc[-1]
+    status, out, _ = command('runs', tmp_path / 'runs', '--json')
+    assert (status, len(json.loads(out))) == (0, 2)
+    assert command('runs', tmp_path / 'runs')[0] == 0
+    (tmp_path / 'empty').mkdir()
+    for folder in (tmp_path / 'nowhere', tmp_path / 'empty'):
+        status, _, err = command('runs', folder)
+        assert (status, err.count('\n')) == (2, 1)
 
 
 @pytest.fixture

@@ -212,7 +212,11 @@ main()
 @pytest.mark.parametrize(
     ('where', 'condition', 'says'),
     [
-        ('Checkpoint.save', 'len(args[0].history.rows) == 3', 'epoch 2 could not be written (File too large); make room'),
+        (
+            'Checkpoint.save',
+            'len(args[0].history.rows) == 3',
+            'epoch 2 could not be written (File too large); make room',
+        ),
         ('_write_learner', 'True', 'learner.pkl could not be written'),
     ],
 )
@@ -293,7 +297,7 @@ from cloud_classifier.dataset import Dataset
 from cloud_classifier.images import Preprocess
 root, cache = Path(PHOTOS), PhotoCache(FOLDER)
 photos = {root/path: sha for path, sha in Dataset(root).digests(path for path, _ in Dataset(root).photos()).items()}
-photos |= {Path(f'{photo}.again'): sha for photo, sha in photos.items()} # the same photo under another name shares its copy
+photos |= {Path(f'{photo}.again'): sha for photo, sha in photos.items()} # these share a copy
 for photo in photos:
     if photo.suffix == '.again' and not photo.exists(): os.link(photo.with_suffix(''), photo)
 print(cache.fill_shrunk(photos, 60)['bad'], cache.fill_squares(photos, Preprocess(64))['bad'])
