@@ -1,6 +1,7 @@
 "The report's numbers are scikit-learn's, its intervals keep their promise, and no folder's name can break its page."
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -454,7 +455,7 @@ def test_a_write_cut_off_leaves_the_old_report_whole(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(module.os, 'fsync', full)
+    monkeypatch.setattr(os, 'fsync', full)
     with pytest.raises(OSError, match='No space'):
         evaluate(make(30, 5, seed=1), n_boot=5).save(tmp_path, thumbnails=False)
     assert {o.name: o.read_bytes() for o in tmp_path.iterdir()} == before
