@@ -324,10 +324,12 @@ def evaluate(run: RunDir,
 
     Writes report.html and report.json into its folder."""
     from cloud_classifier.evaluate import evaluate as judge
+    from cloud_classifier.sampling import certificate_line
     from cloud_classifier.train import Run
-    report = judge(Run(run), part)
+    trained = Run(run)
+    report = judge(trained, part)
     report.save(run)
-    typer.echo(report.to_json() if as_json else f'{report.summary()}\n{run/"report.html"}')
+    typer.echo(report.to_json() if as_json else f'{report.summary()}\n{certificate_line(trained.split)}\n{run/"report.html"}')
 
 @app.command()
 def export(run: RunDir,
