@@ -148,7 +148,7 @@ def _lacks(cells: pd.DataFrame, shares: dict[str, float]) -> dict[str, dict[str,
 
 def _in_turn(cells: pd.DataFrame, seed: int, first: dict[str, str]) -> Iterable[tuple[str, list]]: # names of groups; label, number of photos and share of the label
     "The groups, those of `first` first, in an order that their names decide."
-    cells = cells.assign(share=cells.n/cells.groupby('label').n.transform('sum'))
+    cells = cells.assign(share=cells.n/cells.groupby('label').n.transform('sum')).sort_values('label', kind='stable') # sums of shares, and so ties, are the same in whatever order the cells come
     cells = cells.take(_order(cells.group.tolist(), 'groups', seed)) # cells of one group have one name, and stay together
     known = np.array([name in first for name in cells.group.tolist()])
     cells = pd.concat([cells[known], cells[~known]])
