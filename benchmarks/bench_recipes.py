@@ -33,6 +33,7 @@ COLUMNS = (
     'lowest_valid_error',
     'test_error',
     'test_photos',
+    'test_error_flipped',
     'seconds',
     'errors',
     'elapsed',
@@ -43,31 +44,49 @@ def tries():
     "Name: recipe, balance, what is tried."
     from cloud_classifier.recipes import RECIPES, Cycle, Recipe
 
-    fast, best, scratch = RECIPES['fast'], RECIPES['best'], RECIPES['scratch']
+    plain = replace(RECIPES['scratch'], name='plain')
 
-    def sized(lr_small, lr_full, small):
+    def sized(lr_small, lr_full, small, **more):
         def cycles(epochs, pretrained):
             first = round(epochs * small)
             return [Cycle(first, lr_small, side=4 / 7), Cycle(epochs - first, lr_full, pct_start=0.1)]
 
-        return Recipe('sized', '', 14, cycles)
+        return Recipe('sized', '', 12, cycles, **more)
 
-    plain = replace(scratch, name='plain')
+    def low(**more):
+        return sized(3e-3, 2e-3, 0.7, **more)
+
     return {
         'plain': (plain, 'equal', 'one cycle at 1e-3, cross-entropy: the plain fastai recipe'),
         'two_stage': (RECIPES['two_stage'], 'equal', "the first notebook's"),
-        'plain, lr 3e-3': (replace(plain, cycles=lambda e, p: [Cycle(e, 3e-3)]), 'equal', 'a higher rate'),
         'plain, weighted': (plain, 'weighted', 'all photos, rare classes more often'),
-        'plain, all': (plain, None, 'all photos as they are'),
-        'plain, smoothed': (replace(plain, smoothing=0.1), 'weighted', 'weighted, label smoothing 0.1'),
-        'plain, mixup': (replace(plain, mixup=0.2), 'weighted', 'weighted, mixup 0.2'),
-        'plain, cutmix': (replace(plain, cutmix=1.0), 'weighted', 'weighted, CutMix 1'),
-        'plain, average': (replace(plain, average=0.99), 'weighted', 'weighted, average of weights 0.99'),
-        'sized 0.7': (sized(2e-3, 1e-3, 0.7), 'weighted', 'weighted, 0.7 of the epochs on squares of 4/7'),
-        'sized 0.7, smoothed': (replace(sized(2e-3, 1e-3, 0.7), smoothing=0.1), 'weighted', 'with label smoothing 0.1'),
-        'fast': (fast, 'weighted', 'as it stands'),
-        'best': (best, 'weighted', 'as it stands'),
+        'plain, rate 3e-3': (
+            replace(plain, cycles=lambda e, p: [Cycle(e, 3e-3)]),
+            'weighted',
+            'weighted, a higher rate',
+        ),
+        'small first': (low(), 'weighted', 'weighted, 0.7 of the epochs on squares of 4/7 at 3e-3, then 2e-3'),
+        'small first, smoothed': (low(smoothing=0.1), 'weighted', 'small first, label smoothing 0.1'),
+        'small first, mixup': (low(mixup=0.2), 'weighted', 'small first, mixup 0.2'),
+        'small first, average': (low(average=0.99), 'weighted', 'small first, average of weights 0.99'),
+        'fast': (RECIPES['fast'], 'weighted', 'as it stands'),
+        'best': (RECIPES['best'], 'weighted', 'as it stands'),
     }
+
+
+def flipped(run, part):
+    "Probabilities for the photos of a part, each seen in a mirror."
+    import torch
+    from fastai.callback.core import Callback
+
+    class Mirror(Callback):
+        def before_batch(self):
+            self.learn.xb = tuple(x.flip(-1) for x in self.xb)
+
+    learn = run.learner()
+    dl = learn.dls.test_dl(run.split.files(part))
+    with learn.no_bar(), torch.no_grad(), learn.added_cbs(Mirror()):
+        return learn.get_preds(dl=dl)[0].numpy()
 
 
 def once(args, name, seed, parts, seen):
@@ -95,8 +114,12 @@ def once(args, name, seed, parts, seen):
             progress=False,
         )
         _, labels, probs, classes, _ = run.predictions('test')
+        both = (probs + flipped(run, 'test')) / 2
         history, said = run.history, run.settings
-    error = 1 - accuracy_score(labels, [classes[i] for i in probs.argmax(1)])
+
+    def error(probs):
+        return 1 - accuracy_score(labels, [classes[i] for i in probs.argmax(1)])
+
     values = (
         name,
         why,
@@ -109,8 +132,9 @@ def once(args, name, seed, parts, seen):
         said['trained_on'],
         f'{history.error_rate.iloc[-1]:.4f}',
         f'{history.error_rate.min():.4f}',
-        f'{error:.4f}',
+        f'{error(probs):.4f}',
         len(labels),
+        f'{error(both):.4f}',
         f'{said["stages"]["training"]:.0f}',
         json.dumps(history.error_rate.round(4).tolist()),
         json.dumps(history.seconds.cumsum().round(1).tolist()),
