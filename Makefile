@@ -31,6 +31,9 @@ browser: ## install Chromium for the browser test, where apt is there and may
 demo: setup ## photos in, a prediction out, in five minutes (CLOUD_DATA=folder for your own photos)
 	$(BIN)/cloud-classifier demo
 
+# Python keeps what it compiles: the tests start many processes, and fastai takes ten seconds to compile.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Two processes at a time, each on a core: with threads of their own they would get in each other's way.
 test: export OMP_NUM_THREADS := 1
 test: setup browser check ## run every notebook and every test

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['COLDEST', 'HOTTEST', 'BINS', 'LEAST_PHOTOS', 'fit_temperature', 'cross_fitted_temperature', 'resampled_sums',
            'mean_interval', 'brier', 'ece', 'wilson', 'reliability', 'RiskCoverage', 'risk_coverage', 'Choice',
-           'choose_cut', 'choose_threshold', 'fit_conformal', 'fit_thresholds', 'depth_accuracy', 'fit_rules']
+           'choose_cut', 'choose_threshold', 'fit_conformal', 'fit_thresholds', 'depth_accuracy', 'fit_rules', 'Trust',
+           'fit_trust']
 
 # %% ../nbs/27_calibrate.ipynb #211b1e67
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -293,3 +294,36 @@ def fit_rules(probs: np.ndarray, # (n, c) calibrated
     "The settings of `decide.decide`."
     choices = fit_thresholds(probs, labels, classes, target_error, groups)
     return Rules({depth: o.threshold for depth, o in choices.items()}, fit_conformal(probs, labels, alpha, groups), 1 - alpha)
+
+# %% ../nbs/27_calibrate.ipynb #4c92d504
+@dataclass(frozen=True)
+class Trust:
+    "How far a model's probabilities are to be trusted, and which photos say so."
+    temperature: float = 1.         # the logits are divided by it, above 0
+    rules: Rules = Rules({})        # without thresholds nothing is ever sure
+    choices: Mapping[str, dict] = field(default_factory=dict) # of each of `DEPTHS`: the fields of its `Choice`
+    target_error: float = .25       # the share of errors among the answers of each depth that was asked for, 0 to 1
+    photos: int = 0                 # that chose the settings
+    groups: int = 0                 # independent ones among them
+    basis: str = ''                 # which photos they were
+
+    def as_dict(self) -> dict: return asdict(self) # JSON's types alone
+
+    @classmethod
+    def from_dict(cls, d: Mapping) -> 'Trust': return cls(**{**d, 'rules': Rules(**d['rules'])})
+
+def fit_trust(probs: np.ndarray, # (n, c) probabilities as the network gives them, of photos that trained nothing
+              labels: np.ndarray, # (n,) column of the true label
+              classes: Sequence[str], # (c,)
+              target_error: float = .25, # the largest share of wrong ones among the answers of each depth, above 0 and below 1
+              alpha: float = .1, # share of photos whose set may miss the true label
+              groups: Iterable | None = None, # (n,) photos that belong together
+              basis: str = 'validation', # which photos these are
+             ) -> Trust:
+    "Temperature, thresholds and conformal limit, in this order."
+    if not 0 < target_error < 1: raise ValueError(f'the target is a share of errors between 0 and 1, not {target_error!r}')
+    groups = None if groups is None else list(groups)
+    temperature = fit_temperature(probs, labels)
+    probs = calibrated(probs, temperature)
+    choices = {depth: asdict(o) for depth, o in fit_thresholds(probs, labels, classes, target_error, groups).items()}
+    return Trust(temperature, fit_rules(probs, labels, classes, target_error, alpha, groups), choices, target_error, len(labels), _members(groups, len(labels))[1], basis)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MISTAKES', 'FAILURES', 'app', 'Data', 'AsJson', 'Recipe', 'Arch', 'Size', 'Weights', 'SplitFile', 'Balance',
-           'BatchSize', 'SkipBad', 'RunDir', 'RUN_COLUMNS', 'status_of', 'line_of', 'main', 'fetch', 'add', 'scrape',
-           'status', 'credits', 'verify', 'duplicates', 'split', 'sample', 'demo', 'train', 'lr_find', 'runs',
-           'evaluate', 'export', 'predict', 'info']
+           'BatchSize', 'SkipBad', 'RunDir', 'RUN_COLUMNS', 'TargetError', 'status_of', 'line_of', 'main', 'fetch',
+           'add', 'scrape', 'status', 'credits', 'verify', 'duplicates', 'split', 'sample', 'demo', 'train', 'lr_find',
+           'runs', 'evaluate', 'export', 'predict', 'info']
 
 # %% ../nbs/39_cli.ipynb #7ad3520d
 import json, os, sys
@@ -18,7 +18,7 @@ import typer
 from . import __version__
 
 # %% ../nbs/39_cli.ipynb #4a3355c3
-MISTAKES = ('BadDataset', 'BadImage', 'BadManifest', 'BadModel', 'BadRun', 'BadSearch', 'BadSetting', 'UnknownGenus') # errors that name what the user can put right
+MISTAKES = ('BadDataset', 'BadImage', 'BadManifest', 'BadModel', 'BadPrior', 'BadRun', 'BadSearch', 'BadSetting', 'UnknownGenus') # errors that name what the user can put right
 FAILURES = ('DownloadFailed', 'FetchError', 'NoWeights', 'ParityError', 'SearchFailed', 'TrainFailed') # errors that name what went wrong outside
 
 _NEEDS = dict.fromkeys(('fetch', 'add', 'scrape', 'status', 'credits'), 'scrape') | dict.fromkeys(('verify', 'duplicates'), 'curate') # the extra that brings a verb's libraries
@@ -316,35 +316,46 @@ def runs(folder: Annotated[Path, typer.Argument(help='Where to look, sub-folders
 RUN_COLUMNS = 'run', 'status', 'recipe', 'arch', 'size', 'epochs', 'error', 'top1', 'photos_per_second', 'seconds', 'split' # those that a terminal has room for
 
 # %% ../nbs/39_cli.ipynb #b9462cb3
-@app.command()
-def evaluate(run: RunDir,
-             part: Annotated[Literal['train', 'valid', 'test'], typer.Option(help='What to judge it by; only test is honest.')] = 'test',
-             as_json: AsJson = False):
-    """Judge a run on its test part.
+TargetError = Annotated[float | None, typer.Option(help='Share of errors to allow among confident answers, above 0 and below 1.  [default: 0.25, or what was settled before]', show_default=False)]
 
-    Writes report.html and report.json into its folder."""
+@app.command()
+def evaluate(target: Annotated[Path, typer.Argument(metavar='RUN|MODEL', help='A run of `train`, or an .onnx file.', show_default=False)],
+             data: Annotated[Path | None, typer.Argument(metavar='[DATA]', help='For a model: a folder with one folder of photos per class.', show_default=False)] = None,
+             split: SplitFile = None,
+             part: Annotated[Literal['train', 'valid', 'test'], typer.Option(help='What to judge it by; only test is honest.')] = 'test',
+             also: Annotated[list[Path] | None, typer.Option(help='A run on the same split with another seed; may be given several times.', show_default=False)] = None,
+             target_error: TargetError = None,
+             out: Annotated[Path | None, typer.Option(help='Folder for the report.  [default: the run, or MODEL-report beside the model]', show_default=False)] = None,
+             look: Annotated[bool, typer.Option(help='Show the network pictures that are no sky and photos without their clouds, and ask it where it looked.')] = True,
+             as_json: AsJson = False):
+    """Judge a run on its test part, or a model on any folder of labelled photos.
+
+    Writes report.html and report.json."""
     from cloud_classifier.evaluate import evaluate as judge
-    from cloud_classifier.sampling import certificate_line
+    is_run = target.suffix != '.onnx'
+    if is_run and (data or split): raise typer.BadParameter('a run is judged on its own photos and split; give its .onnx file to judge it on others', param_hint='DATA')
+    if not is_run and (also or target_error): raise typer.BadParameter('--also and --target-error are for runs; a model file brings its thresholds along', param_hint='RUN|MODEL')
+    if not is_run and data is None: raise typer.BadParameter('a model file is judged by photos; name a folder of them', param_hint='DATA')
     from cloud_classifier.train import Run
-    trained = Run(run)
-    report = judge(trained, part)
-    report.save(run)
-    typer.echo(report.to_json() if as_json else f'{report.summary()}\n{certificate_line(trained.split)}\n{run/"report.html"}')
+    report = judge(Run(target) if is_run else target, part, data, _split_of(split, data), target_error=target_error, also=[Run(o) for o in also or []], look=look)
+    page = report.save(out or (target if is_run else target.with_name(f'{target.stem}-report')))
+    typer.echo(report.to_json() if as_json else f'{report.summary()}\n{page}')
+
+def _split_of(file: Path | None, data: Path | None):
+    from cloud_classifier.sampling import load_split
+    return load_split(file, data) if file else None
 
 @app.command()
 def export(run: RunDir,
-           out: Annotated[Path | None, typer.Option(help='The .onnx file.  [default: clouds.onnx in the run]', show_default=False)] = None):
-    """Write a run's learner as one .onnx file.
+           out: Annotated[Path | None, typer.Option(help='The .onnx file.  [default: clouds.onnx in the run]', show_default=False)] = None,
+           target_error: TargetError = None):
+    """Write a run's learner as one .onnx file, with the rules of its answers.
 
     The file is checked against the learner on up to 100 test photos."""
-    from cloud_classifier.export import check_parity, export_model
+    from cloud_classifier.export import export_run
     from cloud_classifier.train import Run
-    trained = Run(run)
-    learn, photos = trained.learner(), trained.split.files('test')[:100]
-    card = {k: trained.settings[k] for k in ('recipe', 'arch', 'weights', 'seed', 'trained_on', 'data_hash', 'split_hash')}
-    file = export_model(learn, out or run/'clouds.onnx', card)
-    worst = check_parity(learn, file, photos)
-    typer.echo(f'{file}: {file.stat().st_size/1e6:.1f} MB; differs from the learner by {worst:.0e} at most in any probability of {len(photos)} photos')
+    file, worst = export_run(Run(run), out, target_error=target_error)
+    typer.echo(f'{file}: {file.stat().st_size/1e6:.1f} MB; differs from the learner by {worst:.0e} at most in any probability of the photos compared')
 
 # %% ../nbs/39_cli.ipynb #6fff46c4
 def _photos(paths: list[Path]):
@@ -358,19 +369,32 @@ def _photos(paths: list[Path]):
 @app.command()
 def predict(paths: Annotated[list[Path], typer.Argument(help='Photos, or folders of photos.', show_default=False)],
             model: Annotated[Path | None, typer.Option(help='An .onnx file.  [default: $CLOUD_MODEL, models/clouds.onnx, or the newest run]', show_default=False)] = None,
+            prior: Annotated[list[str] | None, typer.Option(metavar='GENUS=SHARE', help='How often a genus comes where and when the photos were taken, such as Stratus=0.3; may be given several times.', show_default=False)] = None,
             as_json: AsJson = False):
-    "Say which cloud each photo shows."
+    """Say which cloud each photo shows.
+
+    Beside the most probable genus stands how far it is to be trusted, and where no genus is sure enough, the level or family that is."""
     from cloud_classifier.images import BadImage
     from cloud_classifier.infer import CloudClassifier, find_model
     clouds, photos, rows, failed = CloudClassifier(find_model(model)), list(_photos(paths)), [], 0
-    for photo, answer in zip(photos, clouds.predict_many(photos, batch_size=1 if as_json else 16)):
+    for photo, answer in zip(photos, clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=_prior(prior or []))):
         bad = isinstance(answer, BadImage)
         failed += bad
         if as_json: print(json.dumps(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()), ensure_ascii=False), flush=True)
         elif bad: typer.echo(str(answer), err=True)
         else: rows.append((photo, *answer.as_row()))
-    if rows: _table(('photo', 'genus', '', 'cloud base', 'precipitation'), rows)
+    if rows: _table(('photo', 'genus', '', 'verdict', 'cloud base', 'precipitation'), rows)
     if failed: raise typer.Exit(3)
+
+def _prior(shares: list[str]) -> dict[str, float]:
+    "Shares of genera as they are written on the command line."
+    prior = {}
+    for share in shares:
+        name, _, value = share.rpartition('=')
+        try: prior[name] = float(value)
+        except ValueError: name = ''
+        if not name: raise typer.BadParameter(f'{share!r} is no GENUS=SHARE, such as Stratus=0.3', param_hint='--prior')
+    return prior
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     "Print a table that takes no more room than the terminal has."
@@ -396,7 +420,7 @@ def _about(path: Path | None) -> dict:
         from cloud_classifier.dataset import Dataset
         return dict(photos=Dataset(path).check(at_least=1).to_dict())
     clouds = CloudClassifier(path)
-    return dict(classes=clouds.classes, preprocess=json.loads(clouds.preprocess.to_json()), temperature=clouds.temperature, card=clouds.card)
+    return dict(classes=clouds.classes, preprocess=json.loads(clouds.preprocess.to_json()), temperature=clouds.temperature, rules=clouds.rules.as_dict(), trained=dict(zip(clouds.classes, clouds.trained.round(4).tolist())), card=clouds.card)
 
 @app.command()
 def info(path: Annotated[Path | None, typer.Argument(help='A model, a run or a dataset.', show_default=False)] = None, as_json: AsJson = False):

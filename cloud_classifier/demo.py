@@ -128,9 +128,9 @@ def _show(console: Console, run, model: Path, parts: Split, seed: int) -> None:
     from cloud_classifier.infer import CloudClassifier
     clouds, rows = CloudClassifier(model), parts.part('test')
     rows = rows.iloc[random.Random(seed).sample(range(len(rows)), 3)]
-    table = Table('photo', 'label', 'answer', '', 'cloud base', box=SIMPLE_HEAD, title_justify='left',
+    table = Table('photo', 'label', 'answer', '', 'verdict', 'cloud base', box=SIMPLE_HEAD, title_justify='left',
                   title=f'Three photos of the test part, answered by {model.name}')
-    for row in rows.itertuples(): table.add_row(escape(Path(row.path).name), escape(row.label), *clouds.predict(parts.root/row.path).as_row()[:3])
+    for row in rows.itertuples(): table.add_row(escape(Path(row.path).name), escape(row.label), *clouds.predict(parts.root/row.path).as_row()[:4])
     console.print(table)
     made = Table('file', 'MB', 'what it is', box=SIMPLE_HEAD, title_justify='left', title='What was made')
     for name, what in MADE.items(): made.add_row(name, f'{(run.path/name).stat().st_size/1e6:.1f}', what)
@@ -139,7 +139,7 @@ def _show(console: Console, run, model: Path, parts: Split, seed: int) -> None:
     console.print(f'Next: cloud-classifier predict PHOTO --model {escape(str(model))}', highlight=False, soft_wrap=True)
 
 MADE = {'clouds.onnx': 'the model, all that prediction needs', 'report.html': 'how good it is, to read', 'report.json': 'the same, in numbers',
-        'learner.pkl': 'the fastai learner', 'history.csv': 'a line an epoch', 'split.csv': 'which photo was for what', 'run.json': 'settings, versions, hashes',
+        'learner.pkl': 'the fastai learner', 'history.csv': 'a line an epoch', 'split.csv': 'which photo was for what', 'trust.json': 'what chose its thresholds', 'run.json': 'settings, versions, hashes',
         'last.pth': 'the last checkpoint, which --resume reads', 'best.pth': 'the checkpoint of the best epoch'}
 
 # %% ../nbs/37_demo.ipynb #2070519f
@@ -154,7 +154,7 @@ def run_demo(console: Console, # where to tell what happens
     console.print(f'[bold]1/5 Photos:[/] {choice.what} in {escape(str(choice.path))}, because {escape(choice.why)}.', highlight=False, soft_wrap=True)
     console.print('[bold]2/5 Plan[/] (loading fastai takes a moment)')
     from cloud_classifier.evaluate import evaluate
-    from cloud_classifier.export import check_parity, export_model
+    from cloud_classifier.export import export_run
     from cloud_classifier.train import train
     parts, epochs, seen = _prepare(console, choice, size, seconds, seed)
     console.print('[bold]3/5 Training[/] resnet34')
@@ -165,9 +165,7 @@ def run_demo(console: Console, # where to tell what happens
     report.save(run.path)
     console.print(report.summary(), highlight=False, soft_wrap=True)
     console.print('[bold]5/5 Export[/]')
-    learn = run.learner()
-    model = export_model(learn, run.path/'clouds.onnx', card=dict(photos=choice.what, report=report.summary()))
-    photos = parts.files('test')[:100]
-    console.print(f'The exported file and the learner differ by {check_parity(learn, model, photos):.0e} at most in any probability of {len(photos)} photos.', soft_wrap=True)
+    model, worst = export_run(run, card=dict(photos=choice.what, report=report.summary()))
+    console.print(f'The exported file and the learner differ by {worst:.0e} at most in any probability of the test photos compared.', soft_wrap=True)
     _show(console, run, model, parts, seed)
     return run

@@ -199,8 +199,8 @@ class Split:
         return table.reindex(index=class_order(self.frame.label), columns=PARTS, fill_value=0)
 
     def crossing(self) -> list[str]:
-        "Groups that stand in more than one part, counted anew: none, if all is well."
-        sides = self.frame[['group', 'part']].drop_duplicates()
+        "Groups that stand in more than one part, counted anew: none, if all is well. What is left out stands in none."
+        sides = self.frame[self.frame.part != 'out'][['group', 'part']].drop_duplicates()
         return sorted(sides.group[sides.group.duplicated()].unique())
 
     @property

@@ -45,6 +45,14 @@ def model(run):
     return export_model(run.learner(), run.path / 'clouds.onnx', card={'trained_on': 'rendered skies'})
 
 
+@pytest.fixture(scope='session')
+def model_of_run(run, tmp_path_factory):
+    "The file that is exported from `run` with its rules."
+    from cloud_classifier.export import export_run
+
+    return export_run(run, tmp_path_factory.mktemp('file') / 'clouds.onnx')[0]
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     "Call `cloud-classifier` as a shell would: arguments in; exit status, output and errors out."

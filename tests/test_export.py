@@ -5,6 +5,7 @@ import onnx
 import pytest
 import torch
 
+from cloud_classifier.calibrate import Trust
 from cloud_classifier.dataset import Dataset
 from cloud_classifier.export import check_parity, export_model, preprocess_of
 from cloud_classifier.images import Preprocess
@@ -91,7 +92,7 @@ def test_a_temperature_is_obeyed(run, tmp_path, skies):
     "Divided logits: softer answers, the same genus, and parity still holds."
     learn, photos = run.learner(), [skies / p for p in Dataset(skies).listing().path[::5]]
     plain = CloudClassifier(export_model(learn, tmp_path / 'plain.onnx'))
-    soft = CloudClassifier(export_model(learn, tmp_path / 'soft.onnx', temperature=3))
+    soft = CloudClassifier(export_model(learn, tmp_path / 'soft.onnx', trust=Trust(3)))
     a, b = ([clouds.predict(photo) for photo in photos] for clouds in (plain, soft))
     assert [x.genus for x in a] == [x.genus for x in b]
     assert sum(x.probability for x in a) > sum(x.probability for x in b)

@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from cloud_classifier.decide import BadPrior
 from cloud_classifier.infer import BadModel, CloudClassifier, Prediction, find_model
-from cloud_classifier.taxonomy import GENERA
+from cloud_classifier.taxonomy import GENERA, UnknownGenus
 
 HEAVY = {
     'torch',
@@ -126,18 +127,68 @@ WRONG = {
     'preprocess': ['{}', '{"size": 0}', '{"sizes": 64}', 'null', '{"size": 32}', '{"size": 64, "std": [0, 1, 1]}'],
     'temperature': ['0', '-1', '"hot"', 'NaN', 'Infinity'],
     'card': ['[]', '{'],
+    'rules': [
+        '[]',
+        '{',
+        '{"thresholds": {"genus": 2}}',
+        '{"thresholds": {"species": 0.5}}',
+        '{"thresholds": {}, "x": 1}',
+    ],
+    'trained': ['[]', '{', '[0.5, 0.5]', '[1, 0, 0]', '[0.5, 0.5, 0.5]', '[NaN, 0.5, 0.5]', '["a", "b", "c"]'],
 }
 
 
 @pytest.mark.parametrize(('key', 'value'), [(k, v) for k, values in WRONG.items() for v in values])
 def test_metadata_that_can_not_be(model, tmp_path, key, value):
-    changed = onnx.load(model)
-    for prop in changed.metadata_props:
-        if prop.key == key:
-            prop.value = value
-    onnx.save(changed, tmp_path / 'wrong.onnx')
     with pytest.raises(BadModel):
-        CloudClassifier(tmp_path / 'wrong.onnx')
+        CloudClassifier(with_metadata(model, tmp_path / 'wrong.onnx', **{key: value}))
+
+
+def with_metadata(model, file, **changes):
+    "A copy of a model with other metadata; None takes a key out."
+    changed = onnx.load(model)
+    known = {prop.key: prop.value for prop in changed.metadata_props} | changes
+    del changed.metadata_props[:]
+    helper.set_model_props(changed, {k: v for k, v in known.items() if v is not None})
+    onnx.save(changed, file)
+    return file
+
+
+def test_a_file_without_rules_is_never_confident_and_rules_nothing_out(model, tmp_path, skies):
+    bare = CloudClassifier(with_metadata(model, tmp_path / 'bare.onnx', rules=None, trained=None))
+    answer = bare.predict(next((skies / 'Stratus').iterdir()))
+    assert answer.decision.verdict == 'unsure'
+    assert set(answer.decision.labels) == set(bare.classes)
+    assert answer.as_dict()['backoff']['depth'] == 'none'
+
+
+def test_rules_in_the_file_are_followed(model, tmp_path, skies):
+    photos = sorted(skies.rglob('*.jpg'))
+    rules = {'thresholds': {'genus': 0.45}, 'conformal': 0.5, 'coverage': 0.9}
+    clouds = CloudClassifier(with_metadata(model, tmp_path / 'rules.onnx', rules=json.dumps(rules)))
+    said = list(clouds.predict_many(photos))
+    for answer in said:
+        assert (answer.decision.verdict == 'confident') == (answer.probability >= 0.45)
+        assert answer.genus in answer.decision.labels
+        printed = answer.as_dict()
+        assert printed['verdict'] in ('confident', 'unsure', 'not_a_sky')
+        assert printed['set'] == list(answer.decision.labels)
+        assert set(printed['backoff']) == {'depth', 'name', 'probability', 'members', 'text'}
+        json.dumps(printed, allow_nan=False)
+
+
+def test_a_prior_is_obeyed_and_forgotten(model, skies):
+    clouds, photo = CloudClassifier(model), next((skies / 'Stratus').iterdir())
+    before = clouds.predict(photo, k=3)
+    likely = clouds.predict(photo, k=3, prior={'Cirrus': 0.98})
+    assert dict(likely.top)['Cirrus'] > dict(before.top)['Cirrus']
+    assert clouds.predict(photo, k=3) == before
+    same = clouds.predict(photo, k=3, prior=dict(zip(clouds.classes, clouds.trained.tolist(), strict=True)))
+    assert dict(same.top) == pytest.approx(dict(before.top))
+    with pytest.raises(BadPrior, match='between'):
+        clouds.predict(photo, prior={'Cirrus': 2})
+    with pytest.raises(UnknownGenus, match='Zirrus'):
+        clouds.predict(photo, prior={'Zirrus': 0.2})
 
 
 def test_which_model_is_found(tmp_path, monkeypatch):

@@ -43,7 +43,16 @@ def test_metadata_comes_from_settings_ini(wheel):
     assert found['License'] == settings['license'] == 'Apache-2.0'
     base = [r for r in found.get_all('Requires-Dist') if 'extra ==' not in r]
     assert base == settings['requirements'].split()
-    assert set(found.get_all('Provides-Extra')) == {'train', 'track', 'scrape', 'curate', 'app', 'notebooks', 'dev'}
+    assert set(found.get_all('Provides-Extra')) == {
+        'train',
+        'track',
+        'scrape',
+        'curate',
+        'app',
+        'explain',
+        'notebooks',
+        'dev',
+    }
     assert {'timm>=1.0; extra == "train"', 'accelerate>=1.0; extra == "train"'} <= set(found.get_all('Requires-Dist'))
     track = [r for r in found.get_all('Requires-Dist') if 'extra == "track"' in r]
     assert [r.partition('>')[0] for r in track] == ['mlflow-skinny', 'trackio']

@@ -481,3 +481,14 @@ def test_names_without_pixels_are_divided_too(three, tmp_path):
         assert again.check() == {'added': ['Ct/new.jpg']}
     finally:
         (three.path / 'Ct' / 'new.jpg').unlink()
+
+
+@pytest.mark.parametrize(
+    ('parts', 'crosses'), [(['out', 'train'], False), (['out', 'test'], False), (['train', 'test'], True)]
+)
+def test_what_is_left_out_stands_on_no_side(tmp_path, parts, crosses):
+    "Copies under two labels are out; who is tied to them is trained on, which leaks nothing."
+    frame = pd.DataFrame(dict(path=['Ci/a.jpg', 'Ci/b.jpg'], label='Ci', group='g', part=parts))
+    made = Split(frame, tmp_path)
+    assert made.crossing() == (['g'] if crosses else [])
+    assert certificate(made)['leaks'] is crosses

@@ -415,7 +415,7 @@ def test_trackio_is_told_the_settings_and_a_row_an_epoch(skies, tmp_path):
 
 
 def test_a_tracker_that_is_missing_or_can_not_begin_gets_a_line(monkeypatch, skies, tmp_path):
-    monkeypatch.setattr('cloud_classifier.train.find_spec', lambda name: None)
+    monkeypatch.setattr('cloud_classifier.track.find_spec', lambda name: None)
     with pytest.raises(BadSetting, match=r"mlflow is not installed; pip install 'cloud_classifier\[track\]'"):
         train(skies, track='mlflow', out=tmp_path / 'run', **SMALL)
     monkeypatch.undo()

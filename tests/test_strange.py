@@ -1,0 +1,112 @@
+"What is no sky is refused, skies are not, and the file says what torch says."
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from cloud_classifier.export import export_model
+from cloud_classifier.learner import BadSetting, cloud_dls, cloud_learner, preprocess_for
+from cloud_classifier.sampling import split
+from cloud_classifier.strange import KINDS, Judged, Strangeness, auroc, fit_strangeness, maps, not_skies, plain_skies
+
+
+@pytest.fixture(scope='module')
+def parts(skies):
+    return split(skies, valid=0.3, test=0.3, progress=False)
+
+
+def learner(parts, arch, size=64):
+    dls = cloud_dls(parts, preprocess_for(arch, size), bs=8, cache=None, progress=False)
+    return cloud_learner(dls, arch, weights='none')
+
+
+@pytest.fixture(scope='module', params=['resnet18', 'timm/mobilenetv3_small_050', 'timm/convnext_atto'])
+def fitted(request, parts):
+    torch.manual_seed(0)
+    learn = learner(parts, request.param)
+    return learn, fit_strangeness(learn, parts.files('train'), parts.files('valid'), drawn=12)
+
+
+def strange(learn, strangeness, photos):
+    preprocess = preprocess_for('resnet18', 64)
+    with torch.no_grad():
+        pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos]))
+        return Judged(learn.model.eval(), strangeness)(pixels)[2].numpy()
+
+
+def test_drawn_pictures_are_refused_and_skies_are_not(fitted, parts):
+    learn, strangeness = fitted
+    skies = strange(learn, strangeness, parts.files('test'))
+    others = strange(learn, strangeness, [o for kind in KINDS for o in not_skies(8, 64)[kind]])
+    assert auroc(skies, others)['value'] > 0.9
+    assert np.mean(others >= strangeness.threshold) > 0.5
+    valid = strange(learn, strangeness, parts.files('valid'))
+    assert np.mean(valid >= strangeness.threshold) <= 0.05 + 1 / len(valid)
+
+
+def test_the_exported_file_says_what_torch_says(fitted, parts, tmp_path):
+    learn, strangeness = fitted
+    file = export_model(learn, tmp_path / 'clouds.onnx', strangeness=strangeness)
+    pixels = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        expected = Judged(learn.model.eval(), strangeness)(pixels)
+    session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    assert [o.name for o in session.get_outputs()] == ['logits', 'embedding', 'strangeness']
+    for found, wanted in zip(session.run(None, {'pixels': pixels.numpy()}), expected, strict=True):
+        assert np.allclose(found, wanted.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_being_watched_changes_no_answer_and_no_mode(fitted):
+    learn, strangeness = fitted
+    learn.model.train()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        learn.model.eval()
+        logits = learn.model(x)
+        found = maps(learn.model[0], x)
+        assert torch.allclose(found[-1], learn.model[0](x), atol=1e-5)
+        assert torch.allclose(Judged(learn.model, strangeness)(x)[0], logits, atol=1e-5)
+    assert len(found) > 2
+
+
+def test_the_state_is_the_whole_of_it(fitted, parts, tmp_path):
+    learn, strangeness = fitted
+    torch.save(strangeness.state_dict(), tmp_path / 'strangeness.pth')
+    again = Strangeness.from_state(torch.load(tmp_path / 'strangeness.pth', weights_only=True))
+    assert again.threshold == strangeness.threshold
+    photos = parts.files('test')[:4]
+    assert np.array_equal(strange(learn, again, photos), strange(learn, strangeness, photos))
+
+
+def test_few_photos_and_the_same_answer_twice(parts):
+    learn = learner(parts, 'resnet18')
+    one, two = (fit_strangeness(learn, parts.files('train')[:10], parts.files('valid')[:3], drawn=3) for _ in range(2))
+    assert one.threshold == two.threshold
+    assert all(torch.isfinite(o).all() for o in one.buffers())
+    with pytest.raises(BadSetting, match='two photos of skies'):
+        fit_strangeness(learn, parts.files('train')[:1], parts.files('valid'))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.lists(st.integers(0, 9), min_size=1, max_size=30))
+def test_auroc_is_scikit_learns_within_its_interval(skies, others):
+    found = auroc(skies, others)
+    assert found['value'] == pytest.approx(roc_auc_score([0] * len(skies) + [1] * len(others), skies + others))
+    assert 0 <= found['low'] <= found['value'] <= found['high'] <= 1
+
+
+def test_its_interval_holds_the_truth_95_times_of_100():
+    rng, truth = np.random.default_rng(0), 0.7602  # two normals a standard deviation apart
+    tests = [auroc(rng.normal(size=60), rng.normal(1, 1, 50)) for _ in range(300)]
+    assert 0.90 <= np.mean([o['low'] <= truth <= o['high'] for o in tests]) <= 0.985
+
+
+def test_pictures_differ_by_seed_and_plain_skies_are_plain():
+    assert not_skies(1, 48, seed=1)['text'][0].tobytes() != not_skies(1, 48, seed=2)['text'][0].tobytes()
+    for sky in plain_skies(6, 64):
+        assert np.asarray(sky).std(axis=(0, 1)).max() < 45
+        assert len(np.unique(np.asarray(sky).reshape(-1, 3), axis=0)) > 10  # no flat colour

@@ -1,0 +1,99 @@
+"What a run's answers may claim is settled once, by photos that neither trained it nor test it."
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cloud_classifier import trust as module
+from cloud_classifier.decide import calibrated
+from cloud_classifier.train import BadSetting, Run
+from cloud_classifier.trust import settle, trained_shares
+
+
+@pytest.fixture
+def mine(run, tmp_path):
+    "A copy of the finished run, to write into."
+    for name in ('run.json', 'split.csv', 'split.json', 'learner.pkl', 'history.csv'):
+        shutil.copy(run.path / name, tmp_path / name)
+    return Run(tmp_path)
+
+
+def never(*_, **__):
+    raise AssertionError('this was settled before')
+
+
+def test_settled_once_and_read_back(mine, monkeypatch):
+    trust, strangeness = settle(mine)
+    assert trust.photos == len(mine.split.files('valid'))
+    assert trust.rules.strange == strangeness.threshold
+    monkeypatch.setattr(module, 'fit_strangeness', never)
+    monkeypatch.setattr(module, 'fit_trust', never)
+    again, same = settle(Run(mine.path))
+    assert again == trust
+    assert same.threshold == strangeness.threshold
+
+
+def test_the_test_part_is_never_asked(mine, monkeypatch):
+    asked, predictions = [], mine.predictions
+    monkeypatch.setattr(mine, 'predictions', lambda part: asked.append(part) or predictions(part))
+    settle(mine)
+    assert asked == ['valid']
+
+
+def test_another_learner_is_settled_anew(mine):
+    settle(mine)
+    said = json.loads((mine.path / 'trust.json').read_text())
+    (mine.path / 'trust.json').write_text(
+        json.dumps(said | {'learner': 'another', 'trust': said['trust'] | {'photos': 0}})
+    )
+    assert settle(mine)[0].photos > 0
+
+
+def test_another_target_is_settled_anew_and_stays(mine):
+    settle(mine)
+    assert settle(mine, target_error=0.1)[0].target_error == 0.1
+    assert settle(mine)[0].target_error == 0.1
+    for wrong in (0, 1, -0.2, 25):
+        with pytest.raises(BadSetting, match='above 0 and below 1'):
+            settle(mine, target_error=wrong)
+
+
+def out_of_fold(run):
+    "Pretended out-of-fold predictions of all photos, those of the test part among them."
+    rows, classes = run.split.frame.reset_index(drop=True), run.settings['classes']
+    probs = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(rows))
+    return rows[['path', 'label', 'group']].join(pd.DataFrame(probs, columns=classes))
+
+
+def test_out_of_fold_predictions_decide_where_there_are_some(mine):
+    oof = out_of_fold(mine)
+    trust, _ = settle(mine, oof=oof)
+    assert trust.basis == 'out of fold'
+    assert trust.photos == len(oof) - len(mine.split.part('test'))
+    with pytest.raises(BadSetting, match="no column 'Cirrus'"):
+        settle(mine, oof=oof.drop(columns='Cirrus'))
+    with pytest.raises(BadSetting, match='test photos'):
+        settle(mine, oof=oof[oof.path.isin(mine.split.part('test').path)])
+
+
+def test_the_temperature_leaves_every_answer_where_it_was(mine):
+    trust, _ = settle(mine)
+    _, _, probs, _, _ = mine.predictions('test')
+    assert np.array_equal(calibrated(probs, trust.temperature).argmax(1), probs.argmax(1))
+
+
+@pytest.mark.parametrize(('balance', 'even'), [('equal', True), ('weighted', True), (None, False)])
+def test_shares_in_training_follow_the_balance(mine, balance, even):
+    mine.settings['balance'] = balance
+    rows = mine.split.part('train')
+    lopsided = rows[(rows.label != 'Cirrus') | (np.arange(len(rows)) % 2 == 0)]
+    frame = mine.split.frame
+    mine.__class__ = type(
+        'Lopsided', (Run,), {'split': type(mine.split)(frame.loc[frame.index.isin(lopsided.index)], mine.split.root)}
+    )
+    shares = trained_shares(mine)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert (shares['Cirrus'] == pytest.approx(1 / 3)) == even
