@@ -60,9 +60,9 @@ def of_run(run, # a finished `train.Run`
 
 def of_file(clouds: CloudClassifier) -> Judge:
     "Ask an exported file."
-    said = clouds.card.get('trust')
-    trust = Trust.from_dict(said) if said else Trust(clouds.temperature, clouds.rules)
-    return Judge(clouds.run, clouds.preprocess, clouds.classes, trust)
+    try: trust = Trust.from_dict(clouds.card['trust']) # what chose the rules is told in the card, which may say anything
+    except (KeyError, TypeError, ValueError): trust = Trust()
+    return Judge(clouds.run, clouds.preprocess, clouds.classes, replace(trust, temperature=clouds.temperature, rules=clouds.rules))
 
 # %% ../nbs/33_evaluate.ipynb #9737ca2d
 def _rows(judge: Judge, pixels: list) -> list[tuple]: # (c,) logits and strangeness of each

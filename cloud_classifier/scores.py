@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'Predictions', 'simulate', 'metrics', 'intervals', 'plain', 'scores']
 
 # %% ../nbs/31_scores.ipynb #7c90ca0f
-import json, math
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,7 +19,7 @@ from sklearn.metrics import (accuracy_score, confusion_matrix, f1_score, precisi
 from . import __version__
 from .calibrate import (Trust, brier, depth_accuracy, ece, mean_interval, reliability, resampled_sums,
                                         risk_coverage)
-from .decide import VERDICTS, calibrated, conformal_set
+from .decide import VERDICTS, conformal_set
 from .taxonomy import FAMILIES, GENERA, LEVELS, read_label
 
 # %% ../nbs/31_scores.ipynb #d3a23965
