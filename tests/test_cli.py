@@ -160,7 +160,9 @@ def test_from_photos_to_an_answer(command, data, tmp_path, monkeypatch):
     assert status == 0
     assert len(rows) == 12
     for row in rows:
-        assert list(row) == ['path', 'genus', 'probability', 'level', 'cloud_base', 'precipitation', 'top']
+        assert list(row)[:7] == ['path', 'genus', 'probability', 'level', 'cloud_base', 'precipitation', 'top']
+        assert list(row)[7:] == ['verdict', 'set', 'backoff']
+        assert row['genus'] in row['set'] or row['verdict'] == 'not_a_sky'
         assert row['top'][0] == {'genus': row['genus'], 'probability': row['probability']}
         assert row['cloud_base'] == list(GENERA[row['genus']].base)
 
@@ -237,6 +239,7 @@ def test_errors_that_mean_a_mistake_exist():
     from cloud_classifier import (
         cli,
         dataset,
+        decide,
         download,
         export,
         images,
@@ -248,7 +251,7 @@ def test_errors_that_mean_a_mistake_exist():
         train,
     )
 
-    modules = (dataset, download, export, images, infer, manifest, scrape, sources, taxonomy, train)
+    modules = (dataset, decide, download, export, images, infer, manifest, scrape, sources, taxonomy, train)
     for name in (*MISTAKES, *cli.FAILURES):
         assert any(isinstance(getattr(m, name, None), type) for m in modules), name
     assert app.info.help
