@@ -1,6 +1,6 @@
 """How far probabilities are off, out of fold, before and after one temperature that the other folds fitted.
 
-    python benchmarks/bench_calibration.py --photos FOLDER --out FOLDS [--arch resnet18] [--size 64] [--epochs 5]
+    python benchmarks/bench_calibration.py --photos FOLDER --out FOLDS [--arch resnet18] [--size 64] [--epochs 6]
 
 Trains five folds, which may be cut off and gone on with, and judges each by photos that it never saw. Conflicting
 copies and the test part are left out, as in training.
@@ -23,14 +23,14 @@ def main():
     parser.add_argument('--out', required=True)
     parser.add_argument('--arch', default='resnet18')
     parser.add_argument('--size', type=int, default=64)
-    parser.add_argument('--epochs', type=int, default=5)
+    parser.add_argument('--epochs', type=int, default=6)
     args = parser.parse_args()
 
     from cloud_classifier.calibrate import brier, cross_fitted_temperature, ece
     from cloud_classifier.runs import cross_validate
 
-    how = dict(recipe='scratch', arch=args.arch, size=args.size, epochs=args.epochs, weights='none', bs=32)
-    table = cross_validate(args.photos, 5, args.out, balance='weighted', skip_bad=True, progress=False, **how)
+    how = {'arch': args.arch, 'size': args.size, 'epochs': args.epochs, 'weights': 'none'}
+    table = cross_validate(args.photos, 5, args.out, skip_bad=True, progress=False, **how)
     classes = [o for o in table.columns if o not in ('path', 'label', 'group', 'fold')]
     raw, y = table[classes].to_numpy(), np.array([classes.index(o) for o in table.label])
     cooled, temperatures = cross_fitted_temperature(raw, y, table.fold)

@@ -15,8 +15,10 @@ import os
 import sys
 import tempfile
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 HERE = Path(__file__).parent
 COLUMNS = (
@@ -26,6 +28,7 @@ COLUMNS = (
     'size',
     'epochs',
     'balance',
+    'batch',
     'seed',
     'split',
     'photos',
@@ -41,37 +44,50 @@ COLUMNS = (
 
 
 def tries():
-    "Name: recipe, balance, what is tried."
-    from cloud_classifier.recipes import RECIPES, Cycle, Recipe
+    "Name: recipe, balance, photos in a batch, what is tried."
+    from cloud_classifier.recipes import RECIPES
 
-    plain = replace(RECIPES['scratch'], name='plain')
+    fast = RECIPES['fast']
 
-    def sized(lr_small, lr_full, small, **more):
-        def cycles(epochs, pretrained):
-            first = round(epochs * small)
-            return [Cycle(first, lr_small, side=4 / 7), Cycle(epochs - first, lr_full, pct_start=0.1)]
-
-        return Recipe('sized', '', 12, cycles, **more)
-
-    def low(**more):
-        return sized(3e-3, 2e-3, 0.7, **more)
+    def rate(lr):
+        return lambda *about: [replace(c, lr=lr) for c in fast.cycles(*about)]
 
     return {
-        'plain': (plain, 'equal', 'one cycle at 1e-3, cross-entropy: the plain fastai recipe'),
-        'two_stage': (RECIPES['two_stage'], 'equal', "the first notebook's"),
-        'plain, weighted': (plain, 'weighted', 'all photos, rare classes more often'),
-        'plain, rate 3e-3': (
-            replace(plain, cycles=lambda e, p: [Cycle(e, 3e-3)]),
-            'weighted',
-            'weighted, a higher rate',
-        ),
-        'small first': (low(), 'weighted', 'weighted, 0.7 of the epochs on squares of 4/7 at 3e-3, then 2e-3'),
-        'small first, smoothed': (low(smoothing=0.1), 'weighted', 'small first, label smoothing 0.1'),
-        'small first, mixup': (low(mixup=0.2), 'weighted', 'small first, mixup 0.2'),
-        'small first, average': (low(average=0.99), 'weighted', 'small first, average of weights 0.99'),
-        'fast': (RECIPES['fast'], 'weighted', 'as it stands'),
-        'best': (RECIPES['best'], 'weighted', 'as it stands'),
+        'scratch': (RECIPES['scratch'], 'equal', 64, 'the plain fastai recipe: one cycle at 1e-3, dropout in the head'),
+        'two_stage': (RECIPES['two_stage'], 'equal', 64, "the first notebook's"),
+        'fast': (fast, 'weighted', 32, 'as it stands'),
+        'best': (RECIPES['best'], 'weighted', 32, 'as it stands'),
+        'small_first': (RECIPES['small_first'], 'weighted', 32, 'as it stands'),
+        'fast, equal': (fast, 'equal', 32, 'all classes cut to the rarest'),
+        'fast, batches of 64': (fast, 'weighted', 64, 'half as many steps'),
+        'fast, dropout': (replace(fast, dropout=None), 'weighted', 32, "dropout of fastai's head"),
+        'fast, last weights': (replace(fast, average=0), 'weighted', 32, 'no average of the weights'),
+        'fast, 3e-3': (replace(fast, cycles=rate(3e-3)), 'weighted', 32, 'a higher rate'),
+        'fast, 5e-4': (replace(fast, cycles=rate(5e-4)), 'weighted', 32, 'a lower rate'),
+        'fast, smoothed': (replace(fast, smoothing=0.1), 'weighted', 32, 'label smoothing 0.1'),
+        'fast, mixup': (replace(fast, mixup=0.2), 'weighted', 32, 'mixup 0.2'),
+        'fast, cutmix': (replace(fast, cutmix=1.0), 'weighted', 32, 'CutMix 1'),
+        'fast, randaugment': (fast, 'weighted', 32, "RandAugment m9 n2 in place of fastai's augmentation"),
     }
+
+
+def randaugment():
+    "A class in place of `learner.ItemAugment`."
+    from fastai.vision.core import PILImage
+    from PIL import Image
+    from timm.data.auto_augment import rand_augment_transform
+
+    from cloud_classifier.learner import ItemAugment
+
+    class Drawn(ItemAugment):
+        def __init__(self):
+            super().__init__()
+            self.drawn = rand_augment_transform('rand-m9-n2', {})
+
+        def encodes(self, x: Image.Image):
+            return PILImage(self.drawn(x))
+
+    return Drawn
 
 
 def flipped(run, part):
@@ -95,9 +111,10 @@ def once(args, name, seed, parts, seen):
     from cloud_classifier.recipes import RECIPES
     from cloud_classifier.train import train
 
-    recipe, balance, why = tries()[name]
+    recipe, balance, bs, why = tries()[name]
     RECIPES['tried'] = replace(recipe, name='tried')
-    with tempfile.TemporaryDirectory() as folder:
+    augment = patch('cloud_classifier.learner.ItemAugment', randaugment()) if 'randaugment' in name else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, augment:
         run = train(
             args.photos,
             'tried',
@@ -108,7 +125,7 @@ def once(args, name, seed, parts, seen):
             parts,
             seen,
             balance=balance,
-            bs=args.bs,
+            bs=bs,
             seed=seed,
             out=Path(folder) / 'run',
             progress=False,
@@ -126,7 +143,8 @@ def once(args, name, seed, parts, seen):
         args.arch,
         args.size,
         args.epochs,
-        balance or 'none',
+        balance,
+        bs,
         seed,
         said['split_hash'][:12],
         said['trained_on'],
@@ -151,7 +169,6 @@ def main():
     parser.add_argument('--size', type=int, default=128)
     parser.add_argument('--arch', default='resnet18')
     parser.add_argument('--epochs', type=int, default=14)
-    parser.add_argument('--bs', type=int, default=32)
     parser.add_argument('--split')
     args = parser.parse_args()
 

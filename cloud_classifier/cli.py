@@ -223,7 +223,7 @@ def sample(data: Data,
     for photo in get_equal_images(data, genera, seed=seed): typer.echo(photo)
 
 # %% ../nbs/39_cli.ipynb #2c9df2ab
-Recipe = Annotated[str, typer.Option(help='fast, best, fine_tune, one_cycle, two_stage or scratch.')]
+Recipe = Annotated[str, typer.Option(help='fast, best, small_first, fine_tune, one_cycle, two_stage or scratch.')]
 Arch = Annotated[str, typer.Option(help='A backbone of torchvision or timm.')]
 Size = Annotated[int, typer.Option(min=32, max=1024, help='Side of the square that the network sees, pixels.')]
 Weights = Annotated[str, typer.Option(help='imagenet, none, or a file with a state dict.')]
@@ -254,9 +254,9 @@ def train(data: Annotated[Path | None, typer.Argument(help='Folder with a folder
           lr: Annotated[str | None, typer.Option(help="Highest learning rate of the head, or 'find'.  [default: the recipe's own]", show_default=False)] = None,
           weights: Weights = 'imagenet',
           split: SplitFile = None,
-          balance: Balance = 'equal',
+          balance: Balance = 'weighted',
           cap: Annotated[int | None, typer.Option(min=1, help='With --balance capped: photos of a class at most.', show_default=False)] = None,
-          bs: BatchSize = 64,
+          bs: BatchSize = 32,
           seed: Annotated[int, typer.Option(help='Of split, balance, augmentation and head.')] = 42,
           precision: Annotated[Literal['auto', 'fp32', 'bf16', 'fp16'], typer.Option(help='Of the numbers in the network; auto looks at the hardware.')] = 'auto',
           cache: Annotated[bool, typer.Option(help='Keep small copies of the photos ($CLOUD_CACHE says where).')] = True,
@@ -292,7 +292,7 @@ def _rate(lr: str | None) -> float | str | None:
 
 # %% ../nbs/39_cli.ipynb #2b3d6ec3
 @app.command('lr-find')
-def lr_find(data: Data, arch: Arch = 'resnet34', size: Size = 224, weights: Weights = 'imagenet', split: SplitFile = None, balance: Balance = 'equal', bs: BatchSize = 64, seed: int = 42, skip_bad: SkipBad = False,
+def lr_find(data: Data, arch: Arch = 'resnet34', size: Size = 224, weights: Weights = 'imagenet', split: SplitFile = None, balance: Balance = 'weighted', bs: BatchSize = 32, seed: int = 42, skip_bad: SkipBad = False,
             batches: Annotated[int, typer.Option(min=20, help='Batches to try, each at a higher rate.')] = 100,
             plot: Annotated[Path | None, typer.Option(help='Draw loss over rate into this PNG.', show_default=False)] = None,
             as_json: AsJson = False):

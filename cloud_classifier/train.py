@@ -154,7 +154,7 @@ def _choices(learn: Learner, settings: dict, precision: str, lr) -> dict:
     speed_callbacks(chosen['precision'], learn.dls.device) # it says so where that can't be
     found = suggest_lr(learn) if lr == 'find' else None
     if found: lr = choose_lr(found)
-    cycles = plan(RECIPES[settings['recipe']], settings['epochs'], learn.opt is not None, lr)
+    cycles = plan(RECIPES[settings['recipe']], settings['epochs'], learn.opt is not None, lr, settings['preprocess']['size'])
     return chosen | dict(lr=lr, lr_suggested=found and {k: float(v) for k, v in found._asdict().items()}, cycles=[asdict(c) for c in cycles])
 
 def _check_settings(recipe, epochs, bs, lr, patience) -> None:
@@ -173,8 +173,8 @@ def train(data: str | Path, # folder that holds the class folders
           weights: str = 'imagenet', # 'imagenet', 'none' or a file
           parts: Split | None = None, # a split made before; a new one by `seed` where None
           seen: pd.DataFrame | None = None, # what `usable` returned, where it is at hand
-          balance: str | None = 'equal', # 'equal', 'weighted', 'capped' or None, see `sampling.balance`
-          bs: int = 64, # photos in a batch, over all processes
+          balance: str | None = 'weighted', # 'equal', 'weighted', 'capped' or None, see `sampling.balance`
+          bs: int = 32, # photos in a batch, over all processes
           seed: int = 42, # of split, balance, augmentation and head
           out: str | Path | None = None, # the run's folder; a new one below models/runs where None
           skip_bad: bool = False, # whether photos that can't be opened are left out
@@ -212,8 +212,8 @@ def train(data: str | Path, # folder that holds the class folders
         return _go(path, settings, learn, parts, progress, clock)
 
 # %% ../nbs/25_train.ipynb #708b576d
-def find_lr(data: str | Path, arch: str = 'resnet34', size: int = 224, weights: str = 'imagenet', parts: Split | None = None, balance: str | None = 'equal',
-            bs: int = 64, seed: int = 42, skip_bad: bool = False, # all as in `train`
+def find_lr(data: str | Path, arch: str = 'resnet34', size: int = 224, weights: str = 'imagenet', parts: Split | None = None, balance: str | None = 'weighted',
+            bs: int = 32, seed: int = 42, skip_bad: bool = False, # all as in `train`
             num_it: int = 100, # batches to try, each at a higher rate; 20 or more
             plot: str | Path | None = None, # a PNG to draw loss over rate into
             progress: bool = True):
