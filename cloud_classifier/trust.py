@@ -73,7 +73,6 @@ def settle(run: Run, # a finished run
 def trained_shares(run: Run) -> dict[str, float]: # of each class, above 0; they sum to 1
     "How often each class came in training."
     rows, how = run.split.part('train'), run.settings.get('balance')
-    if how and how != 'weighted': rows = balance(rows, how, run.settings.get('cap'), run.settings['seed'])
-    counts = rows.label.value_counts()
-    if how == 'weighted': counts[:] = 1
+    if how: rows = balance(rows, how, run.settings.get('cap'), run.settings['seed'])
+    counts = rows.groupby('label').weight.sum() if 'weight' in rows else rows.label.value_counts()
     return {o: float(counts[o] / counts.sum()) for o in run.settings['classes']}
