@@ -49,8 +49,8 @@ def tries():
 
     fast = RECIPES['fast']
 
-    def rate(lr):
-        return lambda *about: [replace(c, lr=lr) for c in fast.cycles(*about)]
+    def with_(**changes):
+        return replace(fast, cycles=lambda *about: [replace(c, **changes) for c in fast.cycles(*about)])
 
     return {
         'scratch': (RECIPES['scratch'], 'equal', 64, 'the plain fastai recipe: one cycle at 1e-3, dropout in the head'),
@@ -60,10 +60,10 @@ def tries():
         'small_first': (RECIPES['small_first'], 'weighted', 32, 'as it stands'),
         'fast, equal': (fast, 'equal', 32, 'all classes cut to the rarest'),
         'fast, batches of 64': (fast, 'weighted', 64, 'half as many steps'),
-        'fast, dropout': (replace(fast, dropout=None), 'weighted', 32, "dropout of fastai's head"),
+        'fast, dropout': (with_(dropout=None), 'weighted', 32, "dropout of fastai's head"),
         'fast, last weights': (replace(fast, average=0), 'weighted', 32, 'no average of the weights'),
-        'fast, 3e-3': (replace(fast, cycles=rate(3e-3)), 'weighted', 32, 'a higher rate'),
-        'fast, 5e-4': (replace(fast, cycles=rate(5e-4)), 'weighted', 32, 'a lower rate'),
+        'fast, 3e-3': (with_(lr=3e-3), 'weighted', 32, 'a higher rate'),
+        'fast, 5e-4': (with_(lr=5e-4), 'weighted', 32, 'a lower rate'),
         'fast, smoothed': (replace(fast, smoothing=0.1), 'weighted', 32, 'label smoothing 0.1'),
         'fast, mixup': (replace(fast, mixup=0.2), 'weighted', 32, 'mixup 0.2'),
         'fast, cutmix': (replace(fast, cutmix=1.0), 'weighted', 32, 'CutMix 1'),

@@ -42,6 +42,7 @@ class Cycle:
     pct_start: float = .25  # share of the cycle in which the rate rises, 0 to 1
     div: float = 25.        # the first rate is the highest divided by it
     side: float = 1.        # side of the squares, as a share of the run's, in (0, 1]
+    dropout: float | None = None # 0 to 1; None leaves it: .25 and .5 in fastai's head
 
 def _slice(lr): return slice(*lr) if isinstance(lr, tuple | list) else lr
 
@@ -56,7 +57,6 @@ class Recipe:
     mixup: float = 0.       # alpha of mixup; 0 is none
     cutmix: float = 0.      # alpha of CutMix; 0 is none
     average: float = 0.     # decay of the running average of the weights, which is what the run ends with; 0 is none
-    dropout: float | None = None # of the head over random weights, 0 to 1; None leaves it: .25 and .5 in fastai's head
 
     def __call__(self, learn: Learner, epochs: int | None = None) -> None: follow(self, learn, epochs)
     def __repr__(self): return f'{self.name}: {self.why}'
@@ -86,10 +86,10 @@ def _rate(lr, pretrained): return (lr/20, lr) if pretrained else lr # and its la
 
 def _ours(epochs, pretrained, size, small=0, side=1., last=6e-4):
     "All layers, at first for `small` epochs on smaller squares."
-    head = _head_first(epochs, pretrained, side)
+    head, more = _head_first(epochs, pretrained, side), dict(dropout=None if pretrained else 0.)
     rest = epochs - len(head)
-    if not (small := min(small, rest - 1)): return [*head, Cycle(rest, _rate(1e-3, pretrained))]
-    return [*head, Cycle(small, _rate(1e-3, pretrained), side=side), Cycle(rest - small, _rate(last, pretrained))]
+    if not (small := min(small, rest - 1)): return [*head, Cycle(rest, _rate(1e-3, pretrained), **more)]
+    return [*head, Cycle(small, _rate(1e-3, pretrained), side=side, **more), Cycle(rest - small, _rate(last, pretrained), **more)]
 
 def _fast(epochs, pretrained, size):
     larger = size is not None and size > 128
@@ -97,9 +97,9 @@ def _fast(epochs, pretrained, size):
 
 def _small_first(epochs, pretrained, size): return _ours(epochs, pretrained, size, round(epochs*.6), 4/7)
 
-fast = Recipe('fast', 'a good model soon: the default', 6, _fast, average=.98, dropout=0.)
-best = Recipe('best', 'longer, at full size', 20, _ours, average=.99, dropout=0.)
-small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98, dropout=0.)
+fast = Recipe('fast', 'a good model soon: the default', 6, _fast, average=.98)
+best = Recipe('best', 'longer, at full size', 20, _ours, average=.99)
+small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98)
 
 RECIPES = {recipe.name: recipe for recipe in (fast, best, small_first, fine_tune, one_cycle, two_stage, scratch)}
 
@@ -279,7 +279,7 @@ def _loss(recipe: Recipe): return LabelSmoothingCrossEntropyFlat(eps=recipe.smoo
 
 @contextmanager
 def _dropout(learn: Learner, p: float | None):
-    "Dropout of `p` in the block, which a network in use does not have anyway; None leaves it."
+    "Dropout of `p` in the block; None leaves it."
     layers = [] if p is None else [(m, m.p) for m in learn.model.modules() if isinstance(m, torch.nn.Dropout)]
     for m, _ in layers: m.p = p
     try: yield
@@ -304,16 +304,16 @@ def follow(recipe: Recipe,
     learn.loss_func = _loss(recipe)
     learn.add_cbs(callbacks)
     try:
-        with _dropout(learn, None if pretrained else recipe.dropout):
-            for cycle in cycles:
-                at, end = max(0, done - end), end + cycle.epochs # epochs of this cycle that are done, and epochs that there are up to its end
-                if done > end: continue
-                learn.freeze() if cycle.frozen else learn.unfreeze()
-                _resize(learn, cycle.side, full)
-                if restore and done:
-                    restore()
-                    restore = None
-                if at < cycle.epochs: learn.fit_one_cycle(cycle.epochs, _slice(cycle.lr), pct_start=cycle.pct_start, div=cycle.div, cbs=[_Skip(at)] if at else None)
+        for cycle in cycles:
+            at, end = max(0, done - end), end + cycle.epochs # epochs of this cycle that are done, and epochs that there are up to its end
+            if done > end: continue
+            learn.freeze() if cycle.frozen else learn.unfreeze()
+            _resize(learn, cycle.side, full)
+            if restore and done:
+                restore()
+                restore = None
+            if at == cycle.epochs: continue
+            with _dropout(learn, cycle.dropout): learn.fit_one_cycle(cycle.epochs, _slice(cycle.lr), pct_start=cycle.pct_start, div=cycle.div, cbs=[_Skip(at)] if at else None)
         for callback in callbacks:
             if hasattr(callback, 'finish'): callback.finish()
     finally: # also after Ctrl-C, which leaves the loaders of a cycle and mixup's loss in place
