@@ -22,7 +22,7 @@ from PIL import Image
 
 from .calibrate import mean_interval, resampled_sums
 from .dataset import Dataset
-from .images import BadImage, Preprocess, photo_header
+from .images import BadImage, Preprocess, photo_header, preprocess_of
 from .taxonomy import read_label
 
 if TYPE_CHECKING: import pandas as pd # it takes a second or two: whoever makes a table imports it
@@ -105,12 +105,6 @@ def _column(label: str, classes: Sequence[str]) -> int:
     if key(label) in keys: return keys.index(key(label))
     raise ValueError(f'{label!r} is no class of this network; its classes are {", ".join(map(str, classes))}')
 
-def _preprocess_of(learn) -> Preprocess:
-    "How a learner over `cloud_dls` makes pixels of photos."
-    for tfm in learn.dls.after_item.fs:
-        if hasattr(tfm, 'preprocess'): return tfm.preprocess
-    raise ValueError('this learner was not made by cloud_dls; say how its photos become pixels with preprocess=Preprocess(…)')
-
 def _grad_cam():
     "pytorch-grad-cam's class."
     try: from pytorch_grad_cam import GradCAM
@@ -125,7 +119,7 @@ def explain(learn, # a learner over `cloud_dls`, or any with a body, a head and 
            ) -> Explanation: # `BadImage` where the photo can't be used, `NoMap` where the network has no map
     "Where in `photo` the signs of a label are (Grad-CAM); the learner is left as it was."
     import torch
-    GradCAM, preprocess, classes = _grad_cam(), preprocess or _preprocess_of(learn), learn.dls.vocab
+    GradCAM, preprocess, classes = _grad_cam(), preprocess or preprocess_of(learn), learn.dls.vocab
     column = None if label is None else _column(label, classes)
     img = photo.convert('RGB') if isinstance(photo, Image.Image) else preprocess.open(photo)
     with _untouched(learn.model) as model, torch.enable_grad():

@@ -7,11 +7,9 @@ __all__ = ['Judge', 'of_run', 'of_file', 'answers', 'evaluate', 'NOT_COMPARABLE'
            'plot_recall', 'plot_reliability', 'plot_risk', 'METRICS', 'Predictions', 'intervals', 'metrics', 'scores']
 
 # %% ../nbs/33_evaluate.ipynb #5282b855
-import base64, io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,8 @@ from .calibrate import Trust
 from .dataset import BadDataset, Dataset
 from .decide import calibrated, softmax
 from .images import BadImage, Preprocess
-from .infer import CloudClassifier, pixels_of
-from .report import NOT_COMPARABLE, Report, plot_confusion, plot_losses, plot_recall, plot_reliability, plot_risk
+from .infer import CloudClassifier, asked
+from .report import NOT_COMPARABLE, Report, data_uri, plot_confusion, plot_losses, plot_recall, plot_reliability, plot_risk
 from .sampling import Split, certificate_line
 from .scores import METRICS, Predictions, intervals, metrics, plain, scores
 from .taxonomy import read_label
@@ -65,20 +63,15 @@ def of_file(clouds: CloudClassifier) -> Judge:
     return Judge(clouds.run, clouds.preprocess, clouds.classes, replace(trust, temperature=clouds.temperature, rules=clouds.rules))
 
 # %% ../nbs/33_evaluate.ipynb #9737ca2d
-def _rows(judge: Judge, pixels: list) -> list[tuple]: # (c,) logits and strangeness of each
-    if not pixels: return []
-    logits, strange = judge.ask(np.stack(pixels))
-    return list(zip(logits, [None]*len(logits) if strange is None else map(float, strange)))
-
 def answers(judge: Judge,
             photos: Iterable, # as `Preprocess` takes them
             batch_size: int = 32, # photos that go through the network together
            ) -> Iterator: # of each photo its (c,) logits and its strangeness (None where nobody judges that), or `BadImage`
     "What the network says of each photo."
-    photos = iter(photos)
-    while seen := [pixels_of(judge.preprocess, o) for o in islice(photos, batch_size)]:
-        said = iter(_rows(judge, [o for o in seen if not isinstance(o, BadImage)]))
-        yield from (o if isinstance(o, BadImage) else next(said) for o in seen)
+    def ask(pixels):
+        logits, strange = judge.ask(pixels)
+        return zip(logits, [None]*len(logits) if strange is None else map(float, strange))
+    return asked(judge.preprocess, photos, ask, batch_size)
 
 def _strangeness(said: list) -> np.ndarray | None: # (n,)
     return None if any(o is None for _, o in said) else np.array([o for _, o in said])
@@ -132,9 +125,7 @@ def _heat(judge: Judge, path: str, label: str, side: int = 200) -> str | None:
     from cloud_classifier.audit import NoMap, explain
     try: picture = explain(judge.learn, path, label).overlay()
     except (BadImage, NoMap): return None
-    picture.thumbnail((side, side))
-    picture.save(buffer := io.BytesIO(), 'JPEG', quality=75)
-    return 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(picture, side)
 
 # %% ../nbs/33_evaluate.ipynb #1802c35b
 def _seeds(runs: Sequence, part: str) -> dict:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHOTO_FORMATS', 'MAX_PIXELS', 'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'open_image',
-           'PhotoHeader', 'photo_header', 'check_image', 'Preprocess', 'photo_names', 'photo_files']
+           'PhotoHeader', 'photo_header', 'check_image', 'Preprocess', 'preprocess_of', 'photo_names', 'photo_files']
 
 # %% ../nbs/01_images.ipynb #aaf26e78
 import io, json, math, os, threading, warnings
@@ -226,6 +226,13 @@ class Preprocess:
         if not isinstance(found, dict) or set(found) - known:
             raise ValueError(f'preprocessing has the fields {sorted(known)}, not {found!r}')
         return cls(**found)
+
+# %% ../nbs/01_images.ipynb #8ac9e363
+def preprocess_of(learn) -> Preprocess: # of a fastai learner over `cloud_dls`
+    "The preprocessing that `learn` was trained with; `ValueError` where it is not known."
+    for tfm in learn.dls.after_item.fs:
+        if hasattr(tfm, 'preprocess'): return tfm.preprocess
+    raise ValueError('this learner was not made by cloud_dls; say how its photos become pixels with preprocess=Preprocess(…)')
 
 # %% ../nbs/01_images.ipynb #22b146cd
 PHOTO_SUFFIXES = tuple('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split()) # the commonest first

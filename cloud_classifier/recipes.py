@@ -92,8 +92,8 @@ def _ours(epochs, pretrained, size, small=0, side=1., last=6e-4):
     return [*head, Cycle(small, _rate(1e-3, pretrained), side=side, **more), Cycle(rest - small, _rate(last, pretrained), **more)]
 
 def _fast(epochs, pretrained, size):
-    larger = size is not None and size > 128
-    return _ours(epochs, pretrained, size, epochs - max(1, round(epochs/6)) if larger else 0, 128/size if larger else 1., 3e-4)
+    if size is None or size <= 128: return _ours(epochs, pretrained, size)
+    return _ours(epochs, pretrained, size, epochs - max(1, round(epochs/6)), 128/size, 3e-4)
 
 def _small_first(epochs, pretrained, size): return _ours(epochs, pretrained, size, round(epochs*.6), 4/7)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from .images import Preprocess
+from .images import Preprocess, preprocess_of
 from .learner import BadSetting
 
 # %% ../nbs/28_strange.ipynb #68007f20
@@ -191,8 +191,6 @@ def _stack(learn, preprocess: Preprocess, photos: Iterable, do: Callable, batch_
     finally: model.train(training)
     return torch.cat(out)
 
-def _preprocess_of(learn) -> Preprocess: return next(o.preprocess for o in learn.dls.after_item.fs if hasattr(o, 'preprocess')) # of a learner over `cloud_dls`
-
 def fit_strangeness(learn, # a trained learner over `cloud_dls`
                     train: Sequence, # photos that it was trained on
                     valid: Sequence, # photos that it was not
@@ -204,10 +202,10 @@ def fit_strangeness(learn, # a trained learner over `cloud_dls`
     "Learn what skies look like to a network."
     if not 0 < accept < 1: raise BadSetting(f'the share of skies to accept lies above 0 and below 1; it is {accept!r}')
     if len(train) < 2 or not len(valid): raise BadSetting('to know what is no sky takes two photos of skies to learn from and one to judge by')
-    preprocess, rng = _preprocess_of(learn), np.random.default_rng(seed)
+    preprocess, rng = preprocess_of(learn), np.random.default_rng(seed)
     some = lambda photos: [photos[i] for i in np.sort(rng.permutation(len(photos))[:at_most])]
     side = max(64, preprocess.size)
-    strangers = [o for pictures in ({k: [KINDS[k](np.random.default_rng([seed, i, len(k)]), side) for i in range(drawn)] for k in KINDS}).values() for o in pictures]
+    strangers = [draw(np.random.default_rng([seed, i, len(k)]), side) for k, draw in KINDS.items() for i in range(drawn)]
     sets = [_stack(learn, preprocess, photos, lambda o: torch.cat(_moments(o), 1)).double().numpy() for photos in (some(train), plain_skies(drawn, side, seed), strangers, some(valid))]
     return _fitted(*sets, accept)
 

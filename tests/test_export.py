@@ -7,8 +7,8 @@ import torch
 
 from cloud_classifier.calibrate import Trust
 from cloud_classifier.dataset import Dataset
-from cloud_classifier.export import check_parity, export_model, preprocess_of
-from cloud_classifier.images import Preprocess
+from cloud_classifier.export import check_parity, export_model
+from cloud_classifier.images import Preprocess, preprocess_of
 from cloud_classifier.infer import METADATA, CloudClassifier
 from cloud_classifier.sampling import split
 from cloud_classifier.train import cloud_dls, cloud_learner
