@@ -43,46 +43,18 @@ COLUMNS = (
 
 def plain(args, split_file):
     "What the first notebook does, from random weights: error and seconds since the start after each epoch."
-    from fastai.callback.core import Callback
-    from fastai.vision.all import (
-        CategoryBlock,
-        DataBlock,
-        ImageBlock,
-        IndexSplitter,
-        RandomResizedCrop,
-        aug_transforms,
-        error_rate,
-        set_seed,
-        vision_learner,
-    )
-    from torchvision import models
+    from fastai.vision.all import set_seed
+    from plain import fit
 
     from cloud_classifier.sampling import balance, load_split
 
     parts = load_split(split_file, args.photos)
     rows, valid = balance(parts.part('train'), 'equal', seed=args.seed), parts.part('valid')
     labels = {parts.root / p: y for part in (rows, valid) for p, y in zip(part.path, part.label, strict=True)}
-    elapsed = []
     set_seed(args.seed)
     start = perf_counter()
-
-    class Clock(Callback):
-        def after_epoch(self):
-            elapsed.append(perf_counter() - start)
-
-    block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock),
-        get_y=labels.get,
-        splitter=IndexSplitter(range(len(rows), len(labels))),
-        item_tfms=RandomResizedCrop(args.size, min_scale=0.5),
-        batch_tfms=aug_transforms(),
-    )
-    dls = block.dataloaders(list(labels))
-    learn = vision_learner(dls, getattr(models, args.arch), metrics=error_rate, pretrained=False)
-    learn.unfreeze()
-    with learn.no_bar(), learn.no_logging(), learn.added_cbs(Clock()):
-        learn.fit_one_cycle(args.epochs, 1e-3)
-    return {'errors': [float(v[-1]) for v in learn.recorder.values], 'elapsed': elapsed}
+    learn, _, clock = fit(labels, len(valid), args.arch, args.size, 64, args.epochs)
+    return {'errors': [float(v[-1]) for v in learn.recorder.values], 'elapsed': [t - start for t in clock.done]}
 
 
 def fast(args, split_file):

@@ -60,6 +60,7 @@ def tries():
         'small_first': (RECIPES['small_first'], 'weighted', 32, 'as it stands'),
         'fast, equal': (fast, 'equal', 32, 'all classes cut to the rarest'),
         'fast, batches of 64': (fast, 'weighted', 64, 'half as many steps'),
+        'fast, batches of 16': (fast, 'weighted', 16, 'twice as many steps'),
         'fast, dropout': (with_(dropout=None), 'weighted', 32, "dropout of fastai's head"),
         'fast, last weights': (replace(fast, average=0), 'weighted', 32, 'no average of the weights'),
         'fast, 3e-3': (with_(lr=3e-3), 'weighted', 32, 'a higher rate'),

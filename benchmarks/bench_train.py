@@ -70,44 +70,12 @@ def lay_out(photos, root, train, valid, megapixels):
 
 def plain(root, args):
     "What the first notebook does, with random weights: seconds of each epoch, validation included."
-    from fastai.callback.core import Callback
-    from fastai.vision.all import (
-        CategoryBlock,
-        DataBlock,
-        ImageBlock,
-        RandomResizedCrop,
-        RandomSplitter,
-        aug_transforms,
-        error_rate,
-        get_image_files,
-        parent_label,
-        vision_learner,
-    )
-    from torchvision import models
+    from plain import fit
 
-    block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock),
-        get_items=get_image_files,
-        splitter=RandomSplitter(args.valid / (args.train + args.valid), seed=42),
-        get_y=parent_label,
-        item_tfms=RandomResizedCrop(args.size, min_scale=0.5),
-        batch_tfms=aug_transforms(),
-    )
-    dls = block.dataloaders(root, bs=args.bs)
-    learn = vision_learner(dls, getattr(models, args.arch), metrics=error_rate, pretrained=False)
-    learn.unfreeze()
-    seconds = []
-
-    class Clock(Callback):
-        def before_epoch(self):
-            self.start = perf_counter()
-
-        def after_epoch(self):
-            seconds.append(perf_counter() - self.start)
-
-    with learn.no_bar(), learn.added_cbs(Clock()):
-        learn.fit_one_cycle(args.epochs, 1e-3)
-    return {'seconds': seconds, 'photos': len(dls.train) * dls.train.bs}
+    files = sorted(Path(root).rglob('*.*'))
+    random.Random(42).shuffle(files)
+    _, photos, clock = fit({f: f.parent.name for f in files}, args.valid, args.arch, args.size, args.bs, args.epochs)
+    return {'seconds': [b - a for a, b in zip(clock.begun, clock.done, strict=True)], 'photos': photos}
 
 
 def ours(root, args):

@@ -79,25 +79,26 @@ two_stage = Recipe('two_stage', 'the head, then all layers, for longer', 14, _tw
 scratch = Recipe('scratch', 'all layers at one rate, from random weights', 12, _scratch)
 
 # %% ../nbs/22_recipes.ipynb #9b19579f
-def _head_first(epochs, pretrained, side): # a body that knows something waits until the head does
-    return [Cycle(1, (None, 4e-3), frozen=True, pct_start=.99, side=side)] if pretrained and epochs > 2 else []
+def _rate(lr, pretrained): return (lr/20, lr) if pretrained else lr # layers that know something change slowly
 
-def _rate(lr, pretrained): return (lr/20, lr) if pretrained else lr # and its layers change slowly
+def _dropout_over(pretrained): return None if pretrained else 0.
 
-def _ours(epochs, pretrained, size, small=0, side=1., last=6e-4):
-    "All layers, at first for `small` epochs on smaller squares."
-    head, more = _head_first(epochs, pretrained, side), dict(dropout=None if pretrained else 0.)
-    rest = epochs - len(head)
-    if not (small := min(small, rest - 1)): return [*head, Cycle(rest, _rate(1e-3, pretrained), **more)]
-    return [*head, Cycle(small, _rate(1e-3, pretrained), side=side, **more), Cycle(rest - small, _rate(last, pretrained), **more)]
+def _ours(epochs, pretrained, size, side=1.):
+    "All layers; a body that knows something waits until the head does."
+    head = [Cycle(1, (None, 4e-3), frozen=True, pct_start=.99, side=side)] if pretrained and epochs > 1 else []
+    return [*head, Cycle(epochs - len(head), _rate(1e-3, pretrained), side=side, dropout=_dropout_over(pretrained))]
 
 def _fast(epochs, pretrained, size):
-    if size is None or size <= 128: return _ours(epochs, pretrained, size)
-    return _ours(epochs, pretrained, size, epochs - max(1, round(epochs/6)), 128/size, 3e-4)
+    if size is None or size <= 128 or epochs == 1: return _ours(epochs, pretrained, size)
+    last = max(1, round(epochs/8))
+    return [*_ours(epochs - last, pretrained, size, 128/size), Cycle(last, 1e-3, frozen=True, dropout=_dropout_over(pretrained))]
 
-def _small_first(epochs, pretrained, size): return _ours(epochs, pretrained, size, round(epochs*.6), 4/7)
+def _small_first(epochs, pretrained, size):
+    small = min(round(epochs*.6), epochs - 1)
+    if not small: return _ours(epochs, pretrained, size)
+    return [*_ours(small, pretrained, size, 4/7), Cycle(epochs - small, _rate(6e-4, pretrained), dropout=_dropout_over(pretrained))]
 
-fast = Recipe('fast', 'a good model soon: the default', 6, _fast, average=.98)
+fast = Recipe('fast', 'a good model soon: the default', 8, _fast, average=.98)
 best = Recipe('best', 'longer, at full size', 20, _ours, average=.99)
 small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98)
 
