@@ -796,6 +796,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._fast': ('recipes.html#_fast', 'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._fine_tune': ('recipes.html#_fine_tune', 'cloud_classifier/recipes.py'),
+                                          'cloud_classifier.recipes._freeze': ('recipes.html#_freeze', 'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._inner': ('recipes.html#_inner', 'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._loss': ('recipes.html#_loss', 'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._one_cycle': ('recipes.html#_one_cycle', 'cloud_classifier/recipes.py'),

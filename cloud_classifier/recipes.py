@@ -287,6 +287,12 @@ def _dropout(learn: Learner, p: float | None):
     finally:
         for m, was in layers: m.p = was
 
+def _freeze(learn: Learner) -> None:
+    "Freeze the body, and let it stay as it is: fastai's optimiser goes on moving what has a gradient left, even of zeros."
+    learn.freeze()
+    for p in learn.model.parameters():
+        if not p.requires_grad: p.grad = None
+
 def recipe_callbacks(recipe: Recipe) -> list[Callback]:
     "What a recipe adds to the training loop."
     return ([MixUp(recipe.mixup)] if recipe.mixup else []) + ([CutMix(recipe.cutmix)] if recipe.cutmix else []) + ([AverageWeights(recipe.average)] if recipe.average else [])
@@ -308,7 +314,7 @@ def follow(recipe: Recipe,
         for cycle in cycles:
             at, end = max(0, done - end), end + cycle.epochs # epochs of this cycle that are done, and epochs that there are up to its end
             if done > end: continue
-            learn.freeze() if cycle.frozen else learn.unfreeze()
+            _freeze(learn) if cycle.frozen else learn.unfreeze()
             _resize(learn, cycle.side, full)
             if restore and done:
                 restore()
