@@ -26,7 +26,7 @@ COLUMNS = (
     'arch',
     'size',
     'plain epochs',
-    'fast epochs',
+    'what fast is',
     'split',
     'validation photos',
     'seed',
@@ -77,10 +77,14 @@ def fast(args, split_file):
             out=Path(folder) / 'run',
             progress=False,
         )
-        history, stages = run.history, run.settings['stages']
+        history, settings = run.history, run.settings
+    stages = settings['stages']
     between = stages['training'] - history.seconds.sum()  # loaders and copies for squares of another size, checkpoints
     elapsed = stages['set up'] + between + history.seconds.cumsum()
-    return {'errors': history.error_rate.tolist(), 'elapsed': elapsed.tolist()}
+    is_ = ', '.join(
+        f'{c["epochs"]} on {round(c["side"] * args.size)} px{" for the head" * c["frozen"]}' for c in settings['cycles']
+    )
+    return {'errors': history.error_rate.tolist(), 'elapsed': elapsed.tolist(), 'is': is_}
 
 
 WAYS = {'plain': plain, 'fast': fast}
@@ -106,7 +110,7 @@ def row(args, seed, parts, split_file):
         args.arch,
         args.size,
         args.epochs,
-        len(b['errors']),
+        b['is'],
         parts.hash[:12],
         len(parts.part('valid')),
         seed,
