@@ -81,10 +81,10 @@ def fast(args, split_file):
     stages = settings['stages']
     between = stages['training'] - history.seconds.sum()  # loaders and copies for squares of another size, checkpoints
     elapsed = stages['set up'] + between + history.seconds.cumsum()
-    is_ = ', '.join(
+    cycles = ', '.join(
         f'{c["epochs"]} on {round(c["side"] * args.size)} px{" for the head" * c["frozen"]}' for c in settings['cycles']
     )
-    return {'errors': history.error_rate.tolist(), 'elapsed': elapsed.tolist(), 'is': is_}
+    return {'errors': history.error_rate.tolist(), 'elapsed': elapsed.tolist(), 'cycles': cycles}
 
 
 WAYS = {'plain': plain, 'fast': fast}
@@ -110,7 +110,7 @@ def row(args, seed, parts, split_file):
         args.arch,
         args.size,
         args.epochs,
-        b['is'],
+        b['cycles'],
         parts.hash[:12],
         len(parts.part('valid')),
         seed,

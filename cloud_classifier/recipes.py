@@ -250,7 +250,7 @@ class AverageWeights(Callback):
     def state(self) -> dict: return dict(steps=self.steps, average=self.average)
     def restore(self, state: dict) -> None: self.steps, self.average = state['steps'], state['average']
 
-# %% ../nbs/22_recipes.ipynb #c1245fee
+# %% ../nbs/22_recipes.ipynb #81e6d326
 class _Skip(SkipToEpoch):
     "Skips epochs without a word."
     def before_epoch(self):
@@ -276,6 +276,7 @@ def _resize(learn: Learner, side: float, full: DataLoaders) -> None:
     except BadSetting: return
     learn.dls = at_size(full, size)
 
+# %% ../nbs/22_recipes.ipynb #d5a973f6
 def _loss(recipe: Recipe): return LabelSmoothingCrossEntropyFlat(eps=recipe.smoothing) if recipe.smoothing else CrossEntropyLossFlat()
 
 @contextmanager
@@ -297,6 +298,7 @@ def recipe_callbacks(recipe: Recipe) -> list[Callback]:
     "What a recipe adds to the training loop."
     return ([MixUp(recipe.mixup)] if recipe.mixup else []) + ([CutMix(recipe.cutmix)] if recipe.cutmix else []) + ([AverageWeights(recipe.average)] if recipe.average else [])
 
+# %% ../nbs/22_recipes.ipynb #c1245fee
 def follow(recipe: Recipe,
            learn: Learner,
            epochs: int | None = None, # the recipe's own number where None
