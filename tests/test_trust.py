@@ -12,26 +12,45 @@ from cloud_classifier.decide import calibrated
 from cloud_classifier.train import BadSetting, Run
 from cloud_classifier.trust import settle, trained_shares
 
+RUN = ('run.json', 'split.csv', 'split.json', 'learner.pkl', 'history.csv')
+
+
+def copied(one, other, names):
+    for name in names:
+        shutil.copy(one / name, other / name)
+    return other
+
 
 @pytest.fixture
 def mine(run, tmp_path):
     "A copy of the finished run, to write into."
-    for name in ('run.json', 'split.csv', 'split.json', 'learner.pkl', 'history.csv'):
-        shutil.copy(run.path / name, tmp_path / name)
-    return Run(tmp_path)
+    return Run(copied(run.path, tmp_path, RUN))
+
+
+@pytest.fixture(scope='module')
+def settled(run, tmp_path_factory):
+    "What was settled for that run: to look at, and for `mine` to start from."
+    folder = copied(run.path, tmp_path_factory.mktemp('settled'), RUN)
+    return Run(folder), settle(Run(folder))
+
+
+@pytest.fixture
+def mine_settled(settled, tmp_path):
+    "A copy of the run with what was settled for it, to write into."
+    return Run(copied(settled[0].path, tmp_path, (*RUN, 'trust.json', 'strangeness.pth')))
 
 
 def never(*_, **__):
     raise AssertionError('this was settled before')
 
 
-def test_settled_once_and_read_back(mine, monkeypatch):
-    trust, strangeness = settle(mine)
-    assert trust.photos == len(mine.split.files('valid'))
+def test_settled_once_and_read_back(settled, monkeypatch):
+    run, (trust, strangeness) = settled
+    assert trust.photos == len(run.split.files('valid'))
     assert trust.rules.strange == strangeness.threshold
     monkeypatch.setattr(module, 'fit_strangeness', never)
     monkeypatch.setattr(module, 'fit_trust', never)
-    again, same = settle(Run(mine.path))
+    again, same = settle(Run(run.path))
     assert again == trust
     assert same.threshold == strangeness.threshold
 
@@ -43,22 +62,20 @@ def test_the_test_part_is_never_asked(mine, monkeypatch):
     assert asked == ['valid']
 
 
-def test_another_learner_is_settled_anew(mine):
-    settle(mine)
-    said = json.loads((mine.path / 'trust.json').read_text())
-    (mine.path / 'trust.json').write_text(
+def test_another_learner_is_settled_anew(mine_settled):
+    said = json.loads((mine_settled.path / 'trust.json').read_text())
+    (mine_settled.path / 'trust.json').write_text(
         json.dumps(said | {'learner': 'another', 'trust': said['trust'] | {'photos': 0}})
     )
-    assert settle(mine)[0].photos > 0
+    assert settle(mine_settled)[0].photos > 0
 
 
-def test_another_target_is_settled_anew_and_stays(mine):
-    settle(mine)
-    assert settle(mine, target_error=0.1)[0].target_error == 0.1
-    assert settle(mine)[0].target_error == 0.1
+def test_another_target_is_settled_anew_and_stays(mine_settled):
+    assert settle(mine_settled, target_error=0.1)[0].target_error == 0.1
+    assert settle(mine_settled)[0].target_error == 0.1
     for wrong in (0, 1, -0.2, 25):
         with pytest.raises(BadSetting, match='above 0 and below 1'):
-            settle(mine, target_error=wrong)
+            settle(mine_settled, target_error=wrong)
 
 
 def out_of_fold(run):
@@ -68,8 +85,8 @@ def out_of_fold(run):
     return rows[['path', 'label', 'group']].join(pd.DataFrame(probs, columns=classes))
 
 
-def test_out_of_fold_predictions_decide_where_there_are_some(mine):
-    oof = out_of_fold(mine)
+def test_out_of_fold_predictions_decide_where_there_are_some(mine_settled):
+    mine, oof = mine_settled, out_of_fold(mine_settled)
     trust, _ = settle(mine, oof=oof)
     assert trust.basis == 'out of fold'
     assert trust.photos == len(oof) - len(mine.split.part('test'))
@@ -79,9 +96,9 @@ def test_out_of_fold_predictions_decide_where_there_are_some(mine):
         settle(mine, oof=oof[oof.path.isin(mine.split.part('test').path)])
 
 
-def test_the_temperature_leaves_every_answer_where_it_was(mine):
-    trust, _ = settle(mine)
-    _, _, probs, _, _ = mine.predictions('test')
+def test_the_temperature_leaves_every_answer_where_it_was(settled):
+    run, (trust, _) = settled
+    _, _, probs, _, _ = run.predictions('test')
     assert np.array_equal(calibrated(probs, trust.temperature).argmax(1), probs.argmax(1))
 
 
