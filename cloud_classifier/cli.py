@@ -233,6 +233,7 @@ BatchSize = Annotated[int, typer.Option(min=2, help='Photos in a batch.')]
 SkipBad = Annotated[bool, typer.Option('--skip-bad', help='Leave out photos that can\'t be opened.')]
 RunDir = Annotated[Path, typer.Argument(help='Folder of a finished run.', show_default=False)]
 
+# %% ../nbs/39_cli.ipynb #413e45d2
 @app.command()
 def demo(seconds: Annotated[float, typer.Option(min=1, help='How long training may take, seconds.')] = 140,
          size: Annotated[int, typer.Option(min=32, max=512, help='Side of the square that the network sees, pixels.')] = 64,
@@ -245,6 +246,7 @@ def demo(seconds: Annotated[float, typer.Option(min=1, help='How long training m
     from cloud_classifier.demo import run_demo
     run_demo(Console(), size, seconds, out, seed)
 
+# %% ../nbs/39_cli.ipynb #c6ae207a
 @app.command()
 def train(data: Annotated[Path | None, typer.Argument(help='Folder with a folder of photos for each class; with --resume only where it has moved.', show_default=False)] = None,
           recipe: Recipe = 'fast',

@@ -49,6 +49,7 @@ LASTING = {
     'not an image': 'something else'}
 REASONS = PASSING | LASTING
 
+# %% ../nbs/12_download.ipynb #de73c3ca
 class Failed(Exception):
     "Why one photo can't be had."
     def __init__(self,
@@ -59,6 +60,7 @@ class Failed(Exception):
         super().__init__(reason)
         self.reason, self.wait = reason, wait
 
+# %% ../nbs/12_download.ipynb #0c05d464
 @dataclass(frozen=True)
 class Limits:
     "How much is asked of servers, and how much they may ask of us."
@@ -247,6 +249,7 @@ async def _fetch(session, row, part: Path, limits: Limits, turns: 'Turns') -> _B
     async for attempt in stamina.retry_context(on=_ask_again, attempts=limits.attempts - 1, timeout=None, wait_initial=1., wait_max=5.):
         with attempt: return await _ask_in_turn(session, row, part, limits, turns)
 
+# %% ../nbs/12_download.ipynb #31debaeb
 def _copy(url: str, part: Path, limits: Limits) -> _Body:
     "Read one's own photo, named by a file: address."
     source, body = Path(url2pathname(urlsplit(url).path)), _Body(part, limits)
@@ -364,6 +367,7 @@ def _without_password(url: str) -> str:
     url = url.strip()
     return url if '@' not in url or is_web_address(url) else re.sub(r'(?s)^(\w+:)?(//)?.*@', r'\1//***@', url)
 
+# %% ../nbs/12_download.ipynb #a032d72a
 def _patient_in_queues(limits: Limits):
     "Lets no time run while an address waits for a free connection, as those do that many addresses redirect to."
     import aiohttp

@@ -155,6 +155,7 @@ def _looks(judge: Judge, p: Predictions, strangeness, found: dict, parts: Split 
         for o in found['top_losses']: o['heat'] = _heat(judge, o['path'], o['predicted'])
     return {'audit': _audit(judge, p, parts, part, at_most, seed), 'not_a_sky': None if strangeness is None else _no_skies(judge, strangeness)}
 
+# %% ../nbs/33_evaluate.ipynb #e7c18e6a
 def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier` or its .onnx file, with `data`; or `Predictions`
              part: str = 'test', # part of the split that is judged; any other than 'test' is remarked upon in the report
              data: str | Path | None = None, # folder of labelled photos, for a model file

@@ -181,6 +181,7 @@ def good_workers(device: torch.device, # what trains
     if device.type == 'cpu' or os.name == 'nt' or (in_notebook() and not hasattr(os, 'fork')): return 0
     return min(16, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
 
+# %% ../nbs/21_learner.ipynb #4377862a
 def _train_rows(parts: Split, how: str | None, cap: int | None, seed: int):
     "What is trained on: the train part, balanced if asked."
     rows = parts.part('train')
@@ -223,6 +224,7 @@ def cloud_dls(parts: Split, # which photo is for what
     dls.made_with, dls.copies = made_with, copies
     return dls
 
+# %% ../nbs/21_learner.ipynb #8cbaa4d3
 def at_size(dls: DataLoaders, # made by `cloud_dls`
             size: int, # side of the square that the network sees, pixels
             ) -> DataLoaders:

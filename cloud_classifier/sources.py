@@ -93,6 +93,7 @@ def _again(error: Exception) -> bool | float:
     if isinstance(error, _Busy): return error.wait <= PATIENCE and max(.1, error.wait) if error.wait is not None else True
     return isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError))
 
+# %% ../nbs/11_sources.ipynb #e5ccb73d
 def _check_endpoint(endpoint: str) -> None:
     "Raise `BadSearch` where a server's address can't be one."
     try: fine = urlsplit(endpoint).scheme in ('http', 'https') and urlsplit(endpoint).hostname
@@ -126,6 +127,7 @@ def _get(session, url: str, params: dict) -> dict:
     if not isinstance(found, dict): raise SearchFailed(f'{host} answers something that is no JSON object')
     return found
 
+# %% ../nbs/11_sources.ipynb #90ad81b6
 def _sensible(source: Source) -> Source:
     "A source that says so where an answer is JSON of another kind."
     @wraps(source)
@@ -166,6 +168,7 @@ def _text(html: str) -> str:
     parser.close()
     return ' '.join(''.join(parts).split())
 
+# %% ../nbs/11_sources.ipynb #a11c610f
 @_sensible
 def commons(search: Search) -> Iterator[Found]:
     "Photos of Wikimedia Commons: of a genus's category and those below it, then of a search."
@@ -192,6 +195,7 @@ def _mediawiki(search: Search) -> Callable[..., Iterator[dict]]:
             if not more: return
     return ask
 
+# %% ../nbs/11_sources.ipynb #98f59e9e
 _PHOTOS = dict(prop='imageinfo', iiprop='url|mime|extmetadata', iiurlwidth=COMMONS_WIDTH, iiextmetadatalanguage='en',
                iiextmetadatafilter='Artist|LicenseShortName|LicenseUrl|ObjectName')
 
