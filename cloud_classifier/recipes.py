@@ -57,6 +57,7 @@ class Recipe:
     mixup: float = 0.       # alpha of mixup; 0 is none
     cutmix: float = 0.      # alpha of CutMix; 0 is none
     average: float = 0.     # decay of the running average of the weights, which is what the run ends with; 0 is none
+    scratch_epochs: int | None = None # how many epochs there are over random weights where nobody says; `epochs` where None
 
     def __call__(self, learn: Learner, epochs: int | None = None) -> None: follow(self, learn, epochs)
     def __repr__(self): return f'{self.name}: {self.why}'
@@ -89,16 +90,20 @@ def _ours(epochs, pretrained, size, side=1.):
     return [*head, Cycle(epochs - len(head), _rate(1e-3, pretrained), side=side, dropout=_dropout_over(pretrained))]
 
 def _fast(epochs, pretrained, size):
-    if size is None or size <= 128 or epochs == 1: return _ours(epochs, pretrained, size)
-    last = max(1, round(epochs/8))
-    return [*_ours(epochs - last, pretrained, size, 128/size), Cycle(last, 1e-3, frozen=True, dropout=_dropout_over(pretrained))]
+    "At first small squares, in the end full ones for head and norms."
+    if size is None or size < 128 or epochs == 1: return _ours(epochs, pretrained, size)
+    full = max(1, round(epochs/(8 if pretrained else 20))) if size > 128 else 0
+    last = [Cycle(full, 1e-3, frozen=True, dropout=_dropout_over(pretrained))] if full else []
+    small = 0 if pretrained else min(round(epochs*.8), epochs - full - 1)
+    if not small: return [*_ours(epochs - full, pretrained, size, 128/size), *last]
+    return [*_ours(small, pretrained, size, 64/size), Cycle(epochs - small - full, 5e-4, side=128/size, dropout=0.), *last]
 
 def _small_first(epochs, pretrained, size):
     small = min(round(epochs*.6), epochs - 1)
     if not small: return _ours(epochs, pretrained, size)
     return [*_ours(small, pretrained, size, 4/7), Cycle(epochs - small, _rate(6e-4, pretrained), dropout=_dropout_over(pretrained))]
 
-fast = Recipe('fast', 'a good model soon: the default', 8, _fast, average=.98)
+fast = Recipe('fast', 'a good model soon: the default', 8, _fast, average=.98, scratch_epochs=20)
 best = Recipe('best', 'longer, at full size', 20, _ours, average=.99)
 small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98)
 
@@ -111,7 +116,8 @@ def plan(recipe: Recipe,
          size: int | None = None,   # side of the run's squares, pixels; None: no cycle changes it in pixels
          ) -> list[Cycle]:
     "The cycles of a recipe."
-    cycles = recipe.cycles(recipe.epochs if epochs is None else epochs, pretrained, size)
+    if epochs is None: epochs = recipe.epochs if pretrained or recipe.scratch_epochs is None else recipe.scratch_epochs
+    cycles = recipe.cycles(epochs, pretrained, size)
     if lr is None: return cycles
     by = lr/max(np.max([o for o in np.atleast_1d(c.lr) if o is not None]) for c in cycles)
     return [replace(c, lr=tuple(o and o*by for o in c.lr) if isinstance(c.lr, tuple) else c.lr*by) for c in cycles]
