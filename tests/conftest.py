@@ -1,6 +1,7 @@
 "What the tests share: rendered skies, a small trained run, and the real photos where they are at hand."
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ from cloud_classifier.samples import make_samples
 
 ROOT = Path(__file__).parents[1]
 PLACES = [os.environ.get('CLOUD_DATA', ''), ROOT / 'data' / 'ccsn', ROOT.parent / 'shared' / 'data' / 'ccsn']
+
+
+# A shell has what it puts into the background ignore Ctrl-C, and children inherit that: some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')
