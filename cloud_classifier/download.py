@@ -378,6 +378,7 @@ def _patient_in_queues(limits: Limits):
     trace.on_connection_queued_end.append(free)
     return trace
 
+# %% ../nbs/12_download.ipynb #a4681d29
 class _Download:
     "One run over what is pending."
     def __init__(self, dataset: Dataset, limits: Limits, bar: bool, title: str):

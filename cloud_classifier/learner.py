@@ -317,6 +317,7 @@ def _hub_file(repo: str, name: str | None, timeout: float) -> str:
             if name == names[-1]: raise
         else: return hf_hub_download(repo, name, revision=revision or None)
 
+# %% ../nbs/21_learner.ipynb #227f7915
 def _state(weights: str | Path, arch: str) -> dict:
     "The state dict that `weights` names."
     if weights == 'imagenet': return imagenet_weights(arch)

@@ -53,6 +53,7 @@ def test_validation_sees_the_pixels_of_the_predictor(learner, hundred):
     dl = learner.dls.test_dl(hundred, num_workers=0)
     pixels = torch.cat([batch[0] for batch in dl]).cpu().numpy()
     pre = preprocess_of(learner)
+    assert pre == Preprocess(224)
     assert abs(pixels - np.stack([pre(p) for p in hundred])).max() < 1e-6
 
 

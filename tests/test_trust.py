@@ -29,9 +29,9 @@ def mine(run, tmp_path):
 
 @pytest.fixture(scope='module')
 def settled(run, tmp_path_factory):
-    "What was settled for that run: to look at, and for `mine` to start from."
-    folder = copied(run.path, tmp_path_factory.mktemp('settled'), RUN)
-    return Run(folder), settle(Run(folder))
+    "What was settled for that run: to look at, and for `mine_settled` to start from."
+    copy = Run(copied(run.path, tmp_path_factory.mktemp('settled'), RUN))
+    return copy, settle(copy)
 
 
 @pytest.fixture
