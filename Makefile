@@ -7,7 +7,7 @@ PORT ?= 8866
 # Without a screen; and no message of ours depends on the language of the machine.
 export MPLBACKEND := Agg
 
-.PHONY: help setup browser demo test check readme docs bench app clean
+.PHONY: help setup browser demo test soak check readme docs bench app clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,9 @@ test: export OMP_NUM_THREADS := 1
 test: setup browser check ## run every notebook and every test
 	$(BIN)/nbdev-test --n-workers 2
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/test_notebooks.py
+
+soak: setup ## run what takes too long for every change: hundreds of kills, processes in each other's way
+	$(BIN)/python -m pytest -q -m soak -n 2 --dist loadfile
 
 check: setup ## look for notebooks and package that differ, unclean notebooks, and what ruff finds
 	$(BIN)/python -m pytest -q tests/test_notebooks.py
