@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,41 @@ def model_of_run(run, tmp_path_factory):
     from cloud_classifier.export import export_run
 
     return export_run(run, tmp_path_factory.mktemp('file') / 'clouds.onnx')[0]
+
+
+@contextmanager
+def mounted(folder, *options):
+    "Mount something on a folder, if this machine lets us."
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(['mount', *options, folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f'nothing can be mounted here: {done.stderr.strip()}')
+    try:
+        yield folder
+    finally:
+        subprocess.run(['umount', '--lazy', folder], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system of one megabyte, empty. Root may mount one; elsewhere the test is skipped."
+    with mounted(tmp_path / 'small disk', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs') as folder:
+        yield folder
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    "A function that mounts a folder a second time, read-only, and returns where; skipped where that can't be."
+    mounts = []
+
+    def mount(folder):
+        place = mounted(tmp_path / f'read-only {len(mounts)}', '--bind', '-o', 'ro', folder)
+        mounts.append(place)
+        return place.__enter__()
+
+    yield mount
+    for place in mounts:
+        place.__exit__(None, None, None)
 
 
 @pytest.fixture

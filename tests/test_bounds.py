@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 from bounds import run_and_kill, run_bounded
 
 
@@ -26,3 +27,17 @@ def test_memory_can_be_bounded():
 def test_a_kill_is_a_kill():
     assert run_and_kill([sys.executable, '-c', 'import time; time.sleep(60)'], 0.2)
     assert not run_and_kill(['true'], 0.2, chance=type('Late', (), {'uniform': staticmethod(max)}))
+
+
+def test_a_small_disk_is_full_soon(small_disk):
+    with pytest.raises(OSError, match='No space left'):
+        (small_disk / 'large').write_bytes(bytes(2_000_000))
+
+
+def test_a_read_only_folder_can_be_read_and_no_more(read_only, tmp_path):
+    (tmp_path / 'here').mkdir()
+    (tmp_path / 'here' / 'file').write_text('text')
+    folder = read_only(tmp_path / 'here')
+    assert (folder / 'file').read_text() == 'text'
+    with pytest.raises(OSError, match='Read-only'):
+        (folder / 'other').write_text('text')
