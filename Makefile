@@ -4,6 +4,10 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8866
+# The stamp names the Python: asked for another one, make sets up anew.
+STAMP := .venv/.done-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+# What a shell tells Python about its streams and paths is not what others have: tests and users see the same.
+unexport $(filter PYTHON%,$(.VARIABLES))
 # Without a screen; and no message of ours depends on the language of the machine.
 export MPLBACKEND := Agg
 
@@ -12,12 +16,13 @@ export MPLBACKEND := Agg
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: .venv/.done ## make .venv and install everything into it (nothing to do the second time)
+setup: $(STAMP) ## make .venv and install everything into it (nothing to do the second time)
 
 # The stamp is older than what it was made from when requirements change, so a changed requirement is installed.
-.venv/.done: settings.ini setup.py pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(STAMP): settings.ini setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
+	@rm -f .venv/.done*
+	cmp -s <($(BIN)/python -V 2>&1) <($(PYTHON) -V) || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]' -c constraints.txt
 	@touch $@
@@ -30,9 +35,6 @@ browser: ## install Chromium for the browser test, where apt is there and may
 
 demo: setup ## photos in, a prediction out, in five minutes (CLOUD_DATA=folder for your own photos)
 	$(BIN)/cloud-classifier demo
-
-# Python keeps what it compiles: the tests start many processes, and fastai takes ten seconds to compile.
-unexport PYTHONDONTWRITEBYTECODE
 
 # Two processes at a time, each on a core: with threads of their own they would get in each other's way.
 test: export OMP_NUM_THREADS := 1

@@ -1,27 +1,62 @@
 "What an installed package holds and asks for."
 
 import configparser
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email import message_from_bytes
+from importlib.metadata import distributions
 
 import pytest
+from packaging.specifiers import SpecifierSet
 from readme import ROOT
+
+PYTHONS = ('3.11.2', '3.12.0', '3.13.0')  # Debian 12's, and the first of what else is promised
+
+
+def build(sources, kind, out):
+    "A 'wheel' or an 'sdist' of the sources in a folder, built with what is installed here."
+    code = f'import setuptools.build_meta as b; b.build_{kind}({str(out)!r})'
+    done = subprocess.run([sys.executable, '-c', code], cwd=sources, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(out.glob('*.whl' if kind == 'wheel' else '*.tar.gz'))
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    "The wheel, built from a copy of the sources with what is installed here."
-    copy, out = tmp_path_factory.mktemp('sources'), tmp_path_factory.mktemp('wheel')
-    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+def sources(tmp_path_factory):
+    "A copy of what is in the repository and goes into the package."
+    copy = tmp_path_factory.mktemp('sources')
+    for name in (
+        'settings.ini',
+        'setup.py',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'constraints.txt',
+        'README.md',
+        'LICENSE',
+    ):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / 'cloud_classifier', copy / 'cloud_classifier', ignore=shutil.ignore_patterns('__pycache__'))
-    code = f'import setuptools.build_meta as b; b.build_wheel({str(out)!r})'
-    subprocess.run([sys.executable, '-c', code], cwd=copy, check=True, capture_output=True)
-    with zipfile.ZipFile(next(out.glob('*.whl'))) as z:
+    return copy
+
+
+@pytest.fixture(scope='module')
+def wheel_file(sources, tmp_path_factory):
+    return build(sources, 'wheel', tmp_path_factory.mktemp('wheel'))
+
+
+@pytest.fixture(scope='module')
+def wheel(wheel_file):
+    with zipfile.ZipFile(wheel_file) as z:
         yield z
+
+
+@pytest.fixture(scope='module')
+def sdist_file(sources, tmp_path_factory):
+    return build(sources, 'sdist', tmp_path_factory.mktemp('sdist'))
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
@@ -84,3 +119,69 @@ def test_constraints_name_versions_and_no_addresses():
     lines = (ROOT / 'constraints.txt').read_text().splitlines()
     assert len(lines) > 50
     assert all(line.count('==') == 1 and '/' not in line and '@' not in line for line in lines)
+
+
+def test_the_wheel_of_a_source_distribution_is_the_wheel(sdist_file, wheel, tmp_path):
+    "What setup.py reads has to be in the archive, or nobody can build it."
+    with tarfile.open(sdist_file) as tar:
+        tar.extractall(tmp_path, filter='data')
+    (unpacked,) = tmp_path.iterdir()
+    out = tmp_path / 'out'
+    out.mkdir()
+    with zipfile.ZipFile(build(unpacked, 'wheel', out)) as again:
+        assert sorted(again.namelist()) == sorted(wheel.namelist())
+
+
+@pytest.mark.parametrize('kind', ['wheel', 'sdist'])
+def test_it_runs_where_it_is_the_first_thing_installed(kind, wheel_file, sdist_file, tmp_path):
+    "In an empty environment, away from the repository, with the requirements of the base alone."
+    file = {'wheel': wheel_file, 'sdist': sdist_file}[kind]
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'env'], check=True)
+    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'VIRTUAL_ENV', 'CLOUD'))}
+    install = [
+        sys.executable,
+        '-m',
+        'uv',
+        'pip',
+        'install',
+        '-q',
+        '--python',
+        tmp_path / 'env',
+        '-c',
+        ROOT / 'constraints.txt',
+    ]
+    done = subprocess.run([*install, file], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    if done.returncode and 'dns error' in done.stderr.lower() + done.stdout.lower():
+        pytest.skip('requirements can be fetched from nowhere: there is no network')
+    assert done.returncode == 0, done.stderr
+    for args in (['--version'], ['info']):
+        said = subprocess.run(
+            [tmp_path / 'env' / 'bin' / 'cloud-classifier', *args],
+            cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (said.returncode, said.stderr) == (0, '')
+        assert said.stdout
+
+
+def test_each_version_that_was_tested_is_for_every_python_that_is_promised():
+    "The versions of constraints.txt, which are installed here, say themselves where they may be."
+    wants = {d.metadata['Name']: d.metadata['Requires-Python'] for d in distributions()}
+    assert len(wants) > 100
+    refuses = {
+        f'{name} is not for Python {python}'
+        for name, spec in wants.items()
+        for python in PYTHONS
+        if spec and python not in SpecifierSet(spec)
+    }
+    assert not refuses
+
+
+def test_make_keeps_the_environment_of_this_shell_from_python():
+    "Four tests once passed only where PYTHONUNBUFFERED was set."
+    makefile = 'include Makefile\nshow: ; @env\n'
+    env = os.environ | {'PYTHONUNBUFFERED': '1', 'PYTHONPATH': '/nowhere', 'PYTHON': sys.executable}
+    done = subprocess.run(
+        ['make', '-s', '-f', '-', 'show'], input=makefile, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert 'MPLBACKEND=Agg' in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.startswith('PYTHON')]
