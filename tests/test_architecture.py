@@ -17,7 +17,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'manifest': set(),
     'dataset': {'taxonomy', 'images', 'manifest'},
     'archive': {'taxonomy'},
-    'sources': {'taxonomy', 'images'},
+    'sources': {'taxonomy', 'files', 'images'},
     'download': {'images', 'archive', 'dataset', 'sources'},
     'scrape': {'taxonomy', 'files', 'archive', 'manifest', 'dataset', 'sources', 'download'},
     'credits': {'files', 'dataset'},
