@@ -139,12 +139,12 @@ def _frame(content: bytes) -> dict[int, int]:
     return {p[0]: mcus*(p[1] >> 4)*(p[1] & 15) for p in parts}
 
 def _jpeg(file: BinaryIO, size: int) -> int:
-    blocks, progressive, exif, notes, scans, work = {}, False, b'', 0, 0, 0
+    blocks, progressive, exif, notes, scans, work = {}, False, [], 0, 0, 0
     for marker, skipped, content in _segments(file):
         if not scans:
             notes += 1
             _at_most(notes, MAX_SEGMENTS, 'segments'); _at_most(skipped, 65_536, 'bytes between two segments')
-        if marker == 0xe1 and content[:6] == b'Exif\0\0' and not scans: exif += content[6:] if exif else content
+        if marker == 0xe1 and content[:6] == b'Exif\0\0' and not scans: exif.append(content[6:])
         if marker == 0xe2 and content[:4] == b'MPF\0': check_exif(content[4:])
         if marker in _FRAMES: blocks, progressive = _frame(content), marker in (0xc2, 0xc6, 0xca, 0xce)
         if marker != 0xda or not content: continue
@@ -152,7 +152,8 @@ def _jpeg(file: BinaryIO, size: int) -> int:
         if not scans and not progressive and len(parts) >= len(blocks): break # the only scan: pixels are decoded row by row
         scans, work = scans + 1, work + sum(blocks.get(part, 0) for part in parts)
         _at_most(scans, MAX_SCANS, 'scans'); _at_most(work, MAX_SCAN_BLOCKS, 'blocks to decode in all its scans')
-    check_exif(exif)
+    _at_most(sum(map(len, exif)), 4_000_000, 'bytes of Exif', 'save it anew without')
+    check_exif(b''.join(exif))
     return 128*sum(blocks.values()) if scans else 0
 
 # %% ../nbs/01_bombs.ipynb #685a45c0
@@ -182,7 +183,7 @@ def _png(file: BinaryIO, size: int) -> int:
 def _blocks(data: bytes, at: int) -> tuple[int, int]: # the place behind them, and how many
     "Walk over a chain of blocks."
     many = 0
-    while at < len(data) and data[at]: at, many = at + 1 + data[at], many + 1
+    while at < len(data) and data[at] and many <= MAX_BLOCKS: at, many = at + 1 + data[at], many + 1
     return at + 1, many
 
 def _gif(file: BinaryIO, size: int) -> int:

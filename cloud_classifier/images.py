@@ -147,13 +147,15 @@ if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_reset_me
 _BYTES = {'1': 1, 'L': 1, 'P': 1, 'I;16': 2, 'I;16B': 2, 'I;16L': 2} # of a pixel in Pillow's memory; 4 in other modes
 _SLOW = ('bmp_rle', 'ppm', 'ppm_plain') # decoders of Pillow's that are written in Python
 
+def _says_orientation(img: Image.Image) -> bool: return img.format != 'PNG' or 'exif' in img.info # else all pixels would be decoded to find out
+
 def _memory_cost(img: Image.Image, # opened, not decoded
                  overhead: int, # of `decoding_cost`
                  ) -> int: # bytes
     "What it takes to make an upright RGB image of a photo."
     pixels = img.width*img.height
     if img.format == 'AVIF': overhead += 12*pixels
-    turned = img.format == 'TIFF' or _TURNS.get(_orientation(img) if img.format != 'PNG' or 'exif' in img.info else 1) is not None
+    turned = _says_orientation(img) and _orientation(img) > 1
     return pixels*_BYTES.get(img.mode, 4) + max(overhead, 4*pixels*(img.mode != 'RGB' or turned or 'transparency' in img.info))
 
 def _check_slow(name: str, img: Image.Image, file) -> None:
@@ -252,8 +254,7 @@ def photo_header(source, # path (str or Path), bytes, or a binary file object
         if file is not source: file.close()
 
 def _header(img: Image.Image) -> PhotoHeader:
-    says_so = img.format != 'PNG' or 'exif' in img.info # a PNG may say so behind its pixels, all of which would be decoded to find out
-    width, height = img.size[::-1] if says_so and _orientation(img) >= 5 else img.size
+    width, height = img.size[::-1] if _says_orientation(img) and _orientation(img) >= 5 else img.size
     try: animated = img.format in ('GIF', 'PNG', 'WEBP', 'AVIF') and getattr(img, 'is_animated', False)
     except Exception: animated = False # a damaged one, of which `check_image` says more
     return PhotoHeader('JPEG' if img.format == 'MPO' else img.format, width, height, animated)
@@ -277,11 +278,17 @@ def check_image(source, # path (str or Path), bytes, or a binary file object
             if cost <= memory/8: img.load()
             elif cost <= memory:
                 with _costly: img.load()
-            else: _check_structure(img, file, header.format)
+            elif header.format in ('JPEG', 'PNG', 'WEBP'): _check_structure(img, file, header.format)
+            else: _check_all(name, img, cost)
+        except BadImage: raise
         except Exception as e: raise BadImage(name, 'truncated', f'is cut off or damaged ({e})') from e
         return header
     finally:
         if file is not source: file.close()
+
+def _check_all(name: str, img: Image.Image, cost: int) -> None:
+    _check_memory(name, img, cost, MAX_MEMORY)
+    with _memory.reserve(cost): img.load()
 
 def _check_structure(img: Image.Image, file, format: str) -> None:
     "Raise an error where the end of a photo is missing."
@@ -292,8 +299,8 @@ def _check_structure(img: Image.Image, file, format: str) -> None:
         return
     file.seek(4 if format == 'WEBP' else max(0, size - 65536))
     rest = file.read(65536)
-    whole = int.from_bytes(rest[:4], 'little') + 8 <= size if format == 'WEBP' else b'\xff\xd9' in rest if format == 'JPEG' else False
-    if not whole: raise ValueError('its end is missing, or it is too large to be looked through')
+    whole = int.from_bytes(rest[:4], 'little') + 8 <= size if format == 'WEBP' else b'\xff\xd9' in rest
+    if not whole: raise ValueError('its end is missing')
 
 # %% ../nbs/01_images.ipynb #f3f74aed
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
