@@ -111,7 +111,7 @@ def unreadable(self: Dataset) -> dict[str, str]: # by path, relative to the data
     "Folders and photos that are left out of `photos`."
     found = {_shown(name): _NOT_UTF8 for name in self._folder_names() if not _is_utf8(name)}
     for name in self.folders: self._photos_in(name, found)
-    return dict(sorted((_shown(path), why) for path, why in found.items()))
+    return dict(sorted((_shown(path.rstrip('/')), why) for path, why in found.items()))
 
 # %% ../nbs/10_dataset.ipynb #d1d3b2a3
 @patch
