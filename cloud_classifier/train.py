@@ -196,7 +196,7 @@ def train(data: str | Path, # folder that holds the class folders
     meet()
     clock, dataset, preprocess, looked_at = _Clock(), Dataset(data), preprocess_for(arch, size), 'photos of the split' if parts else 'all photos'
     with clock('scan'):
-        if seen is None: seen = usable(dataset, None if parts is None else parts.frame[parts.frame.part != 'out'], skip_bad, progress)
+        if seen is None: seen = usable(dataset, None if parts is None else parts.frame[parts.frame.part != 'excluded'], skip_bad, progress)
         else: looked_at = 'what was given'
     with clock('split'): parts = parts or split(dataset, seed=seed, scan=seen)
     settings = dict(status='running', started=datetime.now(timezone.utc).isoformat(timespec='seconds'), data=str(dataset.path.resolve()),
@@ -323,7 +323,7 @@ def _resumable(path: Path) -> dict:
 
 def _check_unchanged(path: Path, settings: dict, parts: Split, progress: bool) -> None:
     "`BadRun` where the photos are not those that the run began with."
-    used = parts.frame[parts.frame.part != 'out']
+    used = parts.frame[parts.frame.part != 'excluded']
     dataset, of = Dataset(settings['data']), settings['data_hash_of']
     seen = usable(dataset, used if of == 'photos of the split' else parts.frame if of == 'what was given' else None, settings['skip_bad'], progress)
     if data_hash(seen) == settings['data_hash']: return

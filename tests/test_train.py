@@ -217,7 +217,7 @@ def test_a_photo_that_is_none_is_named_or_left_out(skies, tmp_path):
     with pytest.raises(BadDataset, match=r'Stratus/text.jpg: is not a photo .*--skip-bad'):
         train(root, out=tmp_path / 'run', **SMALL)
     run = train(root, epochs=1, skip_bad=True, out=tmp_path / 'run', **SMALL)
-    assert run.split.part('out').path.tolist() == ['Stratus/text.jpg']
+    assert run.split.part('excluded').path.tolist() == ['Stratus/text.jpg']
 
 
 def test_the_finder_leaves_the_learner_as_it_was(skies, body):
