@@ -31,7 +31,8 @@ SLIPS = {
 }
 # Species, varieties and features of the International Cloud Atlas, what else a sky shows, and what folders are called.
 OTHERS = """Contrail Contrails Clear Ct Fog Mammatus Mamma Asperitas Arcus Roll Shelf Sunny Rain Snow Night Overcast
-Veil Thick Patterned Clouds Noctilucent Nacreous Lenticularis Castellanus Floccus Undulatus Radiatus Lacunosus Duplicatus
+Veil Thick Patterned Clouds Noctilucent Nacreous Lenticularis Castellanus Floccus Undulatus Radiatus Lacunosus
+Duplicatus
 Translucidus Perlucidus Opacus Incus Virga Praecipitatio Cavum Fluctus Murus Cauda Pannus Pileus Velum Flumen
 Homogenitus Cataractagenitus Silvagenitus Flammagenitus Homomutatus Stratiformis Nebulosus Fibratus Uncinus Spissatus
 Volutus Fractus Mediocris Humilis Congestus Calvus Capillatus Intortus Vertebratus Pyrocumulus Pyrocumulonimbus
