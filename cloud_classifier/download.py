@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -83,22 +83,45 @@ class Limits:
             if getattr(self, name) < 1: raise ValueError(f'{name} is 1 or more, not {getattr(self, name)}')
 
 # %% ../nbs/12_download.ipynb #2a082840
-_NAT64 = IPv6Network('64:ff9b::/96') # RFC 6052
+_PRIVATE = tuple(map(ip_network, (
+    '10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', '127.0.0.0/8', 'fc00::/7', '::1/128')))
+_CLOSED = tuple(map(ip_network, (
+    '0.0.0.0/8', '169.254.0.0/16', # this network, link-local: the metadata of most clouds is at 169.254.169.254
+    '192.0.0.0/24', '168.63.129.16/32', '100.100.100.200/32', 'fd00:ec2::/32', 'fd20:ce::/32', # metadata of other clouds
+    '192.0.2.0/24', '198.51.100.0/24', '203.0.113.0/24', '2001:db8::/32', '3fff::/20', # documentation
+    '198.18.0.0/15', '192.88.99.0/24', '192.31.196.0/24', '192.52.193.0/24', '192.175.48.0/24', # benchmarks, relays, AS112
+    '224.0.0.0/4', '240.0.0.0/4', # multicast, reserved and broadcast
+    '2001::/23', '2620:4f:8000::/48'))) # protocols (Teredo among them), AS112
+_UNICAST = ip_network('2000::/3') # what is given out of IPv6: everything else but `_PRIVATE` is closed
+_MAPPED, _NAT64, _TEREDO, _6TO4 = map(ip_network, ('::ffff:0:0/96', '64:ff9b::/96', '2001::/32', '2002::/16'))
 
-def _inner(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    "The IPv4 address that an IPv6 address stands for, if it does."
-    if ip.version == 4: return ip
-    if ip in _NAT64: return IPv4Address(int(ip) & 0xffffffff)
-    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1] or ip
+# %% ../nbs/12_download.ipynb #59f82c81
+_OPEN, _ASK, _SHUT = range(3)
+
+def _carried(ip: IPv6Address) -> list[IPv4Address]:
+    "The IPv4 addresses that an IPv6 address carries."
+    n = int(ip)
+    if ip in _TEREDO: found = [n >> 64, ~n] # the server, and the client with its bits turned round (RFC 4380)
+    elif ip in _6TO4: found = [n >> 80] # RFC 3056
+    elif ip in _MAPPED or ip in _NAT64: found = [n] # RFC 4291, 6052
+    else: found = []
+    if n >> 32 & 0xfdffffff == 0x5efe: found.append(n) # ISATAP (RFC 5214), below any network
+    return [IPv4Address(o & 0xffffffff) for o in found]
+
+def _access(ip: IPv4Address | IPv6Address) -> int:
+    "Whether an address is open to all, needs `allow_private`, or is shut."
+    if any(ip in network for network in _CLOSED if ip not in _TEREDO): own = _SHUT
+    elif any(ip in network for network in _PRIVATE): own = _ASK
+    else: own = _OPEN if ip.version == 4 or ip in _UNICAST or ip in _MAPPED or ip in _NAT64 else _SHUT
+    return max([own, *map(_access, _carried(ip))]) if ip.version == 6 else own
 
 def may_connect(address: str, # an IP address
                 allow_private: bool = False, # whether private networks, and this machine, are fine
                 ) -> bool:
     "Whether an address is one that a stranger's list may make us connect to."
-    ip = _inner(ip_address(address.partition('%')[0]))
-    if ip.is_multicast or ip.is_link_local or ip.is_unspecified or (ip.is_reserved and not ip.is_private): return False
-    return ip.is_global or (allow_private and (ip.is_private or ip.is_loopback))
+    return _access(ip_address(address.partition('%')[0])) <= (_ASK if allow_private else _OPEN)
 
+# %% ../nbs/12_download.ipynb #69346d8a
 class _Forbidden(OSError): pass
 
 def _guarded_socket(allow_private: bool) -> Callable:

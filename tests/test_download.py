@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -43,7 +44,7 @@ from hypothesis import strategies as st
 
 from cloud_classifier import download as module
 from cloud_classifier.dataset import BadDataset, Dataset
-from cloud_classifier.download import PASSING, Arrival, DownloadFailed, Limits, download, settle
+from cloud_classifier.download import PASSING, Arrival, DownloadFailed, Limits, download, may_connect, settle
 from cloud_classifier.images import photo_header
 from cloud_classifier.manifest import Manifest
 from cloud_classifier.sources import Found
@@ -320,6 +321,108 @@ def test_this_machine_is_not_asked_however_it_is_called(dataset, server, host):
     download(dataset, [Found(address, label='Cirrus')], limits=Limits(attempts=1, connect=2), progress=False)
     assert not server.asked
     assert reasons(dataset) == {address: HERE[host]}
+
+
+ACCESS = {  # by address: 'open' to all, 'ask' (with allow_private), 'shut'; and why
+    '8.8.8.8': ('open', 'a server'),
+    '1.1.1.1': ('open', 'a server'),
+    '9.255.255.255': ('open', 'the last before 10.0.0.0/8'),
+    '11.0.0.0': ('open', 'the first after it'),
+    '172.15.255.255': ('open', 'the last before 172.16.0.0/12'),
+    '172.32.0.0': ('open', 'the first after it'),
+    '192.0.1.0': ('open', 'the first after 192.0.0.0/24'),
+    '223.255.255.255': ('open', 'the last before multicast'),
+    '10.0.0.1': ('ask', 'private (RFC 1918)'),
+    '172.31.255.255': ('ask', 'private (RFC 1918)'),
+    '192.168.1.1': ('ask', 'private (RFC 1918)'),
+    '100.64.0.1': ('ask', "shared behind a provider's NAT (RFC 6598)"),
+    '127.0.0.1': ('ask', 'this machine'),
+    '127.255.255.254': ('ask', 'this machine'),
+    '0.0.0.0': ('shut', 'this machine, by another name'),
+    '0.1.2.3': ('shut', 'this network (RFC 791)'),
+    '169.254.169.254': ('shut', 'metadata of most clouds, link-local (RFC 3927)'),
+    '192.0.0.192': ('shut', "metadata of Oracle's cloud, in IETF protocol assignments (RFC 6890)"),
+    '192.0.0.9': ('shut', 'port control anycast, which Python 3.13 calls global'),
+    '168.63.129.16': ('shut', "metadata of Azure, at an address that looks like anybody's"),
+    '100.100.100.200': ('shut', "metadata of Alibaba's cloud, in the shared network"),
+    '192.0.2.1': ('shut', 'documentation'),
+    '198.51.100.1': ('shut', 'documentation'),
+    '203.0.113.1': ('shut', 'documentation'),
+    '198.18.0.1': ('shut', 'benchmarks (RFC 2544)'),
+    '198.19.255.255': ('shut', 'benchmarks (RFC 2544)'),
+    '192.88.99.1': ('shut', 'relays of 6to4 (RFC 7526)'),
+    '192.31.196.1': ('shut', 'AS112'),
+    '192.52.193.1': ('shut', 'automatic multicast tunnels'),
+    '192.175.48.1': ('shut', 'AS112'),
+    '224.0.0.1': ('shut', 'multicast'),
+    '239.255.255.255': ('shut', 'multicast'),
+    '240.0.0.1': ('shut', 'reserved'),
+    '255.255.255.255': ('shut', 'broadcast'),
+    '2606:4700::1111': ('open', 'a server'),
+    '2a00:1450:4001:82a::200e': ('open', 'a server'),
+    '2001:200::1': ('open', 'the first that was given out after 2001::/23'),
+    '::1': ('ask', 'this machine'),
+    'fd12:3456::1': ('ask', 'unique local (RFC 4193)'),
+    'fc00::1': ('ask', 'unique local (RFC 4193)'),
+    'fd00:ec2::254': ('shut', 'metadata of AWS, in a unique local network'),
+    'fd20:ce::254': ('shut', "metadata of Google's cloud, in a unique local network"),
+    '::': ('shut', 'this machine, by another name'),
+    'fe80::1': ('shut', 'link-local'),
+    'fe80::1%eth0': ('shut', 'link-local, with its interface'),
+    'febf::1': ('shut', 'link-local'),
+    'fec0::1': ('shut', 'site-local, which Python 3.11 calls global (RFC 3879)'),
+    'feff::1': ('shut', 'site-local'),
+    'ff02::1': ('shut', 'multicast'),
+    'ff0e::1': ('shut', 'multicast, global'),
+    '100::1': ('shut', 'discard (RFC 6666)'),
+    '2001:db8::1': ('shut', 'documentation'),
+    '3fff::1': ('shut', 'documentation (RFC 9637)'),
+    '2001:2::1': ('shut', 'benchmarks (RFC 5180)'),
+    '2001:10::1': ('shut', 'ORCHID (RFC 4843)'),
+    '2001:20::1': ('shut', 'ORCHIDv2, which Python 3.13 calls global (RFC 7343)'),
+    '2001:1::1': ('shut', 'port control anycast'),
+    '2620:4f:8000::1': ('shut', 'AS112'),
+    '5f00::1': ('shut', 'segment routing (RFC 9602)'),
+    '4000::1': ('shut', 'given to nobody'),
+    '64:ff9b:1::808:808': ('shut', 'NAT64 of a local network (RFC 8215)'),
+    '::ffff:8.8.8.8': ('open', 'mapped: carries a server'),
+    '::ffff:10.0.0.1': ('ask', 'mapped: carries a private address'),
+    '::ffff:169.254.169.254': ('shut', 'mapped: carries metadata'),
+    '::8.8.8.8': ('shut', 'compatible, given up long ago (RFC 4291)'),
+    '::127.0.0.1': ('shut', 'compatible'),
+    '::ffff:0:127.0.0.1': ('shut', 'translated (RFC 2765)'),
+    '64:ff9b::8.8.8.8': ('open', 'NAT64: carries a server'),
+    '64:ff9b::10.0.0.1': ('ask', 'NAT64: carries a private address'),
+    '64:ff9b::192.0.0.192': ('shut', 'NAT64: carries metadata'),
+    '2002:808:808::1': ('open', '6to4: carries a server'),
+    '2002:7f00:1::1': ('ask', '6to4: carries this machine'),
+    '2002:a9fe:a9fe::1': ('shut', '6to4: carries metadata'),
+    '2001:0:808:808:0:0:f7f7:f7f7': ('open', 'Teredo: server and client are servers'),
+    '2001:0:808:808:0:0:80ff:fffe': ('ask', 'Teredo: its client is this machine'),
+    '2001:0:a9fe:a9fe:0:0:f7f7:f7f7': ('shut', 'Teredo: its server is metadata'),
+    '2001:0:808:808:0:0:5601:5601': ('shut', 'Teredo: its client is metadata'),
+    '2606:4700::5efe:8.8.8.8': ('open', 'ISATAP: carries a server'),
+    '2606:4700::5efe:10.0.0.1': ('ask', 'ISATAP: carries a private address'),
+    '2606:4700::200:5efe:127.0.0.1': ('ask', 'ISATAP, marked as unique: carries this machine'),
+    '2606:4700::5efe:169.254.169.254': ('shut', 'ISATAP: carries metadata'),
+    'fe80::5efe:8.8.8.8': ('shut', 'ISATAP on the link'),
+}
+
+
+@pytest.mark.parametrize('address', ACCESS)
+def test_where_an_address_may_lead(address):
+    access, why = ACCESS[address]
+    told = 'open' if may_connect(address) else 'ask' if may_connect(address, allow_private=True) else 'shut'
+    assert told == access, why
+
+
+def test_no_flag_of_the_standard_library_decides(monkeypatch):
+    "They differ from one Python to the next: every Python has the same answers."
+    for kind in (ipaddress.IPv4Address, ipaddress.IPv6Address):
+        for flag in ('is_global', 'is_private', 'is_reserved', 'is_multicast', 'is_link_local', 'is_loopback'):
+            monkeypatch.setattr(kind, flag, property(lambda self: pytest.fail('a flag was asked')))
+    for address in ACCESS:
+        may_connect(address)
 
 
 @pytest.fixture

@@ -1,0 +1,160 @@
+"Search services that answer to do harm: each ends with one line, in little time and memory."
+
+import gzip
+import itertools
+import json
+import re
+import sys
+from functools import partial
+
+import pytest
+from bounds import run_bounded
+from hostile import BOMB, HANG, Server, for_ever, head, moved, reply
+
+from cloud_classifier import sources
+from cloud_classifier.sources import MAX_FIELD, MAX_QUESTIONS, Pace, SearchFailed, search_images
+
+SEARCH = """
+import json, sys
+from cloud_classifier import sources
+sources.ANSWER_SECONDS = 2
+from cloud_classifier.sources import SearchFailed, search_images
+import stamina
+stamina.set_testing(True, attempts=1)
+settings = dict(endpoint=sys.argv[2], contact='me@example.org')
+try: print(json.dumps([vars(o) for o in search_images('Ci', sys.argv[1], **settings)]))
+except SearchFailed as e: sys.exit(f'SearchFailed: {e}')
+"""
+KEY = '0123456789abcdef0123456789abcdef'
+SOURCES = ('commons', 'openverse', 'bing')
+STRANGE = (
+    "no JSON object|answers are not as|not Bing's JSON|takes more than 2 s"  # of which much memory or time may be asked
+)
+
+
+def text(content, **fields):
+    return reply(content.encode(), Content_Type='application/json', **fields)
+
+
+ANSWERS = {  # what is answered, and what is said
+    'bomb': (reply(BOMB, Content_Encoding='gzip'), 'more than 5 MB'),
+    'bomb-in-a-bomb': (reply(gzip.compress(BOMB), Content_Encoding='gzip, gzip'), 'odd way'),
+    'other-packing': (reply(b'{}', Content_Encoding='br'), 'odd way'),
+    'endless': (for_ever(b' ' * 65536, begin=head(None, Content_Type='application/json')), 'more than 5 MB'),
+    'slow': (for_ever(b' ', 0.1, begin=head(None, Content_Type='application/json')), 'takes more than 2 s'),
+    'slow-header': (for_ever(b'x', 0.1, begin=b'HTTP/1.1 200 OK\r\nX-Sky: '), 'takes more than 2 s'),
+    'endless-headers': (for_ever(b'X-Sky: 1\r\n', begin=b'HTTP/1.1 200 OK\r\n'), "can't be|takes more than 2 s"),
+    'silent': ([HANG], 'takes more than 2 s'),
+    'circle': (moved('/circle'), "leads in a circle|not Bing's JSON"),
+    'deep-list': (text('[' * 1_000_000), STRANGE),
+    'deep-object': (text('{"results":' * 300_000), STRANGE),
+    'digits': (text('{"results": [], "page_count": 1' + '0' * 9999 + '}'), STRANGE),
+    'a-list': (text('[]'), STRANGE),
+    'a-word': (text('"sky"'), STRANGE),
+    'a-list-of-numbers': (text('{"results": [1, 2], "value": [1, 2], "query": [1]}'), STRANGE),
+    'an-object-for-a-list': (text('{"results": {"a": 1}, "value": {"a": 1}, "query": {"pages": 7}}'), STRANGE),
+    'many-brackets': (text('{"query": [' + '[],' * 1_600_000 + '[]], "results": 7, "value": 7}'), STRANGE),
+    'command': (text('{"detail": "\\u001b[2J\\u202e", "error": "\\u001b[2J"}', status='403 No'), 'answers 403'),
+}
+
+
+@pytest.mark.parametrize('source', SOURCES)
+@pytest.mark.parametrize('name', ANSWERS)
+def test_an_answer_that_would_do_harm_is_one_line(name, source):
+    answer, says = ANSWERS[name]
+    env = dict(AZURE_SEARCH_KEY=KEY, NO_PROXY='127.0.0.1')
+    with Server({}, otherwise=answer) as server:
+        argv = [sys.executable, '-c', SEARCH, source, server.url(f'/{name}')]
+        cost = run_bounded(argv, seconds=40, megabytes=1500, env=env)
+    assert cost.err.startswith('SearchFailed: ')
+    assert (cost.err.count('\n'), cost.err.strip().isprintable()) == (1, True)
+    assert len(cost.err) < 400
+    assert re.search(says, cost.err)
+    assert cost.seconds < 30
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    monkeypatch.setenv('AZURE_SEARCH_KEY', KEY)
+    monkeypatch.setattr(sources, '_openverse_pace', Pace(10_000))
+
+
+def find(source, answers, **kwargs):
+    "What a source finds where its server gives these answers, one after the other."
+    answers = iter(answers)
+    with Server({}, otherwise=lambda asked: text(json.dumps(next(answers)))) as server:
+        settings = dict(endpoint=server.url('/'), contact='me@example.org') | kwargs
+        return search_images('Ci', source, 10_000, **settings), len(server.asked)
+
+
+def test_fields_are_lines_of_sensible_length(unhurried):
+    "A result without an address that can be one is left out."
+    known = dict(
+        license='by',
+        title='x' * 10**5,
+        creator='\x1b[2J\u202e Ann\n',
+        foreign_landing_url='http://a.test/' + 'x' * 10**5,
+    )
+    results = [
+        known | dict(url=url) for url in ('http://a.test/1.jpg', 'http://a.test/' + 'x' * 10**5, 7, {'a': 1}, [], '')
+    ]
+    found, _ = find('openverse', [dict(results=results, page_count=1)])
+    assert [o.url for o in found] == ['http://a.test/1.jpg']
+    assert len(found[0].title) == MAX_FIELD
+    assert found[0].author == '\\x1b[2J\\u202e Ann'
+    assert found[0].page == ''
+
+
+def test_fields_of_another_kind_are_empty(unhurried):
+    odd = dict(license='by', url='http://a.test/1.jpg', title=7, creator=['Ann'], foreign_landing_url={'a': 1})
+    found, _ = find('openverse', [dict(results=[odd], page_count=1)])
+    assert (found[0].title, found[0].author, found[0].page) == ('', '', '')
+
+
+def endless_commons():
+    for n in itertools.count():
+        page = dict(title=f'File:{n}.jpg', imageinfo=[dict(mime='image/jpeg', url=f'http://a.test/{n}.jpg')])
+        yield {'query': dict(pages=[page]), 'continue': dict(gcmcontinue=str(n))}
+
+
+def endless_categories():
+    yield dict(query=dict(pages=[dict(title='Category:Cirrus clouds', categoryinfo=dict(files=1))]))
+    for n in itertools.count():
+        yield dict(query=dict(categorymembers=[dict(title=f'Category:Sky {n}-{i}') for i in range(500)]))
+
+
+def endless_bing():
+    for n in itertools.count():
+        yield dict(_type='Images', value=[dict(contentUrl=f'http://a.test/{n}.jpg')], nextOffset=n + 1)
+
+
+@pytest.mark.parametrize(
+    ('source', 'answers'),
+    [('commons', endless_commons), ('commons', endless_categories), ('bing', endless_bing)],
+    ids=['pages', 'categories', 'offsets'],
+)
+def test_a_search_that_never_ends_is_ended(unhurried, monkeypatch, source, answers):
+    budget = sources._Budget
+    monkeypatch.setattr(sources, '_Budget', partial(budget, questions=30))
+    with pytest.raises(SearchFailed, match='goes on and on'):
+        find(source, answers(), licences=())
+    assert budget().questions == MAX_QUESTIONS
+
+
+def test_html_that_a_parser_takes_hours_for(unhurried):
+    "Tags that are never closed, as many as an answer may have."
+    page = dict(title='File:1.jpg', imageinfo=[dict(mime='image/jpeg', url='http://a.test/1.jpg')])
+    page['imageinfo'][0]['extmetadata'] = {
+        name: dict(value=piece * 300_000)
+        for name, piece in (('Artist', '<!--'), ('ObjectName', '<a '), ('LicenseUrl', '<![a'))
+    }
+    answers = iter([{}, dict(query=dict(pages=[page]))])
+    with Server({}, otherwise=lambda asked: text(json.dumps(next(answers, {})))) as server:
+        script = SEARCH.replace('contact=', 'licences=(), contact=')
+        cost = run_bounded(
+            [sys.executable, '-c', script, 'commons', server.url('/')], seconds=40, env=dict(NO_PROXY='127.0.0.1')
+        )
+    assert (cost.status, cost.err) == (0, '')
+    assert len(json.loads(cost.out)) == 1
+    assert cost.seconds < 30
