@@ -426,9 +426,10 @@ def test_each_photo_is_validated_on_in_one_fold(three):
 
 def test_the_certificate_counts_for_itself(searched, tmp_path, command):
     file = tmp_path / 'split.csv'
-    status, out, _ = command('split', searched.path, '--out', file, '--seed', 7)
+    status, out, err = command('split', searched.path, '--out', file, '--seed', 7)
     assert status == 0
-    assert '0 of them in two parts' in out
+    assert out.startswith('class\ttrain\tvalid\ttest')
+    assert '0 of them in two parts' in err
     said = json.loads(file.with_suffix('.json').read_text())
     frame = pd.read_csv(file, dtype=str)
     assert list(frame.columns) == ['path', 'label', 'group', 'part', 'sha256']

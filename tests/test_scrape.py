@@ -146,7 +146,7 @@ def test_a_local_archive_or_folder_takes_the_same_road(archive, tmp_path, comman
         assert set(frame.licence) == {'CC0 1.0'}
         assert set(frame.status) == {'ok'}
     assert command('fetch', 'ccsn', tmp_path / 'zipped', '--from', archive)[0] == 1
-    assert command('fetch', 'ccsn', tmp_path / 'other', '--from', tmp_path / 'nowhere.zip')[0] == 1
+    assert command('fetch', 'ccsn', tmp_path / 'other', '--from', tmp_path / 'nowhere.zip')[0] == 2
     assert not (tmp_path / 'other').exists()
 
 
