@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .files import file_hash
 from .images import BadImage, check_image, photo_files, photo_header, photo_names
-from .manifest import INCOMING, QUARANTINE, STATUSES, Manifest, Unmovable, name_problem
+from .manifest import INCOMING, QUARANTINE, STANDING, STATUSES, Manifest, Unmovable, name_problem
 from .taxonomy import GENERA, read_label
 
 if TYPE_CHECKING: import pandas as pd # it takes a second or two: whoever makes a table imports it
@@ -43,7 +43,7 @@ class Dataset:
         self.path = Path(path)
         try: os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError): raise BadDataset(f'{path}: there is no such folder') from None
-        except (OSError, ValueError) as e: raise BadDataset(f'{path}: can\'t be read ({getattr(e, "strerror", None) or e})') from e
+        except (OSError, ValueError) as e: raise BadDataset(f'{path}: {_cant_read(e)}') from e
         if not self.path.is_dir(): raise BadDataset(f'{path}: is a file; a dataset is a folder with one folder of photos per class')
         self.manifest = Manifest(self.path)
 
@@ -56,8 +56,11 @@ class Dataset:
 
     def _folder_names(self) -> list[str]:
         try:
-            with os.scandir(self.path) as entries: return [e.name for e in entries if _is_folder(e) and not e.name.startswith('.')]
-        except OSError as e: raise BadDataset(f'{self.path}: can\'t be read ({e.strerror})') from e
+            with os.scandir(self.path) as entries:
+                return [e.name for e in entries if _is_folder(e) and not e.name.startswith('.')]
+        except OSError as e: raise BadDataset(f'{self.path}: {_cant_read(e)}') from e
+
+def _cant_read(error: OSError | ValueError) -> str: return f'can\'t be read ({getattr(error, "strerror", None) or error})'
 
 def _is_folder(entry: os.DirEntry) -> bool:
     "Whether something is a folder, or a link to one."
@@ -140,7 +143,7 @@ def look(file: str | Path, # a photo
     try:
         if not S_ISREG(os.stat(file).st_mode): return seen | dict(status='missing', reason='is no file') # a pipe would be waited for, for ever
         content = Path(file).read_bytes()
-    except (OSError, ValueError) as e: return seen | dict(status='missing', reason=f'can\'t be read ({getattr(e, "strerror", None) or e})')
+    except (OSError, ValueError) as e: return seen | dict(status='missing', reason=_cant_read(e))
     seen['sha256'] = hashlib.sha256(content).hexdigest()
     try:
         header = photo_header(content)
@@ -200,7 +203,8 @@ def folder_of(self: Dataset,
     "The folder in which photos of a class stand; `BadDataset` where they can't stand in any."
     there = next((name for name, means in self.folders.items() if means == label), None)
     name = there or class_name(label)
-    if there is None and os.path.lexists(self.path/name): raise BadDataset(f'{label!r} can\'t be a class of {self.path}: a file has that name')
+    if there is None and os.path.lexists(self.path/name):
+        raise BadDataset(f'{label!r} can\'t be a class of {self.path}: a file has that name')
     try: self.manifest.place(f'{name}/photo')
     except Unmovable as e: raise BadDataset(f'{label!r} can\'t be a class of {self.path}: {e}') from e
     return name
@@ -210,8 +214,10 @@ def folder_of(self: Dataset,
 def _inside(self: Dataset, photo: str | Path) -> str:
     "The path of `photo` as the manifest writes it; the photo must exist and lie in the dataset."
     file = Path(os.path.normpath(self.path/photo)) # not resolve(): a photo may well be a link
-    if not file.is_relative_to(os.path.normpath(self.path)): raise BadDataset(f'{_shown(str(photo))}: is not in {self.path}')
-    if not os.path.isfile(file) and not os.path.islink(file): raise BadDataset(f'{_shown(str(photo))}: there is no such photo in {self.path}')
+    named = _shown(str(photo))
+    if not file.is_relative_to(os.path.normpath(self.path)): raise BadDataset(f'{named}: is not in {self.path}')
+    if not os.path.isfile(file) and not os.path.islink(file):
+        raise BadDataset(f'{named}: there is no such photo in {self.path}')
     return self._relative(file)
 
 @patch
@@ -254,13 +260,13 @@ def relabel(self: Dataset,
 _JOURNAL = ('id', 'time', 'action', 'source', 'target', 'reason', 'undone', 'sha256', 'failed')
 
 @patch
-def journal(self: Dataset) -> 'pd.DataFrame': # id, time (UTC), action, source, target, reason, undone (UTC or None), sha256, failed (why; or '')
-    "What was moved, oldest first."
+def journal(self: Dataset) -> 'pd.DataFrame': # by id: time (UTC), action, source, target, reason, undone, sha256, failed
+    "What was moved, oldest first; when it was taken back (UTC, or None), or why it could not be moved ('' where it was)."
     import pandas as pd
     rows = self.manifest.read(f'SELECT {", ".join(_JOURNAL)} FROM journal ORDER BY id')
     return pd.DataFrame(map(tuple, rows), columns=_JOURNAL).set_index('id')
 
-_STANDING = "SELECT id, source FROM journal WHERE undone IS NULL AND failed = '' AND id"
+_STANDING = f'SELECT id, source FROM journal WHERE {STANDING} AND id'
 
 @patch
 def undo(self: Dataset,
@@ -294,8 +300,9 @@ def _rows(self: Dataset, numbers: Iterable[int]) -> Iterator:
 
 # %% ../nbs/10_dataset.ipynb #ecc1c2aa
 _KNOWN = 'id, path, sha256, size, mtime, ctime, status'
+_THERE = "path <> '' AND status IN ('ok', 'failed')" # of rows of photos: their files are there
 
-def _stamp(file: Path) -> tuple[int, int, int] | None: # size in bytes, mtime and ctime in ns; None where there is no file
+def _stamp(file: Path) -> tuple[int, int, int] | None: # size in bytes, mtime and ctime in ns; None: there is no file
     "What of a file changes when somebody writes to it, or puts another in its place."
     for stat in (os.stat, os.lstat): # a link to nowhere is known by itself
         try: there = stat(file)
@@ -311,7 +318,7 @@ def digests(self: Dataset,
             paths: Iterable[str], # of photos, relative to the dataset
             ) -> dict[str, str]: # the SHA-256 of each that can be read, 64 hex digits
     "Checksums of photos; a file is read only where the manifest does not know it, or knows it otherwise."
-    rows = {r['path']: r for r in self.manifest.read(f"SELECT {_KNOWN} FROM photos WHERE sha256 <> '' AND status IN ('ok', 'failed')")}
+    rows = {row['path']: row for row in self.manifest.read(f"SELECT {_KNOWN} FROM photos WHERE {_THERE} AND sha256 <> ''")}
     def digest(path: str) -> str:
         if not _lies_inside(path): return ''
         known = path in rows and _stamp_of(rows[path]) == _stamp(self.path/path)
@@ -328,7 +335,8 @@ def alone(self: Dataset) -> Iterator[None]:
     "Be the only one that fetches into this dataset or syncs it; also finishes what a run that was cut off left behind."
     from filelock import FileLock, Timeout
     for name in (INCOMING, QUARANTINE, _LOCK):
-        if os.path.islink(self.path/name): raise BadDataset(f'{self.path/name}: is a link, and may lead anywhere; take it away')
+        if os.path.islink(self.path/name):
+            raise BadDataset(f'{self.path/name}: is a link, and may lead anywhere; take it away')
     try: lock = FileLock(self.path/_LOCK, timeout=0).acquire()
     except Timeout: raise BadDataset(f'{self.path}: another process is fetching photos into it, or syncing it; try again when it is done') from None
     except OSError as e: raise BadDataset(f'{self.path}: can\'t be written to ({e.strerror})') from e
@@ -353,7 +361,7 @@ class _Sync:
     def __init__(self, dataset: Dataset, known: dict):
         self.dataset, self.known, self.done = dataset, known, Counter(new=0, changed=0, moved=0, missing=0)
         self.here = dict(dataset.photos())
-        self.rows = {r['path']: r for r in dataset.manifest.read(f"SELECT {_KNOWN} FROM photos WHERE path <> '' AND status IN ('ok', 'failed')")}
+        self.rows = {row['path']: row for row in dataset.manifest.read(f'SELECT {_KNOWN} FROM photos WHERE {_THERE}')}
 
     def run(self, progress: bool) -> dict[str, int]:
         todo = [p for p in self.here if not self._is_known(p)]
@@ -363,7 +371,8 @@ class _Sync:
             seen = self._look(paths, progress)
             with self.dataset.manifest.settled() as db:
                 for path in paths:
-                    if before[path] and _stamp(self.dataset.path/path) == before[path]: self._take_in(db, path, seen[path], before[path])
+                    same = before[path] and _stamp(self.dataset.path/path) == before[path]
+                    if same: self._take_in(db, path, seen[path], before[path])
         with self.dataset.manifest.settled() as db: self._miss(db)
         return dict(self.done)
 
@@ -372,9 +381,11 @@ class _Sync:
 
     def _look(self, paths: list[str], progress: bool) -> dict[str, dict]:
         "What is seen of photos; of those whose bytes are known, the checksum is enough."
-        known = {p: sha for p, sha in self.dataset.digests(p for p in paths if p in self.rows).items() if sha == self.rows[p]['sha256']}
+        digests = self.dataset.digests(p for p in paths if p in self.rows)
+        known = {p: sha for p, sha in digests.items() if sha == self.rows[p]['sha256']}
         rest = [p for p in paths if p not in known]
-        return {p: dict(sha256=sha) for p, sha in known.items()} | dict(zip(rest, _look_at(self.dataset, rest, progress)))
+        seen = dict(zip(rest, _look_at(self.dataset, rest, progress)))
+        return seen | {p: dict(sha256=sha) for p, sha in known.items()}
 
 @patch
 def _take_in(self: _Sync, db, path: str, look: dict, stamp: tuple) -> None:
@@ -382,7 +393,8 @@ def _take_in(self: _Sync, db, path: str, look: dict, stamp: tuple) -> None:
     rows, sha = f"SELECT {_KNOWN} FROM photos WHERE status IN ('ok', 'failed', 'missing') AND", look['sha256']
     row, moved = db.execute(f"{rows} path = ? ORDER BY status = 'missing', id LIMIT 1", (path,)).fetchone(), False
     if row is None and sha: # the bytes may be those of a photo that is gone from elsewhere
-        row = next((r for r in db.execute(f'{rows} sha256 = ? ORDER BY id', (sha,)).fetchall() if self._is_gone(r['path'])), None)
+        same = db.execute(f'{rows} sha256 = ? ORDER BY id', (sha,)).fetchall()
+        row = next((r for r in same if self._is_gone(r['path'])), None)
         moved = row is not None
     self.done['moved' if moved else 'new' if row is None else 'changed'] += row is None or moved or row['sha256'] != sha
     if row is None: id = db.execute('INSERT INTO photos (asked, label) VALUES (?, ?)', (self.here[path],)*2).lastrowid
@@ -394,7 +406,8 @@ def _take_in(self: _Sync, db, path: str, look: dict, stamp: tuple) -> None:
 @patch
 def _values(self: _Sync, path: str, look: dict, stamp: tuple) -> dict:
     "The columns of a photo's row."
-    values = dict(zip(('size', 'mtime', 'ctime'), stamp)) | dict(path=path, label=self.here[path], sha256=look['sha256'])
+    size, mtime, ctime = stamp
+    values = dict(path=path, label=self.here[path], sha256=look['sha256'], size=size, mtime=mtime, ctime=ctime)
     if 'status' not in look: return values # its bytes are what they were
     reason = '' if look['status'] == 'ok' else look['reason'] if look['status'] == 'missing' else look['status']
     return values | dict(width=look['width'], height=look['height'], status='failed' if reason else 'ok', reason=reason)
@@ -409,16 +422,17 @@ def _is_gone(self: _Sync, path: str) -> bool:
     if path in self.here and _stamp(self.dataset.path/path): return False
     try: os.lstat(self.dataset.manifest.place(path))
     except Unmovable: return True
-    except OSError as e: return isinstance(e, (FileNotFoundError, NotADirectoryError)) # of a folder that can't be read nothing is known
+    except (FileNotFoundError, NotADirectoryError): return True
+    except OSError: return False # of a folder that can't be read nothing is known
     return False
 
 @patch
 def _miss(self: _Sync, db) -> None:
     "Write down which photos are gone."
-    rows = db.execute("SELECT id, path FROM photos WHERE path <> '' AND status IN ('ok', 'failed')").fetchall()
-    for row in rows:
-        if row['path'] not in self.here and self._is_gone(row['path']):
-            self.done['missing'] += db.execute("UPDATE photos SET status = 'missing' WHERE id = ?", (row['id'],)).rowcount
+    rows = db.execute(f'SELECT id, path FROM photos WHERE {_THERE}').fetchall()
+    gone = [row['id'] for row in rows if row['path'] not in self.here and self._is_gone(row['path'])]
+    for id in gone: db.execute("UPDATE photos SET status = 'missing' WHERE id = ?", (id,))
+    self.done['missing'] += len(gone)
 
 # %% ../nbs/10_dataset.ipynb #a66d1de7
 @dataclass(frozen=True)
@@ -469,7 +483,8 @@ def frame(self: Dataset,
     rows = pd.DataFrame([tuple(r) for r in self.manifest.read(f'SELECT {", ".join(asked)} FROM photos ORDER BY id')], columns=asked)
     here, has_file = dict(self.photos()), rows.status.isin(['ok', 'failed'])
     rows.loc[~rows.status.isin(list(STATUSES)), 'status'] = 'failed' # nothing of ours wrote that
-    rows['label'] = rows.label.map({label: '' if name_problem(label) else label for label in rows.label.unique()}).astype(object)
+    labels = {label: '' if name_problem(label) else label for label in rows.label.unique()}
+    rows['label'] = rows.label.map(labels).astype(object)
     stands = rows.path.isin(here) & has_file
     rows.loc[stands, 'label'] = rows.path[stands].map(here)
     rows.loc[(rows.status == 'ok') & ~rows.path.isin(here), 'status'] = 'missing'

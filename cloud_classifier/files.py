@@ -38,7 +38,8 @@ def write_whole(file: str | Path,
 
 # %% ../nbs/04_files.ipynb #4c1d0496
 _CURRENT, _NOREPLACE = -100, 1 # of Linux: paths begin at the working folder; refuse where the target is taken
-_NO_WAY = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM) # what a system says to a call that it does not have
+# What a system or a disk says to a call that it does not have.
+_NO_WAY = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
 
 def _rename(source: bytes, target: bytes) -> bool:
     "Linux's rename that never replaces; whether this system and this disk have it."

@@ -5,6 +5,7 @@ import signal
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -94,6 +95,27 @@ def read_only(tmp_path):
     yield mount
     for place in mounts:
         place.__exit__(None, None, None)
+
+
+@contextmanager
+def ordinary_user():
+    "Be a user who owns nothing, where the tests are run by root; modules must have been imported before."
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder():
+    "A folder that any user may look into."
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 @pytest.fixture

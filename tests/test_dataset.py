@@ -1,10 +1,17 @@
 "Folders as people leave them, and moves that are cut off."
 
+import errno
+import os
 import shutil
+from pathlib import Path
 
 import pytest
+from conftest import ordinary_user
+from wholeness import make_dataset
 
+import cloud_classifier.dataset as module
 from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.files import file_hash, move_file
 
 
 @pytest.fixture
@@ -188,3 +195,160 @@ def test_status_counts_files_that_nobody_told_of(dataset):
     }
     dataset.sync(progress=False)
     assert dataset.status()['status'] == {'ok': 42}
+
+
+# Labels that are no folders, edits that keep the size, folders that can't be read
+
+
+NO_LABELS = {
+    'manifest.db': 'beside the class folders',
+    'Manifest.db-journal': 'beside the class folders',
+    'attribution.csv': 'beside the class folders',
+    'notes.txt': 'a file has that name',
+    'linked': 'leads out of the dataset',
+    'Ж' * 128: 'too long',
+    'x' * 101: 'too long',
+    'NUL': 'Windows',
+    'com1.jpg': 'Windows',
+    'ends.': 'ends with a dot',
+    ' begins': 'begins or ends with a space',
+    'two\nlines': 'no name has',
+    'bad\udcff': 'no name has',
+    '..': 'begins with a dot',
+}
+
+
+@pytest.mark.parametrize(('label', 'why'), NO_LABELS.items(), ids=range(len(NO_LABELS)))
+def test_labels_that_can_be_no_folder_here(dataset, tmp_path, label, why):
+    (dataset.path / 'notes.txt').write_text('seen from the roof')
+    (dataset.path / 'linked').symlink_to(tmp_path)
+    photo = dataset.listing().path[0]
+    for step in (lambda: dataset.folder_of(label), lambda: dataset.relabel(photo, label)):
+        with pytest.raises(BadDataset, match=why):
+            step()
+    assert not dataset.manifest.exists()
+
+
+def test_a_move_that_fails_is_a_row_and_stops_nothing(dataset, monkeypatch):
+    first, second = dataset.listing().path[:2]
+
+    def no_rights(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr('cloud_classifier.manifest.move_file', no_rights)
+        with pytest.raises(BadDataset, match=f"{first}: can't be moved: Permission denied"):
+            dataset.quarantine(first, 'no rights')
+    dataset.quarantine(second, 'fine')
+    assert dataset.journal().failed.tolist() == ['Permission denied', '']
+    assert dataset.undo(2) == [second]
+
+
+def test_an_undo_that_fails_can_be_tried_again_and_stops_none_of_the_others(dataset, monkeypatch):
+    first, second, third = dataset.listing().path[:3]
+    rows = [dataset.quarantine(photo, 'a test') for photo in (first, second, third)]
+    (dataset.path / dataset.journal().target[rows[1]]).unlink()
+    target = dataset.journal().target[rows[2]]
+
+    def no_rights(source, to):
+        if source.name == Path(target).name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return move_file(source, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr('cloud_classifier.manifest.move_file', no_rights)
+        with pytest.raises(BadDataset, match='2 moves') as refused:
+            dataset.undo(3)
+    assert f'{second} (is not there any more)' in str(refused.value)
+    assert (dataset.path / first).is_file()
+    assert dataset.undo(3) == [third]
+    assert dataset.journal().failed.tolist() == ['', 'is not there any more', '']
+
+
+def test_an_edit_in_place_of_the_same_size_is_noticed(dataset):
+    dataset.sync(progress=False)
+    edited, downloaded = dataset.listing().path[:2]
+    with dataset.manifest.open() as db:  # as a photo was written down that has just been downloaded
+        db.execute('UPDATE photos SET mtime = NULL, ctime = NULL WHERE path = ?', (downloaded,))
+    for photo in (edited, downloaded):
+        file = dataset.path / photo
+        before = file.stat()
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert dataset.digests([photo])[photo] == file_hash(file)
+    assert dataset.sync(progress=False)['changed'] == 2
+    known = dataset.frame().set_index('path').sha256
+    assert known[edited] == file_hash(dataset.path / edited)
+
+
+def test_a_photo_that_vanishes_while_it_is_looked_at_is_left_to_the_next_time(dataset, monkeypatch):
+    first, second = dataset.listing().path[:2]
+
+    def vanish(*args, look=module._look_at):
+        seen = list(look(*args))
+        (dataset.path / first).unlink(missing_ok=True)
+        with (dataset.path / second).open('ab') as f:
+            f.write(b'more')
+        return iter(seen)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, '_look_at', vanish)
+        assert dataset.sync(progress=False) == {'new': 40, 'changed': 0, 'moved': 0, 'missing': 0}
+    assert dataset.sync(progress=False) == {'new': 1, 'changed': 0, 'moved': 0, 'missing': 0}
+
+
+def test_names_and_folders_that_can_not_be_read_stop_nothing(dataset):
+    folder = os.fsencode(dataset.path)
+    (dataset.path / 'Cirrus' / 'nowhere.jpg').symlink_to('none.jpg')
+    (dataset.path / 'round').symlink_to('round')
+    try:
+        for name in (b'Cirrus/\xff.jpg', b'\xfe/1.jpg'):
+            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+            with open(os.path.join(folder, name), 'wb') as f:
+                f.write(b'x')
+    except OSError:
+        pytest.skip('this file system knows only text')
+    assert dataset.unreadable() == dict.fromkeys(
+        ['Cirrus/\\xff.jpg', '\\xfe'], 'has a name that is not UTF-8; rename it'
+    )
+    seen = dataset.scan(progress=False).set_index('path')
+    assert seen.status[['Cirrus/\\xff.jpg', '\\xfe', 'Cirrus/nowhere.jpg']].tolist() == ['missing'] * 3
+    assert dataset.sync(progress=False)['new'] == 43
+    assert dataset.frame().set_index('path').status['Cirrus/nowhere.jpg'] == 'failed'
+    assert sum(dataset.sync(progress=False).values()) == 0
+    assert dataset.status()['status']['unreadable'] == 2
+    for name in (os.fsdecode(b'Cirrus/\xff.jpg'), 'Cirrus/' + 'x' * 300 + '.jpg', 'x/' * 3000, 'Cirrus/\0.jpg'):
+        with pytest.raises(BadDataset):
+            dataset.quarantine(name, 'a test')
+        with pytest.raises(BadDataset):
+            dataset.relabel(name, 'Stratus')
+    dataset.quarantine('Cirrus/nowhere.jpg', 'leads nowhere')
+    assert dataset.undo() == ['Cirrus/nowhere.jpg']
+
+
+def test_a_folder_that_may_not_be_read_is_a_row(open_folder):
+    dataset = make_dataset(open_folder / 'skies', per_class=2)
+    dataset.sync(progress=False), dataset.frame()
+    (dataset.path / 'Cirrus').chmod(0o000)
+    with ordinary_user():
+        table = dataset.scan(progress=False)
+        assert len(dataset.listing()) == 4
+        reasons = dataset.status()['reasons']
+    (dataset.path / 'Cirrus').chmod(0o755)
+    (row,) = table[table.status != 'ok'].to_dict('records')
+    assert row | dict(sha256='') == dict(
+        path='Cirrus', label='Cirrus', sha256='', status='missing', reason="can't be read (Permission denied)"
+    )
+    assert reasons == {"Cirrus: can't be read (Permission denied)": 1}
+
+
+def test_a_name_as_long_as_can_be_gets_a_number(dataset):
+    name = 'n' * 251 + '.jpg'
+    for label in ('Cirrus', 'Stratus'):
+        (dataset.path / label / name).write_text(label)
+    dataset.relabel(f'Cirrus/{name}', 'Stratus')
+    target = dataset.journal().target.item()
+    assert len(Path(target).name) == 255
+    assert (dataset.path / target).read_text() == 'Cirrus'

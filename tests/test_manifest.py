@@ -6,11 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
+from conftest import ordinary_user
+from wholeness import contents, make_dataset, whole
 
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.manifest import BadManifest, Manifest
+from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.manifest import BadManifest, Manifest, ManifestFailed
 
 ROWS = 100_000
 
@@ -146,3 +149,165 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cut_off()
     assert manifest.counts()['status'] == {}
+
+
+# Looking changes nothing, wherever it is done
+
+OLD = """
+CREATE TABLE photos (
+    id INTEGER PRIMARY KEY, asked TEXT NOT NULL, label TEXT NOT NULL,
+    source TEXT NOT NULL DEFAULT '', url TEXT NOT NULL DEFAULT '', page TEXT NOT NULL DEFAULT '',
+    title TEXT NOT NULL DEFAULT '', author TEXT NOT NULL DEFAULT '', licence TEXT NOT NULL DEFAULT '',
+    licence_url TEXT NOT NULL DEFAULT '', query TEXT NOT NULL DEFAULT '', status TEXT NOT NULL DEFAULT 'pending',
+    reason TEXT NOT NULL DEFAULT '', path TEXT NOT NULL DEFAULT '', sha256 TEXT NOT NULL DEFAULT '', width INTEGER,
+    height INTEGER, size INTEGER, mtime INTEGER);
+CREATE TABLE searches (source TEXT, query TEXT, time TEXT NOT NULL, PRIMARY KEY (source, query));
+CREATE TABLE journal (id INTEGER PRIMARY KEY, time TEXT NOT NULL, action TEXT NOT NULL, source TEXT NOT NULL,
+    target TEXT NOT NULL, reason TEXT NOT NULL, undone TEXT);
+CREATE TABLE moves (id INTEGER PRIMARY KEY, source TEXT NOT NULL, target TEXT NOT NULL);
+CREATE TABLE memory (kind TEXT NOT NULL, sha256 TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, sha256))
+    WITHOUT ROWID;
+PRAGMA user_version = 2;
+INSERT INTO photos (asked, label, status, path, author) VALUES ('Cirrus', 'Cirrus', 'ok', 'Cirrus/0.png', 'Ann');
+INSERT INTO journal VALUES (1, 'then', 'quarantine', 'Stratus/0.png', '.quarantine/0.png', 'blurred', NULL);
+"""
+
+
+def old_manifest(folder, left_open=False):
+    "A manifest of the second version, which had a write-ahead log; where it is left open, all is in the log alone."
+    code = (
+        'import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute("PRAGMA journal_mode=WAL")\n'
+        'db.executescript(sys.argv[2]); db.commit()\n'
+        'os._exit(0) if len(sys.argv) > 3 else db.close()'
+    )
+    args = [sys.executable, '-c', code, folder / 'manifest.db', OLD]
+    subprocess.run(args + ['open'] * left_open, check=True)
+
+
+def bytes_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def look_at(dataset):
+    "All that looks; what it finds."
+    dataset.listing(), dataset.scan(progress=False), dataset.status(), dataset.where(['0' * 64])
+    dataset.digests(['Cirrus/0.png']), dataset.manifest.recall('x'), dataset.manifest.pending()
+    return dataset.frame().author.tolist(), dataset.journal().reason.tolist()
+
+
+@pytest.mark.parametrize('left_open', [False, True])
+@pytest.mark.parametrize('mounted', [False, True])
+def test_a_manifest_of_the_second_version_is_read_as_it_is(tmp_path, request, left_open, mounted):
+    dataset = make_dataset(tmp_path / 'skies', per_class=1)
+    old_manifest(dataset.path, left_open)
+    before = bytes_of(dataset.path)
+    assert ('manifest.db-wal' in before) == left_open
+    place = request.getfixturevalue('read_only')(dataset.path) if mounted else dataset.path
+    assert look_at(Dataset(place)) == (['Ann', '', ''], ['blurred'])
+    assert bytes_of(dataset.path) == before
+
+
+def test_a_manifest_of_the_second_version_is_taken_over(tmp_path):
+    dataset = make_dataset(tmp_path / 'skies', per_class=2)
+    old_manifest(dataset.path)
+    (dataset.path / '.quarantine').mkdir()
+    (dataset.path / 'Stratus' / '0.png').rename(dataset.path / '.quarantine' / '0.png')
+    dataset.sync(progress=False)
+    assert dataset.undo() == ['Stratus/0.png']
+    dataset.quarantine('Stratus/0.png', 'again')
+    assert dataset.journal().sha256.map(len).tolist() == [0, 64]
+    assert dataset.frame().author.tolist() == ['Ann', '', '', '', '']
+    assert sorted(bytes_of(dataset.path)) == ['.manifest.lock', 'manifest.db']
+
+
+@pytest.mark.parametrize('killed', [False, True])
+def test_what_can_not_be_written_is_read(tmp_path, read_only, killed):
+    dataset = make_dataset(tmp_path / 'skies', per_class=2)
+    dataset.sync(source='a friend', progress=False)
+    if killed:  # in the middle of a transaction that has begun to write into the file
+        code = (
+            'import os, sys; from cloud_classifier.manifest import Manifest\n'
+            'with Manifest(sys.argv[1]).transaction() as db:\n'
+            '    db.execute("PRAGMA cache_size=1"); db.execute("PRAGMA cache_spill=1")\n'
+            '    db.execute("UPDATE photos SET source = \'nobody\'")\n'
+            '    for i in range(9999): db.execute("INSERT INTO searches VALUES (?, ?, ?)", (i, i, "x" * 99))\n'
+            '    os.kill(os.getpid(), 9)'
+        )
+        assert subprocess.run([sys.executable, '-c', code, dataset.path], check=False).returncode == -9
+        assert (dataset.path / 'manifest.db-journal').stat().st_size > 0
+    seen = Dataset(read_only(dataset.path))
+    assert set(seen.frame().source) == {'a friend'}
+    look_at(seen)
+    for step in (lambda: seen.quarantine('Cirrus/0.png', 'a test'), lambda: seen.manifest.remember('x', {'a': b'b'})):
+        with pytest.raises(ManifestFailed, match=r'can.t be read or written there \(Read-only file system\)'):
+            step()
+    assert set(dataset.frame().source) == {'a friend'}
+    dataset.quarantine('Cirrus/0.png', 'a test')
+    assert not list(dataset.path.glob('manifest.db-*'))
+
+
+def test_a_folder_that_an_ordinary_user_may_not_write_in_is_read(open_folder):
+    dataset = make_dataset(open_folder / 'skies', per_class=2)
+    dataset.sync(source='a friend', progress=False)
+    look_at(dataset)
+    for folder in (dataset.path, dataset.path / 'Cirrus'):
+        folder.chmod(0o555)
+    with ordinary_user():
+        assert set(dataset.frame().source) == {'a friend'}
+        look_at(dataset)
+        with pytest.raises(ManifestFailed, match=r'manifest.db: can.t be read or written there'):
+            dataset.quarantine('Cirrus/0.png', 'a test')
+    for folder in (dataset.path, dataset.path / 'Cirrus'):
+        folder.chmod(0o755)
+    assert dataset.journal().empty
+
+
+def test_a_full_disk_is_told_in_a_line_and_nothing_is_lost(small_disk):
+    dataset = make_dataset(small_disk / 'skies', per_class=3)
+    dataset.sync(progress=False)
+    before = contents(dataset.path)
+    filler = small_disk / 'filler'
+    with suppress(OSError), filler.open('wb', buffering=0) as f:
+        while True:
+            f.write(bytes(1000))
+
+    def fill():
+        for photo in dataset.listing().path:
+            dataset.manifest.ask([dict(url=f'http://x/{photo}/{n}', label='Cirrus') for n in range(300)])
+            dataset.quarantine(photo, 'a test')
+
+    with pytest.raises(ManifestFailed, match='No space left on device'):
+        fill()
+    filler.unlink()
+    dataset.relabel('Cumulus/0.png', 'Cirrus')
+    whole(dataset, before)
+
+
+def test_looking_leaves_nothing_behind(tmp_path):
+    dataset = make_dataset(tmp_path / 'skies', per_class=2)
+    look_at(dataset)
+    for refused in (
+        lambda: dataset.quarantine('Cirrus/none.png', 'a test'),
+        lambda: dataset.relabel('Cirrus/0.png', 'manifest.db'),
+        lambda: dataset.relabel('Cirrus/0.png', 'Ci'),
+    ):
+        with pytest.raises(BadDataset):
+            refused()
+    assert dataset.undo() == []
+    assert dataset.manifest.ask([]) == dataset.manifest.retry(['html']) == 0
+    assert bytes_of(dataset.path) == {}
+    dataset.sync(progress=False)
+    before = {p.name: p.stat().st_mtime_ns for p in [dataset.path, *dataset.path.iterdir()]}
+    look_at(dataset)
+    assert {p.name: p.stat().st_mtime_ns for p in [dataset.path, *dataset.path.iterdir()]} == before
+
+
+def test_a_database_of_somebody_elses_is_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / 'manifest.db') as db:
+        db.execute('CREATE TABLE bookmarks (url TEXT)')
+    db.close()
+    before = bytes_of(tmp_path)
+    for step in (Dataset(tmp_path).frame, lambda: Manifest(tmp_path).ask([dict(url='http://x', label='Cirrus')])):
+        with pytest.raises(BadManifest, match="is no manifest: it has a table 'bookmarks'"):
+            step()
+    assert bytes_of(tmp_path) == before
