@@ -46,7 +46,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
         'checkpoint',
         'track',
     },
-    'runs': {'files', 'dataset', 'sampling', 'run_folder', 'train'},
+    'runs': {'files', 'dataset', 'sampling', 'run_folder', 'checkpoint', 'train'},
     'calibrate': {'decide'},
     'audit': {'taxonomy', 'images', 'calibrate', 'dataset'},
     'strange': {'images', 'learner'},
