@@ -64,7 +64,7 @@ def fast(args, split_file):
     from cloud_classifier.train import train, usable
 
     parts = load_split(split_file, args.photos)
-    seen = usable(Dataset(args.photos), parts.frame[parts.frame.part != 'out'], progress=False)
+    seen = usable(Dataset(args.photos), parts.frame[parts.frame.part != 'excluded'], progress=False)
     with tempfile.TemporaryDirectory() as folder:
         run = train(
             args.photos,

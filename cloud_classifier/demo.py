@@ -63,7 +63,7 @@ def thin(parts: Split, photos: int, seed: int = 42) -> Split:
     share = photos / max(1, len(parts.part('train')))
     if share >= 1: return parts
     keep = parts.frame.groupby(['label', 'part'], group_keys=False).apply(lambda g: g.sample(max(1, round(share * len(g))), random_state=seed))
-    frame = parts.frame.assign(part=parts.frame.part.where(parts.frame.index.isin(keep.index), 'out'))
+    frame = parts.frame.assign(part=parts.frame.part.where(parts.frame.index.isin(keep.index), 'excluded'))
     return replace(parts, frame=frame)
 
 # %% ../nbs/37_demo.ipynb #c4238b8a

@@ -76,13 +76,18 @@ def answers(judge: Judge,
 def _strangeness(said: list) -> np.ndarray | None: # (n,)
     return None if any(o is None for _, o in said) else np.array([o for _, o in said])
 
+def _how_divided(parts: Split) -> list[str]:
+    "What is to be said of the split that photos were judged by."
+    notes = [f'The photos were divided like this: {certificate_line(parts)}.']
+    return [*notes, 'Photos that were relabelled since are judged by the labels that they have now.'] if 'relabelled' in parts.changes else notes
+
 def _labelled(judge: Judge, data: str | Path, parts: Split | None, part: str) -> tuple[pd.DataFrame, list[str]]: # path, label, group; what has to be said
     "The photos of a folder whose classes the network knows."
     if parts is None:
         scan = Dataset(data).scan(progress=False)
         rows, notes = scan[scan.status == 'ok'].assign(group=scan.sha256.str[:16]), [f'These are all photos of {Path(data).name}, without a split. If the model was trained on any of them, the numbers flatter it.']
         if broken := int((scan.status != 'ok').sum()): notes.append(f'{broken} photos can’t be opened and are left out.')
-    else: rows, notes = parts.part(part), [f'The photos were divided like this: {certificate_line(parts)}.']
+    else: rows, notes = parts.part(part), _how_divided(parts)
     known = {read_label(o).casefold(): o for o in judge.classes}
     labels = rows.label.map(lambda o: known.get(read_label(o).casefold()))
     strange = rows.label[labels.isna()].value_counts()
@@ -173,7 +178,7 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
             ) -> Report: # shows itself in a notebook; `save` writes it
     "Judges a classifier by the photos of one part, or by a folder."
     source = _opened(source)
-    judge, raw, strangeness, notes = None, None, None, []
+    judge, raw, strangeness, notes, divided = None, None, None, [], None
     if isinstance(source, Predictions): p = source
     elif isinstance(source, CloudClassifier):
         if data is None: raise BadDataset(f'{source.path}: a model file is judged by photos; name a folder of them')
@@ -181,7 +186,8 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
         p, raw, strangeness, notes = _of_folder(judge, data, parts, part)
         part, settings = 'all' if parts is None else part, source.card if settings is None else settings
     elif hasattr(source, 'predictions'):
-        p, notes = Predictions(*source.predictions(part)), [f'The photos were divided like this: {certificate_line(source.split)}.']
+        p, divided = Predictions(*source.predictions(part)), source.split
+        notes = _how_divided(divided)
         history, settings = (source.history if history is None else history), (source.settings if settings is None else settings)
         if hasattr(source, 'learner'):
             judge, raw = of_run(source, target_error), p.probs
@@ -190,7 +196,7 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
     else: raise TypeError(f'evaluate judges Predictions, a run or a model, not a {type(source).__name__}')
     found = scores(p, part, raw=raw, trust=judge and judge.trust, strangeness=strangeness, history=history, settings=settings, n_boot=n_boot, seed=seed, top=top)
     found['notes'] += notes
-    if judge and look: found |= _looks(judge, p, strangeness, found, source.split if judge.learn is not None else None, part, at_most, seed)
+    if judge and look: found |= _looks(judge, p, strangeness, found, divided if judge.learn is not None else None, part, at_most, seed)
     if also: found['seeds'] = _seeds([source, *also], part)
     return Report(plain(found))
 

@@ -239,16 +239,22 @@ PHOTO_SUFFIXES = tuple('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .ti
 
 def photo_names(folder: str | Path, # where to look, sub-folders included
                 under: str = '', # what each path is to begin with
+                unreadable: dict[str, str] | None = None, # filled with the folders that can't be read, and why; None: `OSError`
                 ) -> list[str]: # paths relative to `folder`, with '/', in no order
     "The photos below `folder`, as fast as can be."
-    photos, folders = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name[0] == '.': continue
-            if entry.is_dir(follow_symlinks=False): folders.append(name)
-            elif name.lower().endswith(PHOTO_SUFFIXES): photos.append(under + name)
-    for sub in folders: photos += photo_names(os.path.join(folder, sub), f'{under}{sub}/')
+    photos, folders = [], [(os.fspath(folder), under)]
+    while folders: # folders may lie deeper in each other than functions may call themselves
+        folder, under = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name[0] == '.': continue
+                    if entry.is_dir(follow_symlinks=False): folders.append((os.path.join(folder, name), f'{under}{name}/'))
+                    elif name.lower().endswith(PHOTO_SUFFIXES): photos.append(under + name)
+        except OSError as e:
+            if unreadable is None: raise
+            unreadable[under.rstrip('/') or '.'] = f'can\'t be read ({e.strerror})'
     return photos
 
 def photo_files(folder: str | Path, # where to look, sub-folders included

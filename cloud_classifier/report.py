@@ -8,6 +8,7 @@ __all__ = ['NOT_COMPARABLE', 'plot_confusion', 'plot_recall', 'plot_losses', 'pl
 
 # %% ../nbs/32_report.ipynb #d801d205
 import base64, io, json, math, re, warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from .files import write_whole
+from .files import replacing
 from .images import open_image
 from .scores import METRICS
 
@@ -240,10 +241,11 @@ class Report:
              folder: str | Path, # usually the run's; made if need be
              thumbnails: bool = True, # as in `to_html`
             ) -> Path: # of the page
-        "Writes `report.json` and `report.html` into `folder`."
+        "Writes `report.json` and `report.html` into `folder`, both or neither."
         texts, folder = {'report.json': self.to_json(), 'report.html': self.to_html(thumbnails)}, Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items(): write_whole(folder/name, text)
+        with ExitStack() as both:
+            for name, text in texts.items(): both.enter_context(replacing(folder/name)).write_bytes(text.encode())
         return folder/'report.html'
 
     def summary(self) -> str:

@@ -6,7 +6,7 @@
 __all__ = ['settle', 'trained_shares']
 
 # %% ../nbs/29_trust.ipynb #accbd6b9
-import hashlib, io, json
+import hashlib, io, json, logging, math
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,14 @@ import torch
 from .calibrate import Trust, fit_trust
 from .files import write_whole
 from .learner import BadSetting
-from .sampling import balance
+from .run_folder import BadRun, read_json
+from .sampling import Split, balance, read_split
 from .strange import Strangeness, fit_strangeness
 from .train import Run
 
 # %% ../nbs/29_trust.ipynb #c87cc4e0
+def _as_made(run: Run) -> Split: return read_split(run.path/'split.csv', run.settings['data']) # whatever became of its photos
+
 def _columns(labels, classes) -> np.ndarray: return np.array([tuple(classes).index(o) for o in labels])
 
 def _fit(run: Run, oof: pd.DataFrame | None, target_error: float, alpha: float) -> Trust:
@@ -32,26 +35,40 @@ def _fit(run: Run, oof: pd.DataFrame | None, target_error: float, alpha: float) 
     classes = tuple(run.settings['classes'])
     lacking = [o for o in classes if o not in oof]
     if lacking: raise BadSetting(f'the out-of-fold predictions have no column {lacking[0]!r}; they belong to other classes than this run\'s')
-    oof = oof[~oof.path.isin(run.split.part('test').path)]
+    oof = oof[~oof.path.isin([*run.split.part('test').path, *_as_made(run).part('test').path])] # by the names of now, and by those of then
     if not len(oof): raise BadSetting('the out-of-fold predictions are all of test photos, which must not choose settings')
     return fit_trust(oof[list(classes)].to_numpy(), _columns(oof.label, classes), classes, target_error, alpha, oof.group, 'out of fold')
 
 # %% ../nbs/29_trust.ipynb #14990ce4
 def _checksum(file: Path) -> str: return hashlib.sha256(file.read_bytes()).hexdigest()
 
+def _read_trust(said: dict) -> Trust:
+    "What trust.json says; `ValueError`, `TypeError` or `KeyError` where that can't be."
+    trust = Trust.from_dict(said)
+    if not (0 < trust.temperature < math.inf and 0 < trust.target_error < 1): raise ValueError('a number in it can\'t be')
+    return trust
+
 def _kept(run: Run) -> tuple[Trust, Strangeness] | None:
     "What was settled before for this very learner."
     file, weights = run.path/'trust.json', run.path/'strangeness.pth'
     if not (file.exists() and weights.exists()): return None
-    said = json.loads(file.read_text(encoding='utf-8'))
-    if said['learner'] != _checksum(run.path/'learner.pkl'): return None
-    return Trust.from_dict(said['trust']), Strangeness.from_state(torch.load(weights, weights_only=True))
+    try:
+        said = read_json(file)
+        if said['learner'] != _checksum(run.path/'learner.pkl'): return None
+        return _read_trust(said['trust']), Strangeness.from_state(torch.load(weights, weights_only=True))
+    except Exception as e: # torch raises whatever its reading comes upon
+        logging.getLogger(__name__).warning(f'{run.path}: trust.json and strangeness.pth can\'t be read ({type(e).__name__}: {e}); they are made again')
+        return None
 
 def _keep(run: Run, trust: Trust, strangeness: Strangeness) -> None:
+    "Write what was settled, where that can be."
     buffer = io.BytesIO()
     torch.save(strangeness.state_dict(), buffer)
-    write_whole(run.path/'strangeness.pth', buffer.getvalue())
-    write_whole(run.path/'trust.json', json.dumps(dict(learner=_checksum(run.path/'learner.pkl'), trust=trust.as_dict()), indent=1))
+    said = json.dumps(dict(learner=_checksum(run.path/'learner.pkl'), trust=trust.as_dict()), indent=1, allow_nan=False)
+    try:
+        write_whole(run.path/'strangeness.pth', buffer.getvalue())
+        write_whole(run.path/'trust.json', said)
+    except OSError as e: logging.getLogger(__name__).warning(f'{run.path}: trust.json can\'t be written ({e.strerror}); what it would say is worked out anew each time')
 
 def settle(run: Run, # a finished run
            target_error: float | None = None, # largest share of errors among confident answers, above 0 and below 1; what was settled before, else .25, where None
@@ -72,7 +89,9 @@ def settle(run: Run, # a finished run
 # %% ../nbs/29_trust.ipynb #0722d0d3
 def trained_shares(run: Run) -> dict[str, float]: # of each class, above 0; they sum to 1
     "How often each class came in training."
-    rows, how = run.split.part('train'), run.settings.get('balance')
+    rows, how = _as_made(run).part('train'), run.settings.get('balance')
     if how: rows = balance(rows, how, run.settings.get('cap'), run.settings['seed'])
     counts = rows.groupby('label').weight.sum() if 'weight' in rows else rows.label.value_counts()
+    lacking = [o for o in run.settings['classes'] if o not in counts]
+    if lacking: raise BadRun(f'{run.path/"split.csv"}: has no photo of {lacking[0]} to train on, which the run was trained on')
     return {o: float(counts[o] / counts.sum()) for o in run.settings['classes']}

@@ -3,6 +3,7 @@
 import ast
 
 import pytest
+from bounds import run_bounded
 from readme import ROOT
 
 PACKAGE = ROOT / 'cloud_classifier'
@@ -14,13 +15,13 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'samples': {'taxonomy'},
     'infer': {'taxonomy', 'images', 'decide'},
     'app': {'taxonomy', 'images', 'infer'},
-    'manifest': set(),
-    'dataset': {'taxonomy', 'images', 'manifest'},
+    'manifest': {'files'},
+    'dataset': {'taxonomy', 'files', 'images', 'manifest'},
     'sources': {'taxonomy', 'images'},
     'download': {'images', 'dataset', 'sources'},
     'scrape': {'taxonomy', 'manifest', 'dataset', 'sources', 'download'},
     'credits': {'files', 'dataset'},
-    'verify': {'images', 'manifest', 'dataset'},
+    'verify': {'taxonomy', 'images', 'manifest', 'dataset'},
     'duplicates': {'images', 'dataset'},
     'series': {'duplicates'},
     'curate': {'images', 'dataset', 'duplicates', 'series', 'verify'},
@@ -30,6 +31,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'learner': {'taxonomy', 'images', 'dataset', 'sampling', 'settings', 'cache'},
     'recipes': {'settings', 'learner'},
     'processes': set(),
+    'run_folder': {'files', 'settings'},
     'checkpoint': {'files', 'settings', 'processes', 'recipes'},
     'track': {'dataset', 'learner', 'checkpoint'},
     'train': {
@@ -42,14 +44,15 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
         'learner',
         'recipes',
         'processes',
+        'run_folder',
         'checkpoint',
         'track',
     },
-    'runs': {'files', 'dataset', 'sampling', 'learner', 'train'},
+    'runs': {'files', 'dataset', 'sampling', 'run_folder', 'train'},
     'calibrate': {'decide'},
     'audit': {'taxonomy', 'images', 'calibrate', 'dataset'},
     'strange': {'images', 'learner'},
-    'trust': {'files', 'learner', 'sampling', 'train', 'calibrate', 'strange'},
+    'trust': {'files', 'learner', 'sampling', 'run_folder', 'train', 'calibrate', 'strange'},
     'scores': {'taxonomy', 'decide', 'calibrate'},
     'report': {'files', 'images', 'scores'},
     'evaluate': {
@@ -158,6 +161,13 @@ def test_the_base_asks_for_the_base_install_alone(module):
 
     others = {name.split('.')[0] for name in imports(module, top_level_only=True) if not name.startswith('.')}
     assert others - set(sys.stdlib_module_names) <= BASE
+
+
+@pytest.mark.parametrize('module', ['run_folder', 'runs'])
+def test_runs_are_listed_and_refused_without_waiting_for_what_trains(module):
+    done = run_bounded(f'import cloud_classifier.{module}, sys; print(*sys.modules)')
+    assert done.status == 0, done.err
+    assert not {'torch', 'fastai', 'pandas', 'numpy'} & set(done.out.split())
 
 
 @pytest.mark.parametrize('module', ['cli', 'demo'])

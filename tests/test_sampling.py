@@ -2,9 +2,12 @@
 
 import copy
 import json
+import os
 import pickle
 import random
+import shutil
 import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +26,14 @@ from cloud_classifier.sampling import (
     _deal,
     balance,
     certificate,
+    certificate_line,
+    changes_line,
     equal_frame,
     folds,
+    follow,
     get_equal_images,
     load_split,
+    read_split,
     save_split,
     split,
 )
@@ -92,7 +99,7 @@ def test_a_conflict_is_left_out_and_a_bad_photo_too(three):
     scan.loc[0, 'sha256'] = scan.loc[15, 'sha256']
     scan.loc[20, 'status'] = 'truncated'
     parts = split(three, scan=scan, group_by=())
-    assert list(parts.part('out').index) == [0, 15, 20]
+    assert list(parts.part('excluded').index) == [0, 15, 20]
 
 
 @pytest.mark.parametrize(('valid', 'test'), [(0, 0.2), (0.2, 0), (0.6, 0.4), (-0.1, 0.2), (float('nan'), 0.2)])
@@ -321,7 +328,9 @@ def test_a_photo_that_is_added_takes_the_place_of_one_at_most(sizes, how, seed, 
 @given(COUNTS, HOW, st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_only_what_is_trained_on_is_balanced(sizes, how, seed):
-    others = [photos(sizes, part).assign(path=lambda f, part=part: part + f.path) for part in ('valid', 'test', 'out')]
+    others = [
+        photos(sizes, part).assign(path=lambda f, part=part: part + f.path) for part in ('valid', 'test', 'excluded')
+    ]
     found = balance(pd.concat([photos(sizes), *others], ignore_index=True), *how, seed)
     kept = pd.concat(others, ignore_index=True)
     pd.testing.assert_frame_equal(found[found.part != 'train'][list(kept)].reset_index(drop=True), kept)
@@ -365,7 +374,7 @@ def searched(tmp_path):
 def test_an_authors_photos_stay_on_one_side(searched):
     parts = split(searched, progress=False)
     authors = searched.frame().set_index('path').author
-    sides = parts.frame[parts.frame.part != 'out'].set_index('path').part.groupby(authors).nunique()
+    sides = parts.frame[parts.frame.part != 'excluded'].set_index('path').part.groupby(authors).nunique()
     assert len(sides) == 21
     assert (sides == 1).all()
     alone = split(searched, group_by=['duplicates'], progress=False)
@@ -393,7 +402,7 @@ def test_a_conflict_is_kept_for_training_alone(searched):
     Image.open(searched.path / first).save(searched.path / 'Cumulus' / 'anew.jpg', quality=60)
     both = [first, 'Cumulus/anew.jpg']
     left_out = split(searched, progress=False).frame.set_index('path').part
-    assert set(left_out[both]) == {'out'}
+    assert set(left_out[both]) == {'excluded'}
     kept = split(searched, keep_conflicts=True, progress=False)
     assert set(kept.frame.set_index('path').part[both]) == {'train'}
     assert kept.crossing() == []
@@ -422,7 +431,7 @@ def test_the_certificate_counts_for_itself(searched, tmp_path, command):
     assert '0 of them in two parts' in out
     said = json.loads(file.with_suffix('.json').read_text())
     frame = pd.read_csv(file, dtype=str)
-    assert list(frame.columns) == ['path', 'label', 'group', 'part']
+    assert list(frame.columns) == ['path', 'label', 'group', 'part', 'sha256']
     assert said['groups'] == frame.group.nunique()
     assert (said['crossing'], said['leaks']) == (0, False)
     assert said['rule']['seed'] == 7
@@ -484,7 +493,7 @@ def test_names_without_pixels_are_divided_too(three, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('parts', 'crosses'), [(['out', 'train'], False), (['out', 'test'], False), (['train', 'test'], True)]
+    ('parts', 'crosses'), [(['excluded', 'train'], False), (['excluded', 'test'], False), (['train', 'test'], True)]
 )
 def test_what_is_left_out_stands_on_no_side(tmp_path, parts, crosses):
     "Copies under two labels are out; who is tied to them is trained on, which leaks nothing."
@@ -492,3 +501,256 @@ def test_what_is_left_out_stands_on_no_side(tmp_path, parts, crosses):
     made = Split(frame, tmp_path)
     assert made.crossing() == (['g'] if crosses else [])
     assert certificate(made)['leaks'] is crosses
+
+
+@pytest.fixture(scope='module')
+def divided(tmp_path_factory):
+    "Photos of three classes whose manifest knows them, and their split in a file."
+    root = tmp_path_factory.mktemp('divided') / 'skies'
+    make_samples(root, per_genus=8, size=32, genera=['Cirrus', 'Cumulus', 'Stratus'])
+    Dataset(root).sync(progress=False)
+    save_split(split(root, group_by=['author'], progress=False), root.parent / 'split.csv')
+    return root
+
+
+@pytest.fixture(params=['with its manifest', 'without'])
+def mine(divided, tmp_path, request):
+    "A copy of that dataset to spoil, with and without what remembers its photos."
+    root = shutil.copytree(divided, tmp_path / 'skies')  # copytree keeps the times
+    if request.param == 'without':
+        (root / 'manifest.db').unlink()
+    shutil.copy(divided.parent / 'split.csv', tmp_path)
+    return Dataset(root)
+
+
+def opened(dataset):
+    return load_split(dataset.path.parent / 'split.csv', dataset.path)
+
+
+def test_photos_are_followed_wherever_they_go(mine):
+    made = opened(mine)
+    assert (made.changes, made.made) == ({}, '')
+    a, b, c, d, e, *_ = made.part('test').path.tolist() + made.part('train').path.tolist()
+    label = next(o for o in made.classes if not c.startswith(o))
+    mine.quarantine(a, 'blurry')
+    (mine.path / b).unlink()
+    mine.relabel(c, label)
+    (mine.path / d).rename(mine.path / d.replace('.jpg', ' anew.jpg'))
+    found = opened(mine)
+    assert {kind: len(paths) for kind, paths in found.changes.items()} == {
+        'quarantined': 1,
+        'removed': 1,
+        'relabelled': 1,
+        'moved': 1,
+    }
+    was, now = made.frame.set_index('sha256'), found.frame.set_index('sha256')
+    assert list(found.part('excluded').path) == sorted([a, b], key=list(made.frame.path).index)
+    rest = now.index[now.part != 'excluded']
+    assert (now.part[rest] == was.part[rest]).all()
+    moved = now.index[now.path != was.path]
+    assert set(now.label[moved]) >= {label}
+    assert all((mine.path / p).is_file() for p in now.path[rest])
+    line = '1 photo was quarantined, 1 removed, 1 relabelled and 1 moved since the split was made'
+    assert changes_line(found) == line
+    assert certificate_line(found).endswith(line)
+    assert certificate_line(found)[:18] == certificate_line(made)[:18]  # it is still that split
+    mine.undo(2)
+    assert set(opened(mine).changes) == {'removed', 'moved'}
+    assert now.path[was.index[was.path == e]].item() == e
+
+
+def test_two_photos_that_changed_names_are_told_apart(divided, tmp_path):
+    mine = Dataset(shutil.copytree(divided, tmp_path / 'skies'))
+    made = load_split(divided.parent / 'split.csv', mine.path)
+    a, b = (mine.path / made.part(part).path.iloc[0] for part in ('test', 'train'))
+    a.rename(a.with_suffix('.tmp'))
+    b.rename(a)
+    a.with_suffix('.tmp').rename(b)
+    found = load_split(divided.parent / 'split.csv', mine.path)
+    assert sum(map(len, found.changes.values())) == 2
+    assert set(found.part('test').sha256) == set(made.part('test').sha256)
+
+
+def test_an_edited_photo_keeps_its_part_and_is_said(divided, tmp_path, monkeypatch):
+    mine = Dataset(shutil.copytree(divided, tmp_path / 'skies'))
+    file, photo = divided.parent / 'split.csv', 'Cirrus/' + sorted(os.listdir(mine.path / 'Cirrus'))[0]
+    read, digests = [], Dataset.digests
+    monkeypatch.setattr(Dataset, 'digests', lambda self, paths: digests(self, read.extend(p := list(paths)) or p))
+    load_split(file, mine.path)
+    assert read == []  # nothing is opened while each photo is as it was
+    Image.open(mine.path / photo).rotate(180).save(mine.path / photo)
+    found = load_split(file, mine.path)
+    assert read == [photo]
+    assert found.changes == {'edited': [photo]}
+    before = read_split(file, mine.path).frame.set_index('path')
+    after = found.frame.set_index('path')
+    assert after.part[photo] == before.part[photo]
+    assert after.sha256[photo] != before.sha256[photo]
+
+
+def test_of_two_copies_one_that_goes_is_not_found_in_the_other(mine):
+    rows = opened(mine).frame
+    first, second = rows.path[0], rows.path[0].replace('.jpg', ' copy.jpg')
+    shutil.copy(mine.path / first, mine.path / second)
+    made = split(mine, group_by=['author'], progress=False)
+    (mine.path / first).unlink()
+    assert follow(made).changes == {'removed': [first]}
+    shutil.move(mine.path / second, mine.path / first)
+    assert follow(made).changes == {'removed': [second]}
+
+
+DEEDS = st.lists(
+    st.tuples(
+        st.sampled_from(['quarantine', 'relabel', 'rename', 'swap', 'delete', 'undo', 'sync', 'add']),
+        st.integers(0, 99),
+        st.integers(0, 99),
+    ),
+    max_size=6,
+)
+
+
+@given(DEEDS)
+@settings(max_examples=25, deadline=None)
+def test_whatever_becomes_of_photos_what_was_trained_on_is_never_tested_on(divided, deeds):
+    with tempfile.TemporaryDirectory() as folder:
+        mine = Dataset(shutil.copytree(divided, Path(folder) / 'skies'))
+        for deed, i, j in deeds:
+            here = [path for path, _ in mine.photos()]
+            one, other = here[i % len(here)], here[j % len(here)]
+            if deed == 'quarantine':
+                mine.quarantine(one, 'a test')
+            elif deed == 'relabel' and not one.startswith('Cumulus'):
+                mine.relabel(one, 'Cumulus')
+            elif deed == 'rename':
+                (mine.path / one).rename((mine.path / one).with_name(f'renamed {j}.jpg'))
+            elif deed == 'swap' and one != other:
+                for source, target in ((one, 'swap'), (other, one), ('swap', other)):
+                    (mine.path / source).rename(mine.path / target)
+            elif deed == 'delete':
+                (mine.path / one).unlink()
+            elif deed == 'undo':
+                mine.undo()
+            elif deed == 'sync':
+                mine.sync(progress=False)
+            elif deed == 'add':
+                make_samples(mine.path, per_genus=1, size=32, seed=1000 + i, genera=['Stratus'])
+        file = divided.parent / 'split.csv'
+        made, found = read_split(file, mine.path), load_split(file, mine.path)
+        part_of = dict(zip(made.frame.sha256, made.frame.part, strict=True))
+        bytes_now = mine.digests([path for path, _ in mine.photos()])
+        used = found.frame[found.frame.part != 'excluded']
+        assert used.path.is_unique
+        for path, part in zip(used.path, used.part, strict=True):
+            assert part_of[bytes_now[path]] == part  # by its bytes, whatever its name is now
+        assert set(used.sha256) == set(bytes_now.values()) & set(made.frame.sha256)  # and none that is there is missed
+        assert (used.label == [dict(mine.photos())[path] for path in used.path]).all()
+
+
+def test_a_folder_of_other_photos_is_refused(divided, tmp_path):
+    make_samples(tmp_path / 'others', per_genus=3, size=32, seed=9, genera=['Cirrus', 'Cumulus'])
+    with pytest.raises(BadDataset, match=r'split\.csv: none of its 24 photos is in'):
+        load_split(divided.parent / 'split.csv', tmp_path / 'others')
+
+
+def test_a_label_that_is_no_class_of_the_network_is_left_out(mine):
+    made = opened(mine)
+    photo = made.part('test').path.iloc[0]
+    mine.relabel(photo, 'Fog')
+    found = opened(mine)
+    assert found.part('test').label.tolist().count('Fog') == 1
+    assert found.within(made.classes).changes == {
+        'relabelled to a class that was not trained': ['Fog/' + Path(photo).name]
+    }
+    assert 'Fog' not in found.within(made.classes).classes
+    assert made.within(made.classes) is made
+
+
+def test_a_split_that_was_cut_off_is_refused_or_ends_with_a_whole_row(divided, tmp_path):
+    content = (divided.parent / 'split.csv').read_bytes()
+    rows = content.decode().splitlines()
+    whole = 0
+    for at in random.Random(1).sample(range(len(content) - 1), 60):
+        (tmp_path / 'split.csv').write_bytes(content[:at])
+        try:
+            frame = load_split(tmp_path / 'split.csv', divided).frame
+        except BadDataset:
+            continue
+        assert [','.join(row) for row in frame.itertuples(index=False)] == rows[1 : len(frame) + 1]
+        whole += 1
+    assert whole < 10
+
+
+@pytest.mark.parametrize(
+    ('row', 'says'),
+    [
+        ('/etc/passwd,Ci,g,test,', 'is not in the dataset'),
+        ('Ci/../../a.jpg,Ci,g,test,', 'is not in the dataset'),
+        (',Ci,g,test,', 'is not in the dataset'),
+        ('Ci/a.jpg,Ci,g,out,', "'out' in row 1 is no part"),
+        ('Ci/a.jpg,Ci,g,,', "'' in row 1 is no part"),
+        ('Ci/a.jpg,Ci,g', "'' in row 1 is no part"),
+        ('Ci/a.jpg,Ci,g,test,12ab', 'is no SHA-256; the file may be cut off'),
+        ('Ci/a.jpg,Ci,g,test,\nCi/a.jpg,Ci,g,train,', 'names Ci/a.jpg twice'),
+        ('Ci/a.jpg,Ci,g,test,,,,', 'is not a split'),
+    ],
+)
+def test_rows_that_no_split_has(skies, tmp_path, row, says):
+    (tmp_path / 'split.csv').write_text(f'path,label,group,part,sha256\n{row}\n')
+    with pytest.raises(BadDataset, match=r'split\.csv: ') as caught:
+        load_split(tmp_path / 'split.csv', skies)
+    assert says in str(caught.value)
+
+
+CERTIFICATES = [
+    '',
+    '{',
+    '[]',
+    '"x"',
+    '{"rule": 1}',
+    '{"rule": {"group_by": [1]}}',
+    '{"rule": {"group_by": 1}}',
+    '[' * 99999,
+]
+
+
+@pytest.mark.parametrize('said', [o.encode() for o in CERTIFICATES] + [b'\xff'], ids=lambda o: repr(o[:20]))
+def test_a_certificate_that_is_damaged_is_named(divided, tmp_path, said):
+    shutil.copy(divided.parent / 'split.csv', tmp_path)
+    (tmp_path / 'split.json').write_bytes(said)
+    with pytest.raises(BadDataset, match=r'split\.json: is not the certificate'):
+        load_split(tmp_path / 'split.csv', divided)
+    (tmp_path / 'split.json').unlink()  # as it advises
+    assert 'by a rule that was not written down' in certificate_line(load_split(tmp_path / 'split.csv', divided))
+
+
+def test_by_what_photos_were_grouped_is_said_as_it_was(three):
+    scan = scanned({label: [1] * 5 for label in LABELS})
+    assert 'groups by file,' in certificate_line(split(three, scan=scan, group_by=()))
+    some = split(three, scan=scan, group_by=['author'])
+    assert 'groups by author,' in certificate_line(some)
+    assert 'groups, by a rule that was not written down,' in certificate_line(Split(some.frame, some.root))
+
+
+def test_folders_that_are_missing_are_made(searched, tmp_path, command):
+    file = tmp_path / 'a' / 'b' / 'split.csv'
+    assert command('split', searched.path, '--out', file)[0] == 0
+    assert load_split(file, searched.path).hash == json.loads(file.with_suffix('.json').read_text())['split_hash']
+
+
+def fill(folder):
+    "Leave no room on the disk of a folder."
+    with open(folder / 'full', 'wb', buffering=0) as f, suppress(OSError):
+        while True:
+            f.write(bytes(4096))
+
+
+def test_a_full_disk_leaves_the_split_that_was_there(divided, small_disk):
+    parts = read_split(divided.parent / 'split.csv', divided)
+    save_split(parts, small_disk / 'split.csv')
+    before = {file.name: file.read_bytes() for file in small_disk.iterdir()}
+    fill(small_disk)
+    more = pd.concat([parts.frame.assign(path=parts.frame.path + f'{i}.jpg') for i in range(200)])
+    with pytest.raises(OSError, match='No space left'):
+        save_split(Split(more, parts.root), small_disk / 'split.csv')
+    (small_disk / 'full').unlink()
+    assert {file.name: file.read_bytes() for file in small_disk.iterdir()} == before

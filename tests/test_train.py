@@ -20,14 +20,15 @@ import torchvision
 from bounds import run_bounded
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
+from PIL import Image
 from readme import ROOT
 
 from cloud_classifier.cache import PhotoCache
-from cloud_classifier.dataset import BadDataset
+from cloud_classifier.dataset import BadDataset, Dataset
 from cloud_classifier.images import Preprocess
 from cloud_classifier.recipes import SANE, choose_lr, pick_precision, plan, training_in
-from cloud_classifier.runs import compare, cross_validate
-from cloud_classifier.sampling import Split, save_split, split
+from cloud_classifier.runs import compare, cross_validate, run_rows
+from cloud_classifier.sampling import Split, load_split, save_split, split
 from cloud_classifier.settings import check_arch
 from cloud_classifier.train import (
     HISTORY,
@@ -224,7 +225,7 @@ def test_a_photo_that_is_none_is_named_or_left_out(skies, tmp_path):
     with pytest.raises(BadDataset, match=r'Stratus/text.jpg: is not a photo .*--skip-bad'):
         train(root, out=tmp_path / 'run', **SMALL)
     run = train(root, epochs=1, skip_bad=True, out=tmp_path / 'run', **SMALL)
-    assert run.split.part('out').path.tolist() == ['Stratus/text.jpg']
+    assert run.split.part('excluded').path.tolist() == ['Stratus/text.jpg']
 
 
 def test_the_finder_leaves_the_learner_as_it_was(skies, body):
@@ -453,32 +454,100 @@ def test_a_run_that_was_interrupted_is_never_trusted(command, at, skies, tmp_pat
     assert not list(out.glob('*.pkl')) + list(out.glob('*.onnx'))
 
 
-def test_photos_that_changed_are_not_gone_on_with(command, at, skies, tmp_path):
-    "A new one, another one, and one that is gone: a line each, and nothing is lost."
+@pytest.fixture
+def cut_off(skies, tmp_path):
+    "A dataset of one's own, and a run on it that was cut off in its second epoch."
     root, out = shutil.copytree(skies, tmp_path / 'skies'), tmp_path / 'run'
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, 'before_validate', stop, raising=False)
+        patch.setattr(Checkpoint, 'after_train', lambda self: len(self.history.rows) and stop(self), raising=False)
         with pytest.raises(KeyboardInterrupt):
-            train(root, epochs=1, out=out, **SMALL)
-    photo = sorted((root / 'Cirrus').iterdir())[0]
-    content = photo.read_bytes()
+            train(root, epochs=2, out=out, **SMALL)
+    return Dataset(root), out
 
-    def says(text):
-        code, _, err = command('train', '--resume', out)
-        assert (code, err.count('\n')) == (2, 1)
-        assert text in err
-        assert status_of(out) == 'interrupted'
 
-    new = photo.with_name('new.jpg')
-    new.write_bytes(content)
-    says('new.jpg is new')
-    new.unlink()
-    photo.write_bytes(sorted((root / 'Stratus').iterdir())[0].read_bytes())
-    says(f'{photo.name} has changed')
-    photo.unlink()
-    says(f'{photo.name}')
-    photo.write_bytes(content)
-    assert len(resume(out, progress=False).history) == 1
+def test_a_run_goes_on_with_the_photos_that_are_there(cut_off, caplog):
+    "Some were taken out, relabelled, renamed, edited and added since it began."
+    mine, out = cut_off
+    before = load_split(out / 'split.csv', mine.path)
+    hashes = {k: json.loads((out / 'run.json').read_text())[k] for k in ('split_hash', 'data_hash')}
+    a, b, c, d, *_ = before.part('train').path
+    mine.quarantine(a, 'blurry')
+    relabelled = mine.folder_of(next(o for o in before.classes if not b.startswith(o)))
+    mine.relabel(b, relabelled)
+    (mine.path / c).rename(mine.path / (c + '.renamed.jpg'))
+    Image.open(mine.path / d).rotate(180).save(mine.path / d)
+    Image.open(mine.path / d).rotate(90).save(mine.path / 'Cirrus' / 'new.jpg')
+    run = resume(out, progress=False)
+    line = '1 photo was quarantined, 1 relabelled, 1 moved and 1 edited since the split was made'
+    assert f'{out}: {line}' in caplog.text
+    assert run.settings['changes'] == [dict(after_epochs=1, what=line, **hashes)]
+    assert len(run.history) == 2
+    assert run.settings['split_hash'] == run.split.hash
+    assert run.split.changes == {}  # what it went on with is what the run is of
+    part = run.split.frame.set_index('path').part
+    assert part[f'{relabelled}/{b.split("/")[1]}'] == part[c + '.renamed.jpg'] == part[d] == 'train'
+    assert 'Cirrus/new.jpg' not in part
+    assert run.settings['trained_on'] == len(run.split.part('train')) == len(before.part('train')) - 1
+
+
+def test_a_run_whose_class_is_gone_does_not_go_on(command, cut_off):
+    mine, out = cut_off
+    for photo in load_split(out / 'split.csv', mine.path).part('train').path:
+        if photo.startswith('Cirrus'):
+            mine.quarantine(photo, 'blurry')
+    status, _, err = command('train', '--resume', out)
+    assert (status, err.count('\n')) == (2, 1)
+    assert 'no photo of Cirrus is left; put them back' in err
+    assert status_of(out) == 'interrupted'
+    mine.undo(99)
+    assert resume(out, progress=False).settings.get('changes') is None
+
+
+DAMAGED = {
+    'run.json': '{"status": "fin',
+    'split.csv': 'path,label\n',
+    'split.json': '{',
+    'learner.pkl': '',
+    'history.csv': 'epoch\n0,1\n',
+}
+
+
+@pytest.mark.parametrize('name', DAMAGED)
+def test_a_file_of_a_run_that_is_damaged_is_named_in_a_line(command, run, tmp_path, name):
+    mine = shutil.copytree(run.path, tmp_path / 'run', ignore=shutil.ignore_patterns('*.onnx', '*.pth'))
+    (mine / name).write_text(DAMAGED[name])
+    status, out, err = command('evaluate', mine, '--no-look')
+    assert (status, out, err.count('\n')) == (2, '', 1)
+    assert f'{mine / name}: ' in err
+    row = compare(mine).iloc[0]
+    assert row.status == (f'damaged: {name}' if name in ('run.json', 'history.csv') else 'finished')
+
+
+def test_learners_that_were_cut_off_are_named(run, tmp_path):
+    mine = shutil.copytree(run.path, tmp_path / 'run', ignore=shutil.ignore_patterns('*.onnx', '*.pth'))
+    content = (mine / 'learner.pkl').read_bytes()
+    for at in (10, len(content) // 2, len(content) - 1):
+        (mine / 'learner.pkl').write_bytes(content[:at])
+        with pytest.raises(BadRun, match=r'learner\.pkl: is no learner that can be opened'):
+            Run(mine).learner()
+    (mine / 'learner.pkl').unlink()
+    with pytest.raises(BadRun, match=r'has no learner\.pkl any more'):
+        Run(mine)
+
+
+REPORTS = ['', '{', '[]', '{"top1": null}', '{"top1": {"value": "x"}}', '[' * 99999]
+
+
+@pytest.mark.parametrize('report', REPORTS, ids=lambda o: o[:10])
+def test_a_damaged_report_is_a_status(run, tmp_path, report):
+    for name in ('run.json', 'history.csv'):
+        shutil.copy(run.path / name, tmp_path)
+    (tmp_path / 'report.json').write_text(report)
+    row = run_rows(tmp_path)[0]
+    assert row['status'] == 'damaged: report.json'
+    assert row['error'] == run.history.error_rate.iloc[-1]
+    assert row['arch'] == 'resnet18'
+    json.dumps(row, allow_nan=False)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_its_best_epoch(command, at, skies, tmp_path):
@@ -673,8 +742,8 @@ def test_a_dataset_that_is_read_only_can_be_trained_on(read_only, skies, tmp_pat
     ('name', 'content', 'says'),
     [
         ('last.pth', 'not a checkpoint', 'last.pth: is no checkpoint that can be read'),
-        ('run.json', '{"status": "interr', "run.json can't be read"),
-        ('run.json', '[1, 2]', 'run.json is not that of a run'),
+        ('run.json', '{"status": "interr', "run.json: can't be read"),
+        ('run.json', '[1, 2]', 'it holds no JSON object'),
         ('run.json', '{"status": "interrupted", "cycles": []}', 'run.json: is damaged (data is None)'),
     ],
     ids=['last.pth', 'run.json cut off', 'run.json of something else', 'run.json without settings'],
@@ -706,6 +775,7 @@ def test_a_damaged_history_is_written_anew(at, skies, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(skies, epochs=2, out=tmp_path / 'run', **SMALL)
     (tmp_path / 'run' / 'history.csv').write_bytes(b'\xff\xfe nothing')
+    at(None, stop)
     assert list(resume(tmp_path / 'run', progress=False).history.epoch) == [0, 1]
 
 
