@@ -29,6 +29,7 @@ def cross_validate(data: str | Path, # folder that holds the class folders
                    ) -> 'pd.DataFrame': # path, label, group, fold, and a column of probabilities for each class; also in oof.parquet
     "Train a model a fold, and collect what each says of the fold that it did not see."
     import pandas as pd
+    from cloud_classifier.checkpoint import alone
     from cloud_classifier.dataset import Dataset
     from cloud_classifier.sampling import folds as fold_splits
     from cloud_classifier.train import BadSetting, num_distrib
@@ -37,12 +38,13 @@ def cross_validate(data: str | Path, # folder that holds the class folders
     out, dataset = Path(out), Dataset(data)
     out.mkdir(parents=True, exist_ok=True)
     made = parts and (parts.made or parts.hash)
-    _same_call(out, dict(data=str(dataset.path.resolve()), folds=folds, seed=seed, parts=made, **{k: str(v) for k, v in settings.items()}))
-    parts = _divided(dataset, out/'split.csv', parts, seed, progress, settings.get('skip_bad', False))
-    runs = [_fold_run(dataset.path, out/f'fold-{i}', fold, seed=seed, progress=progress, **settings) for i, fold in enumerate(fold_splits(parts, folds, seed))]
-    _same_classes(runs)
-    table = pd.concat([_judged(run, i) for i, run in enumerate(runs)], ignore_index=True).sort_values('path', ignore_index=True)
-    with replacing(out/'oof.parquet') as part: table.to_parquet(part)
+    with alone(out):
+        _same_call(out, dict(data=str(dataset.path.resolve()), folds=folds, seed=seed, parts=made, **{k: str(v) for k, v in settings.items()}))
+        parts = _divided(dataset, out/'split.csv', parts, seed, progress, settings.get('skip_bad', False))
+        runs = [_fold_run(dataset.path, out/f'fold-{i}', fold, seed=seed, progress=progress, **settings) for i, fold in enumerate(fold_splits(parts, folds, seed))]
+        _same_classes(runs)
+        table = pd.concat([_judged(run, i) for i, run in enumerate(runs)], ignore_index=True).sort_values('path', ignore_index=True)
+        with replacing(out/'oof.parquet') as part: table.to_parquet(part)
     return table
 
 # %% ../nbs/26_runs.ipynb #c7f68d3f

@@ -299,7 +299,7 @@ def save_split(split: Split, file: str | Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     hashed = 'sha256' in split.frame and split.frame.sha256.any() # not where no photo was opened
     table = split.frame[_COLUMNS if hashed else _COLUMNS[:4]].to_csv(index=False, lineterminator='\n')
-    said = {file.with_suffix('.json'): json.dumps(certificate(split), allow_nan=False) + '\n', file: table}
+    said = {file: table, file.with_suffix('.json'): json.dumps(certificate(split), allow_nan=False) + '\n'} # the last is in place first: who finds a table finds its certificate
     with ExitStack() as both:
         for name, text in said.items(): both.enter_context(replacing(name)).write_bytes(text.encode(errors='surrogateescape'))
 

@@ -1,6 +1,8 @@
 "Runs, model files and folders are judged alike, and what can't be judged is said."
 
+import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +11,16 @@ import pandas as pd
 import pytest
 from pretend import HISTORY, check_page, make
 
-from cloud_classifier.dataset import BadDataset
+from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.decide import calibrated
 from cloud_classifier.evaluate import evaluate
+from cloud_classifier.export import export_run
+from cloud_classifier.infer import CloudClassifier
 from cloud_classifier.sampling import Split
+from cloud_classifier.train import Run, train
+from cloud_classifier.trust import trained_shares
+
+TINY = {'arch': 'timm/test_resnet', 'size': 32, 'weights': 'none', 'bs': 8, 'cache': False, 'progress': False}
 
 
 def test_a_run_hands_over_its_predictions_history_and_settings():
@@ -103,3 +112,102 @@ def test_seeds_are_compared_on_the_same_photos_alone(run):
     )
     with pytest.raises(BadDataset, match='another split'):
         evaluate(run, also=[other], n_boot=20, look=False)
+
+
+@pytest.fixture
+def cleaned(tmp_path, skies):
+    "A run on photos of its own: one of the test part was taken out, one relabelled, one renamed, and one is no class of the run."
+    data = shutil.copytree(skies, tmp_path / 'skies')
+    run = train(data, out=tmp_path / 'run', precision='fp32', epochs=1, **TINY)
+    test = run.split.part('test').path.tolist()
+    assert len(test) >= 5
+    mine = Dataset(data)
+    mine.quarantine(test[0], 'blurry')
+    other = next(o for o in run.settings['classes'] if not test[1].startswith(o))
+    mine.relabel(test[1], other)
+    (data / test[2]).rename(data / f'{test[2]}.renamed.jpg')
+    mine.relabel(test[3], 'Fog')
+    return run, mine, len(test)
+
+
+LINE = '1 photo was quarantined, 1 relabelled, 1 moved and 1 relabelled to a class that was not trained since'
+
+
+def test_a_run_is_judged_by_the_photos_that_are_there_and_their_labels_of_now(cleaned, command):
+    run, mine, n = cleaned
+    status, out, err = command('evaluate', run.path, '--no-look', '--json')
+    assert status == 0, err
+    report = json.loads(out)
+    assert report['n'] == n - 2
+    notes = ' '.join(report['notes'])
+    assert LINE in notes
+    assert 'judged by the labels that they have now' in notes
+    assert run.settings['split_hash'][:12] in notes
+    status, _, err = command('export', run.path)
+    assert status == 0, err
+    assert (run.path / 'clouds.onnx').is_file()
+    assert trained_shares(run) == trained_shares(Run(run.path))
+    mine.undo(3)
+    assert evaluate(run, n_boot=5, look=False).data['n'] == n  # the one that was renamed is found
+
+
+def test_a_file_is_judged_by_the_split_as_it_is_now(cleaned, command):
+    run, mine, n = cleaned
+    assert command('export', run.path)[0] == 0
+    model, split = run.path / 'clouds.onnx', run.path / 'split.csv'
+    status, out, err = command('evaluate', model, mine.path, '--split', split, '--no-look', '--json')
+    assert status == 0, err
+    report = json.loads(out)
+    assert report['n'] == n - 2
+    assert '1 photos of Fog are left out' in ' '.join(report['notes'])
+
+
+def test_a_part_that_is_gone_is_said_in_a_line(cleaned, command):
+    run, mine, _ = cleaned
+    for photo in run.split.part('test').path:
+        mine.quarantine(photo, 'all of them')
+    status, _, err = command('evaluate', run.path)
+    assert (status, err.count('\n')) == (2, 1)
+    assert 'no photo of the part test is left' in err
+
+
+def test_a_read_only_dataset_is_divided_and_judged(run, skies, read_only, tmp_path, command):
+    data = shutil.copytree(skies, tmp_path / 'skies')
+    Dataset(data).sync(progress=False)
+    place, mine = read_only(data), tmp_path / 'run'
+    status, _, err = command('split', place, '--out', tmp_path / 'split.csv')
+    assert status == 0, err
+    shutil.copytree(run.path, mine, ignore=shutil.ignore_patterns('*.onnx', '*.pth'))
+    (mine / 'run.json').write_text(json.dumps(run.settings | {'data': str(place)}))
+    before = evaluate(run, n_boot=5, look=False).data
+    assert evaluate(mine, n_boot=5, look=False).data['top1'] == before['top1']
+
+
+def test_a_full_disk_leaves_the_report_that_was_there(small_disk):
+    evaluate(make(30, 5), n_boot=5).save(small_disk, thumbnails=False)
+    before = {o.name: o.read_bytes() for o in small_disk.iterdir()}
+    with open(small_disk / 'full', 'wb', buffering=0) as f, suppress(OSError):
+        while True:
+            f.write(bytes(4096))
+    with pytest.raises(OSError, match='No space left'):
+        evaluate(make(300, 5, seed=1), n_boot=5).save(small_disk, thumbnails=False)
+    (small_disk / 'full').unlink()
+    assert {o.name: o.read_bytes() for o in small_disk.iterdir()} == before
+
+
+def test_a_run_trained_in_bf16_is_judged_in_fp32(skies, tmp_path):
+    "Its report, its learner and its file give the same probabilities, and so do two times of asking."
+    run = train(skies, out=tmp_path / 'run', precision='bf16', epochs=2, **TINY | {'arch': 'resnet18', 'size': 64})
+    assert run.settings['precision'] == 'bf16'
+    file, worst = export_run(run)
+    assert worst < 1e-4
+    paths, _, probs, _, _ = run.predictions('test')
+    clouds = CloudClassifier(file)
+    asked = np.concatenate([clouds.probabilities(clouds.preprocess(path)[None]) for path in paths])
+    assert abs(calibrated(probs, clouds.temperature) - asked).max() < 1e-4
+    one, two = (
+        evaluate(o, n_boot=5, look=False, **words).data
+        for o, words in ((run, {}), (file, dict(data=skies, parts=run.split)))
+    )
+    assert one['brier']['value'] == pytest.approx(two['brier']['value'], abs=1e-4)
+    assert one['confusion'] == two['confusion']

@@ -10,6 +10,7 @@ import pytest
 
 from cloud_classifier import trust as module
 from cloud_classifier.decide import calibrated
+from cloud_classifier.evaluate import evaluate
 from cloud_classifier.sampling import save_split
 from cloud_classifier.train import BadSetting, Run
 from cloud_classifier.trust import settle, trained_shares
@@ -114,3 +115,61 @@ def test_shares_in_training_follow_the_balance(mine, balance, even):
     shares = trained_shares(mine)
     assert sum(shares.values()) == pytest.approx(1)
     assert (shares['Cirrus'] == pytest.approx(1 / 3)) == even
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+DAMAGE = {
+    'cut off': lambda said: cut(json.dumps(said)),
+    'nothing': lambda said: '',
+    'no object': lambda said: '[]',
+    'deep': lambda said: '[' * 99999,
+    'another shape': lambda said: json.dumps(said | {'trust': 1}),
+    'no temperature': lambda said: json.dumps(said | {'trust': said['trust'] | {'temperature': float('nan')}}),
+    'no probability': lambda said: json.dumps(
+        said | {'trust': said['trust'] | {'rules': {'thresholds': {'genus': 'x'}}}}
+    ),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_what_was_settled_and_is_damaged_is_settled_anew(mine_settled, damage, caplog):
+    before = (mine_settled.path / 'trust.json').read_text()
+    (mine_settled.path / 'trust.json').write_text(DAMAGE[damage](json.loads(before)))
+    trust, _ = settle(mine_settled)
+    assert 'trust.json and strangeness.pth can\'t be read' in caplog.text
+    assert (mine_settled.path / 'trust.json').read_text() == before
+    assert trust == settle(mine_settled)[0]
+
+
+@pytest.mark.parametrize('size', [0, 10, 5000])
+def test_statistics_that_are_cut_off_are_made_anew(mine_settled, size, caplog):
+    file = mine_settled.path / 'strangeness.pth'
+    file.write_bytes(file.read_bytes()[:size])
+    threshold = settle(mine_settled)[1].threshold
+    assert 'are made again' in caplog.text
+    assert threshold == settle(mine_settled)[1].threshold
+
+
+def test_a_folder_that_can_not_be_written_is_said_and_the_answers_are_the_same(settled, read_only, tmp_path, caplog):
+    run, (trust, _) = settled
+    place = read_only(copied(run.path, tmp_path, RUN))
+    assert settle(Run(place))[0] == trust
+    assert f'{place}: trust.json can\'t be written' in caplog.text
+    report = evaluate(Run(place), n_boot=5, look=False)
+    assert report.save(tmp_path / 'elsewhere').is_file()
+    assert sorted(f.name for f in place.iterdir()) == sorted(RUN)
+
+
+def test_test_photos_that_were_renamed_since_choose_nothing(settled, tmp_path, skies):
+    data = shutil.copytree(skies, tmp_path / 'skies')
+    mine = copied(settled[0].path, tmp_path, (*RUN, 'trust.json', 'strangeness.pth'))
+    (mine / 'run.json').write_text(json.dumps(settled[0].settings | {'data': str(data)}))
+    oof = out_of_fold(Run(mine))
+    photo = Run(mine).split.part('test').path.iloc[0]
+    (data / photo).rename(data / f'{photo}.jpg')
+    new = oof.assign(path=oof.path.replace(photo, f'{photo}.jpg'))
+    for table in (oof, new):  # made before, and after
+        assert settle(Run(mine), oof=table)[0].photos == len(oof) - len(settled[0].split.part('test'))
