@@ -368,6 +368,7 @@ def place(self: Manifest,
     own = first in (QUARANTINE, INCOMING) and not between
     if any(not o or o.startswith('.') for o in parts[own:]) or '\0' in path or (os.sep != '/' and (os.sep in path or ':' in path)):
         raise _Refused('is no place for a photo')
+    if len(os.fsencode(path)) > 4000 or any(len(os.fsencode(o)) > 255 for o in parts): raise _Refused('is too long for a path')
     root, parent = os.path.realpath(self.folder), os.path.realpath(self.folder.joinpath(first, *between))
     if own and parent != os.path.join(root, first): raise _Refused(f'{first} is a link')
     if not parent.startswith(os.path.join(root, '')): raise _Refused(f'{"/".join([first, *between])} leads out of the dataset')
@@ -445,7 +446,7 @@ def _make(self: Manifest, move: sqlite3.Row) -> Path:
 @patch
 def _rename(self: Manifest, source: Path, target: Path, folder: str) -> None:
     "Rename a photo, into a folder that is made where there is none."
-    if folder != QUARANTINE and not (self.folder/folder).exists() and (why := name_problem(folder)): raise Unmovable(f'{folder!r} {why}')
+    if folder != QUARANTINE and not (self.folder/folder).is_dir() and (why := name_problem(folder)): raise Unmovable(f'{folder!r} {why}')
     target.parent.mkdir(parents=True, exist_ok=True)
     try: move_file(source, target)
     except FileExistsError: raise _Taken from None
@@ -461,7 +462,10 @@ def _follow(db: sqlite3.Connection, source: str, target: str, label: str, status
 def _made(db: sqlite3.Connection, move: sqlite3.Row, file: Path) -> None:
     "What follows from a move that was made."
     _follow(db, move['source'], move['target'], move['label'], move['status'])
-    if move['journal'] and move['back']: db.execute('UPDATE journal SET undone = ? WHERE id = ?', (now(), move['journal']))
+    if move['journal'] and move['back']:
+        left = db.execute('UPDATE journal SET undone = ? WHERE id = ? RETURNING source', (now(), move['journal'])).fetchall()[0]['source']
+        db.execute("UPDATE journal SET target = ? WHERE target = ? AND sha256 = ? AND id < ? AND undone IS NULL AND failed = ''",
+                   (move['target'], left, move['sha256'], move['journal'])) # it may have come back under another name
     if move['sha256']:
         stat = os.lstat(file)
         db.execute('UPDATE photos SET size = ?, mtime = ?, ctime = ? WHERE path = ? AND sha256 = ?',
@@ -470,13 +474,13 @@ def _made(db: sqlite3.Connection, move: sqlite3.Row, file: Path) -> None:
 def _not_made(db: sqlite3.Connection, move: sqlite3.Row, why: Exception) -> None:
     "What follows from a move that was not made."
     said = getattr(why, 'strerror', None) or str(why)
-    if move['source'].startswith(INCOMING):
+    if move['journal']:
+        if not move['back'] or isinstance(why, Unmovable): # a folder that can't be written in today can be tomorrow
+            db.execute('UPDATE journal SET failed = ? WHERE id = ?', (said, move['journal']))
+    elif move['source'].startswith(INCOMING):
         db.execute("UPDATE photos SET status = 'failed', reason = ?, path = '' WHERE path = ? AND status IN ('ok', 'duplicate')",
                    (f"can't be put in place: {said}", move['target']))
-    elif not move['journal'] and not isinstance(why, _Refused):
-        db.execute('UPDATE photos SET path = ? WHERE path = ?', (move['source'], move['target']))
-    elif not move['back'] or isinstance(why, Unmovable): # a folder that can't be written in today can be tomorrow
-        db.execute('UPDATE journal SET failed = ? WHERE id = ?', (said, move['journal']))
+    elif not isinstance(why, _Refused): db.execute('UPDATE photos SET path = ? WHERE path = ?', (move['source'], move['target']))
     if isinstance(why, _Gone): db.execute("UPDATE photos SET status = 'missing' WHERE path = ? AND status IN ('ok', 'quarantined')", (move['source'],))
 
 def _elsewhere(db: sqlite3.Connection, move: sqlite3.Row, target: str) -> None:

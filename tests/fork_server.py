@@ -1,7 +1,9 @@
-"""Training in processes of its own, without each of them waiting for imports.
+"""Pieces of code in processes of their own, without each of them waiting for imports.
 
-Run as a program, this imports the training stage once and forks a child for each piece of code it is sent."""
+Run as a program, this imports modules once, those of training unless it is told others, and forks a child for each
+piece of code it is sent."""
 
+import importlib
 import json
 import os
 import signal
@@ -48,11 +50,11 @@ class Child:
 class ForkServer:
     "Starts children; `code` is Python, `env` changes their environment."
 
-    def __init__(self, folder):
+    def __init__(self, folder, *imports):
         self.folder, self.children = Path(folder), []
         env = os.environ | {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'}
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            [sys.executable, __file__, *imports], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
     def ask(self, question):
@@ -113,16 +115,14 @@ def poll(pid):
     return os.waitstatus_to_exitcode(status) if done else None
 
 
+TRAINING = ['faiss', 'timm', *(f'cloud_classifier.{module}' for module in ('cli', 'evaluate', 'runs', 'series'))]
+
+
 def serve():
-    import faiss  # noqa: F401
-    import timm  # noqa: F401
     from PIL import Image
 
-    import cloud_classifier.cli
-    import cloud_classifier.evaluate
-    import cloud_classifier.runs
-    import cloud_classifier.series  # noqa: F401
-
+    for module in sys.argv[1:] or TRAINING:
+        importlib.import_module(module)
     Image.init()
     answers = os.fdopen(os.dup(1), 'w')
     for line in sys.stdin:
