@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['PASSING', 'LASTING', 'REASONS', 'SUFFIXES', 'Failed', 'Limits', 'may_connect', 'inspect_photo', 'Arrival', 'own_file',
-           'is_web_address', 'Turns', 'settle', 'DownloadFailed', 'download']
+           'is_web_address', 'Turns', 'settle', 'DownloadFailed', 'writing_to', 'download']
 
 # %% ../nbs/12_download.ipynb #8eb2c993
 import asyncio, hashlib, os, random, re, socket, sqlite3, time, zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -431,6 +432,14 @@ def settle(dataset: Dataset,
 class DownloadFailed(RuntimeError):
     "A run that can't go on, for a reason that no address is to blame for."
 
+@contextmanager
+def writing_to(dataset: Dataset) -> Iterator[None]:
+    "What a disk says that is full or can't be written to, as `DownloadFailed`."
+    try: yield
+    except OSError as e:
+        why = f'photos can\'t be written there ({e.strerror or e}); the same command goes on when that is put right'
+        raise DownloadFailed(f'{dataset.path}: {why}') from e
+
 def download(dataset: Dataset,
              found: Iterable[Found] = (), # photos to fetch, with their labels; what is pending from before is fetched as well
              source: str = '', # where `found` was found
@@ -441,15 +450,13 @@ def download(dataset: Dataset,
     "Fetch photos into a dataset; each address ends in a row of its manifest."
     from anyio.from_thread import start_blocking_portal
     rows = (vars(o) | {k: _without_password(getattr(o, k)) for k in ('url', 'page', 'licence_url')} | dict(label=class_name(o.label), source=source, query=query) for o in found if o.url.strip())
-    try:
-        with dataset.alone():
-            dataset.manifest.ask(rows)
-            work = _Download(dataset, limits, progress and draws_bars(), query or 'photos')
-            try:
-                with start_blocking_portal() as portal: portal.call(work.run)
-            finally: work.tidy()
-            return work.counts()
-    except OSError as e: raise DownloadFailed(f'{dataset.path}: photos can\'t be written there ({e.strerror or e}); the same command goes on when that is put right') from e
+    with writing_to(dataset), dataset.alone():
+        dataset.manifest.ask(rows)
+        work = _Download(dataset, limits, progress and draws_bars(), query or 'photos')
+        try:
+            with start_blocking_portal() as portal: portal.call(work.run)
+        finally: work.tidy()
+        return work.counts()
 
 def _without_password(url: str) -> str:
     "An address as it may be written down: a password is left out, and the address marked as one that can't be asked."

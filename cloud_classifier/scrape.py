@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from .archive import FetchError, class_root, take_out
 from .dataset import BadDataset, Dataset, class_name, draws_bars
-from .download import PASSING, DownloadFailed, Limits, download, own_file
+from .download import PASSING, DownloadFailed, Limits, download, own_file, writing_to
 from .files import file_hash
 from .manifest import now
 from .sources import (SOURCES, BadSearch, Found, Search, SearchFailed, check_search, is_photo_name,
@@ -69,7 +69,7 @@ class _Loop:
             fresh = list(islice((o for o in found if o.url not in known), need))
             self.done += Counter(download(self.dataset, [replace(o, label=label) for o in fresh], source, search.words, self.limits, self.progress))
             if len(fresh) < need: # the source has no more
-                with manifest.open() as db: db.execute('INSERT OR REPLACE INTO searches VALUES (?, ?, ?)', (source, self._key(search), now()))
+                with writing_to(self.dataset), manifest.open() as db: db.execute('INSERT OR REPLACE INTO searches VALUES (?, ?, ?)', (source, self._key(search), now()))
                 return
 
 # %% ../nbs/13_scrape.ipynb #6bce0c0c
@@ -96,10 +96,11 @@ def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder fo
     check_search(source, Search(contact=limits.contact, **settings)) # before anything is made
     dataset = _dataset_at(dataset)
     for label in labels: dataset.folder_of(label)
-    dataset.sync(progress)
-    if retry:
-        dataset.manifest.retry(PASSING)
-        with dataset.manifest.open() as db: db.execute('DELETE FROM searches')
+    with writing_to(dataset):
+        dataset.sync(progress)
+        if retry:
+            dataset.manifest.retry(PASSING)
+            with dataset.manifest.open() as db: db.execute('DELETE FROM searches')
     loop = _Loop(dataset, per_genus, limits, progress, settings)
     download(dataset, limits=limits, progress=progress) # what an earlier run was cut off from
     for label in labels:
@@ -148,8 +149,9 @@ def add_photos(dataset: Dataset | str | Path, # the dataset, or the folder for i
     _check_apart(dataset, origin, source)
     dataset = _dataset_at(dataset)
     for name in {o.label for o in found}: dataset.folder_of(name)
-    if retry: dataset.manifest.retry(PASSING)
-    there = _renew(dataset, found) if source == 'folder' else _known(dataset, found)
+    with writing_to(dataset):
+        if retry: dataset.manifest.retry(PASSING)
+        there = _renew(dataset, found) if source == 'folder' else _known(dataset, found)
     done = download(dataset, found, source, limits=limits, progress=progress)
     if source == 'urls': _check_some(dataset, done)
     return done | dict(duplicate=done['duplicate'] + there)
