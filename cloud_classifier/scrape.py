@@ -8,8 +8,10 @@ __all__ = ['FREE_SOURCES', 'CCSN_URL', 'CCSN_HASH', 'CCSN_KNOWN', 'scrape_clouds
 
 # %% ../nbs/13_scrape.ipynb #28cfbb53
 import glob, os, shutil, tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +20,11 @@ from tqdm.auto import tqdm
 
 from .archive import FetchError, class_root, take_out
 from .dataset import BadDataset, Dataset, class_name, draws_bars
-from .download import PASSING, Limits, download
+from .download import PASSING, DownloadFailed, Limits, download, own_file, writing_to
+from .files import file_hash
 from .manifest import now
-from .sources import SOURCES, BadSearch, Found, Search, SearchFailed, search_images, source_named
+from .sources import (SOURCES, BadSearch, Found, Search, SearchFailed, check_search, is_photo_name,
+                                     search_images, source_named)
 from .taxonomy import GENERA, read_label
 
 if TYPE_CHECKING: import pandas as pd
@@ -34,6 +38,7 @@ class _Loop:
     def __init__(self, dataset: Dataset, per_class: int, limits: Limits, progress: bool, settings: dict):
         self.dataset, self.per_class, self.limits, self.progress, self.settings = dataset, per_class, limits, progress, settings
         self.troubles: dict[str, str] = {} # by source, the first thing that went wrong
+        self.done = Counter() # how many rows ended in which way
 
     def missing(self, label: str) -> int: return self.per_class - self.dataset.manifest.counts()['classes'].get(label, 0)
 
@@ -62,10 +67,16 @@ class _Loop:
         while (need := self.missing(label)) > 0:
             known = {row['url'] for row in manifest.read('SELECT url FROM photos WHERE asked = ?', label)}
             fresh = list(islice((o for o in found if o.url not in known), need))
-            download(self.dataset, [Found(**vars(o) | dict(label=label)) for o in fresh], source, search.words, self.limits, self.progress)
+            self.done += Counter(download(self.dataset, [replace(o, label=label) for o in fresh], source, search.words, self.limits, self.progress))
             if len(fresh) < need: # the source has no more
-                with manifest.open() as db: db.execute('INSERT OR REPLACE INTO searches VALUES (?, ?, ?)', (source, self._key(search), now()))
+                with writing_to(self.dataset), manifest.open() as db: db.execute('INSERT OR REPLACE INTO searches VALUES (?, ?, ?)', (source, self._key(search), now()))
                 return
+
+# %% ../nbs/13_scrape.ipynb #6bce0c0c
+def _check_some(dataset: Dataset, done: dict[str, int]) -> None:
+    "`DownloadFailed` where addresses were asked, and not one had a photo."
+    if not done['failed'] or done['ok'] or done['duplicate']: return
+    raise DownloadFailed(f"{dataset.path}: none of {done['failed']} addresses had a photo; its status says why")
 
 # %% ../nbs/13_scrape.ipynb #2546c67c
 def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder for it, which is made where there is none
@@ -81,14 +92,15 @@ def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder fo
                   ) -> 'pd.Series': # number of photos by class
     "Search for photos of each genus and download them, until each has enough."
     import pandas as pd
-    dataset = _dataset_at(dataset)
     labels, sources = [class_name(o) for o in genera], [source] + [s for s in FREE_SOURCES if top_up and s != source]
-    if source in ('urls', 'folder'): raise BadSearch(f'the source {source} is not searched; `add_photos` takes photos from it')
-    source_named(source)
-    dataset.sync(progress)
-    if retry:
-        dataset.manifest.retry(PASSING)
-        with dataset.manifest.open() as db: db.execute('DELETE FROM searches')
+    check_search(source, Search(contact=limits.contact, **settings)) # before anything is made
+    dataset = _dataset_at(dataset)
+    for label in labels: dataset.folder_of(label)
+    with writing_to(dataset):
+        dataset.sync(progress)
+        if retry:
+            dataset.manifest.retry(PASSING)
+            with dataset.manifest.open() as db: db.execute('DELETE FROM searches')
     loop = _Loop(dataset, per_genus, limits, progress, settings)
     download(dataset, limits=limits, progress=progress) # what an earlier run was cut off from
     for label in labels:
@@ -98,6 +110,7 @@ def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder fo
         for name, trouble in loop.troubles.items(): print(f'{name} was left out: {trouble}')
     counts = pd.Series(dataset.manifest.counts()['classes'], dtype=int).reindex(labels, fill_value=0)
     if loop.troubles and set(loop.troubles) == set(sources): raise SearchFailed(loop.troubles[source])
+    _check_some(dataset, {status: loop.done[status] for status in ('ok', 'duplicate', 'failed')})
     return counts
 
 def _dataset_at(place: Dataset | str | Path) -> Dataset:
@@ -105,24 +118,53 @@ def _dataset_at(place: Dataset | str | Path) -> Dataset:
     if isinstance(place, Dataset): return place
     try: Path(place).mkdir(parents=True, exist_ok=True)
     except FileExistsError: pass # a file, of which `Dataset` says so
-    except OSError as e: raise BadDataset(f'{place}: can\'t be made ({e.strerror})') from e
+    except (OSError, ValueError) as e: raise BadDataset(f'{place}: can\'t be made ({getattr(e, "strerror", None) or e})') from e
     return Dataset(place)
 
 # %% ../nbs/13_scrape.ipynb #c5661a8a
+def _renew(dataset: Dataset, found: Iterable[Found]) -> int: # how many are there already
+    "Ask again for own photos whose rows failed, whose copies are gone, or that have other bytes by now."
+    rows = {(r['url'], r['asked']): r for r in dataset.manifest.read("SELECT id, url, asked, status, sha256, path FROM photos WHERE url LIKE 'file:%'")}
+    known = [row for o in found if (row := rows.get((o.url, o.label)))]
+    there = [row for row in known if row['status'] in ('ok', 'duplicate', 'quarantined')]
+    other = [row for row in there if file_hash(own_file(row['url'])) not in ('', row['sha256'])]
+    gone = [row for row in there if row not in other and not os.path.lexists(dataset.path/row['path'])]
+    again = gone + [row for row in known if row not in there]
+    with dataset.manifest.transaction() as db:
+        db.executemany("UPDATE photos SET url = url || '#' || id WHERE id = ?", [(row['id'],) for row in other])
+        db.executemany("UPDATE photos SET status = 'pending', reason = '', path = '' WHERE id = ?", [(row['id'],) for row in again])
+    return len(there) - len(other) - len(gone)
+
+# %% ../nbs/13_scrape.ipynb #81b97585
 def add_photos(dataset: Dataset | str | Path, # the dataset, or the folder for it, which is made where there is none
-               origin: str | Path, # a folder of photos, or a list of addresses: CSV, Parquet or text
+               origin: str | Path, # a folder of photos, a photo, or a list of addresses: CSV, Parquet or text
                label: str = '', # a class for all of them; '' where the list, or the class folders, say it
                limits: Limits = Limits(),
                retry: bool = False, # whether addresses that failed for a passing reason are tried again
                progress: bool = True, # whether a bar shows how far it is
-               ) -> dict[str, int]: # how many rows ended 'ok', 'duplicate', 'failed'
+               ) -> dict[str, int]: # how many ended 'ok', 'duplicate' (were there already), 'failed'
     "Take photos from a folder, or from the addresses of a list, into a dataset."
-    source = 'folder' if Path(origin).is_dir() else 'urls'
-    found = list(SOURCES[source](Search(origin=str(origin), label=label))) # before anything is made: a list may be no list
+    source = 'folder' if Path(origin).is_dir() or is_photo_name(origin) else 'urls'
+    found = [replace(o, label=class_name(o.label)) for o in SOURCES[source](Search(origin=str(origin), label=label))] # before anything is made
+    _check_apart(dataset, origin, source)
     dataset = _dataset_at(dataset)
-    if source == 'folder' and dataset.path.resolve().is_relative_to(Path(origin).resolve()): raise BadSearch(f'{origin}: the dataset lies in it; `sync` takes in what is there already')
-    if retry: dataset.manifest.retry(PASSING)
-    return download(dataset, found, source, limits=limits, progress=progress)
+    for name in {o.label for o in found}: dataset.folder_of(name)
+    with writing_to(dataset):
+        if retry: dataset.manifest.retry(PASSING)
+        there = _renew(dataset, found) if source == 'folder' else _known(dataset, found)
+    done = download(dataset, found, source, limits=limits, progress=progress)
+    if source == 'urls': _check_some(dataset, done)
+    return done | dict(duplicate=done['duplicate'] + there)
+
+def _check_apart(dataset: Dataset | str | Path, origin: str | Path, source: str) -> None:
+    place = (dataset.path if isinstance(dataset, Dataset) else Path(dataset)).resolve()
+    if source == 'folder' and place.is_relative_to(Path(origin).resolve()):
+        raise BadSearch(f'{origin}: the dataset lies in it; what lies in its class folders is taken in by itself')
+
+def _known(dataset: Dataset, found: Iterable[Found]) -> int:
+    "How many addresses of a list have their photos already."
+    rows = dataset.manifest.read("SELECT url, asked FROM photos WHERE status IN ('ok', 'duplicate', 'quarantined')")
+    return len({(o.url.strip(), o.label) for o in found} & {(row['url'], row['asked']) for row in rows})
 
 # %% ../nbs/13_scrape.ipynb #ba824ec2
 def _is_there(dest: Path) -> bool:

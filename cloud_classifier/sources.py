@@ -6,7 +6,7 @@
 __all__ = ['Source', 'PATIENCE', 'MAX_ANSWER', 'ANSWER_SECONDS', 'MAX_QUESTIONS', 'SEARCH_SECONDS', 'MAX_FIELD', 'MAX_URL',
            'COMMONS', 'COMMONS_WIDTH', 'OPENVERSE', 'SOURCES', 'SearchFailed', 'BadSearch', 'Found', 'Search',
            'user_agent', 'seconds_to_wait', 'commons', 'licence_code', 'Pace', 'openverse', 'ddg', 'search_key', 'bing',
-           'urls', 'folder', 'source_named', 'search_images']
+           'urls', 'is_photo_name', 'folder', 'source_named', 'check_search', 'search_images']
 
 # %% ../nbs/11_sources.ipynb #90073367
 import csv, logging, os, re, time
@@ -21,8 +21,9 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 from . import __version__
+from .archive import folder_entries
 from .files import printable
-from .images import photo_files
+from .images import PHOTO_SUFFIXES, UNREADABLE_SUFFIXES
 from .taxonomy import GENERA, UnknownGenus, genus, read_label
 
 logging.getLogger('stamina').addHandler(logging.NullHandler()) # whoever wants to see each wait can listen; nobody else is told
@@ -231,11 +232,14 @@ def _text(html: str) -> str:
     return ' '.join(''.join(parts).split())
 
 # %% ../nbs/11_sources.ipynb #a11c610f
+def _check_commons(search: Search) -> None:
+    if not (search.contact.strip() or os.environ.get('CLOUD_CONTACT', '').strip()):
+        raise BadSearch('Wikimedia asks robots for an address to write to: give --contact you@example.org, or set CLOUD_CONTACT')
+
 @_sensible
 def commons(search: Search) -> Iterator[Found]:
     "Photos of Wikimedia Commons: of a genus's category and those below it, then of a search."
-    if not (search.contact.strip() or os.environ.get('CLOUD_CONTACT', '').strip()):
-        raise BadSearch('Wikimedia asks robots for an address to write to: give --contact you@example.org, or set CLOUD_CONTACT')
+    _check_commons(search)
     ask, seen = _mediawiki(search), set()
     files = (page for batch in _commons_batches(ask, search) for page in batch)
     for page in files:
@@ -370,13 +374,17 @@ def search_key(key_file: str | Path = '', # a file whose first line is the key
     if not (key.isascii() and key.isprintable() and ' ' not in key): raise BadSearch('the key has characters that no key has; is its file the right one?')
     return key
 
-def bing(search: Search) -> Iterator[Found]:
-    "Photos that a Bing-compatible server finds; nothing is known of their licences."
+def _check_bing(search: Search) -> str: # the host
     if search.endpoint: _check_endpoint(search.endpoint)
     host = urlsplit(search.endpoint).hostname or ''
     if not search.endpoint or _BING_RETIRED.search(host):
         raise BadSearch('Bing Image Search was retired by Microsoft on 2025-08-11, so its own address can\'t be asked any more; '
                         'use the source commons or openverse, or give the address of a Bing-compatible server with --endpoint')
+    return host
+
+def bing(search: Search) -> Iterator[Found]:
+    "Photos that a Bing-compatible server finds; nothing is known of their licences."
+    host = _check_bing(search)
     key = search_key(search.key_file)
     from azure.cognitiveservices.search.imagesearch import ImageSearchClient
     from azure.cognitiveservices.search.imagesearch.models import ErrorResponseException
@@ -443,15 +451,30 @@ def _read_parquet(file: Path):
 
 _READERS = {'.txt': _read_text, '.parquet': _read_parquet, '.pq': _read_parquet}
 
+_ANY_PHOTO = (*PHOTO_SUFFIXES, *UNREADABLE_SUFFIXES)
+
+def is_photo_name(path: str | Path) -> bool:
+    "Whether a file is called like a photo, one in a format that nothing here reads included."
+    return str(path).lower().endswith(_ANY_PHOTO)
+
+def _photos_below(root: Path) -> list[str]:
+    "The photos of a folder, and what else has to be told of: linked and unreadable folders. Relative to it, sorted."
+    names = sorted(entry.name for entry in folder_entries(root))
+    return [o for o in names if is_photo_name(o) or o.endswith('/') or (root/o).is_symlink() and (root/o).is_dir()]
+
 def folder(search: Search) -> Iterator[Found]:
-    "The photos of a folder: by class folder, or all under one label."
+    "The photos of a folder: by class folder, or all under one label. A photo by itself is one, too."
     root = Path(search.origin)
-    if not search.origin or not root.is_dir(): raise BadSearch(f'{root}: there is no such folder' if search.origin else 'a folder of photos is needed: --from folder')
-    if not search.label and any(root == Path(photo).parent for photo in photo_files(root)):
-        raise BadSearch(f'{root}: has photos outside of class folders; --label says what they show')
-    for photo in photo_files(root):
-        label = search.label or Path(photo).relative_to(root).parts[0]
-        yield Found(url=Path(photo).absolute().as_uri(), label=read_label(label), title=Path(photo).name)
+    if not search.origin or not (root.is_dir() or is_photo_name(root) and root.is_file()):
+        raise BadSearch(f'{root}: there is no such folder' if search.origin else 'a folder of photos is needed: --from folder')
+    names = _photos_below(root) if root.is_dir() else ['']
+    if './' in names: raise BadSearch(f'{root}: can\'t be read; may you?')
+    if not search.label and any('/' not in name and (root/name).is_file() for name in names):
+        raise BadSearch(f'{root}: is one photo; --label says what it shows' if root.is_file() else
+                        f'{root}: has photos outside of class folders; --label says what they show')
+    for name in names:
+        photo, label = root/name, search.label or name.split('/')[0]
+        yield Found(url=photo.absolute().as_uri(), label=read_label(label), title=photo.name)
 
 # %% ../nbs/11_sources.ipynb #08d5c5bb
 SOURCES: dict[str, Source] = dict(commons=commons, openverse=openverse, ddg=ddg, bing=bing, urls=urls, folder=folder)
@@ -460,6 +483,16 @@ def source_named(name: str) -> Source:
     "A source by its name; `BadSearch` names those there are."
     if name not in SOURCES: raise BadSearch(f'{name!r} is no source; there are {", ".join(SOURCES)}')
     return SOURCES[name]
+
+_CHECKS = dict(commons=_check_commons, bing=lambda search: (_check_bing(search), search_key(search.key_file)))
+
+def check_search(source: str, # one of `SOURCES`
+                 search: Search) -> None:
+    "Raise `BadSearch` where a search can't be asked as it is, before anything is made or asked."
+    source_named(source)
+    if source in ('urls', 'folder'): raise BadSearch(f'the source {source} is not searched; `add_photos` takes photos from it')
+    if search.endpoint: _check_endpoint(search.endpoint)
+    _CHECKS.get(source, lambda _: None)(search)
 
 def search_images(what: str, # a genus in any spelling, or words to search for
                   source: str = 'commons', # one of `SOURCES`

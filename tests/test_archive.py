@@ -198,11 +198,11 @@ def test_an_archive_that_would_do_harm_is_refused(made, tmp_path, name):
     content, says = REFUSED[name]
     archive, place = made(name, content()), tmp_path / 'in'
     place.mkdir()
-    cost = run_bounded([sys.executable, '-c', TAKE, archive, place / 'out'], seconds=40, megabytes=300)
+    cost = run_bounded([sys.executable, '-c', TAKE, archive, place / 'out'], seconds=100, megabytes=300)
     assert cost.err.startswith(f'FetchError: {archive}: ')
     assert cost.err.count('\n') == 1
     assert re.search(says, cost.err)
-    assert cost.seconds < 20
+    assert cost.seconds < 60
     assert sum(p.stat().st_size for p in place.rglob('*')) < 110_000_000
     assert {p.name for p in tmp_path.iterdir()} == {'in', name}
 

@@ -241,7 +241,7 @@ def test_an_address_from_a_list_can_not_name_a_file_here(dataset, tmp_path):
     with dataset.manifest.open() as db:
         db.execute("UPDATE photos SET source = 'folder'")
     download(dataset, strange, source='folder', progress=False)
-    assert list(reasons(dataset).values()) == ['ok', 'html', *5 * ['not found']]
+    assert list(reasons(dataset).values()) == ['ok', 'html', *2 * ['not found'], 'no file', *2 * ['not found']]
 
 
 def test_a_connection_that_is_never_taken_is_given_up(dataset):
@@ -769,6 +769,124 @@ def test_what_may_pass_is_tried_another_day(dataset, server):
     assert (server.times('/busy.jpg'), server.times('/page.jpg')) == (2, 1)
 
 
+# Bytes that are there, and bytes that only seem to be
+
+
+def other_bytes(kind):
+    "What is found where a photo was put: another photo, its beginning, or one of the same length."
+    return dict(edited=photo(2), cut=photo(1)[:999], same_size=photo(1)[:-9] + bytes(9))[kind]
+
+
+def kept(dataset):
+    "The bytes of all files in class folders."
+    return {(dataset.path / p).read_bytes() for p in files(dataset) if not p.startswith('.')}
+
+
+def true(dataset):
+    "Whether each row says what is there."
+    for row in dataset.manifest.read("SELECT * FROM photos WHERE status IN ('ok', 'duplicate', 'quarantined')"):
+        content = (dataset.path / row['path']).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row['sha256']
+    ok = [row['path'] for row in dataset.manifest.read("SELECT path FROM photos WHERE status = 'ok'")]
+    assert len(ok) == len(set(ok))
+    return True
+
+
+@pytest.mark.parametrize('kind', ['edited', 'cut', 'same_size'])
+@pytest.mark.parametrize('label', ['Cirrus', 'Stratus'])
+def test_what_comes_again_is_kept_beside_what_was_changed(dataset, server, kind, label):
+    "Its row, and its name, still say that its bytes are there."
+    server.otherwise = reply(photo(1))
+    download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+    (dataset.path / as_named(photo(1))).write_bytes(other_bytes(kind))
+    done = download(dataset, found(server, '/2.jpg', label=label), limits=QUICK, progress=False)
+    assert done == dict(ok=1, duplicate=0, failed=0)
+    assert kept(dataset) == {photo(1), other_bytes(kind)}
+    assert true(dataset)
+    dataset.sync(progress=False)
+    assert kept(dataset) == {photo(1), other_bytes(kind)}
+
+
+def test_another_photo_with_the_same_beginning_of_its_hash_is_kept(dataset, server):
+    "A file that the manifest does not know, by the name that the photo would have."
+    for folder in ('Cirrus', 'Stratus'):
+        (dataset.path / folder).mkdir()
+        (dataset.path / as_named(photo(1), folder)).write_bytes(photo(2))
+    server.otherwise = reply(photo(1))
+    assert download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)['ok'] == 1
+    assert sorted(files(dataset)) == sorted(
+        [as_named(photo(1)), as_named(photo(1)).replace('.jpg', '-1.jpg'), as_named(photo(1), 'Stratus')]
+    )
+    assert kept(dataset) == {photo(1), photo(2)}
+    assert true(dataset)
+
+
+def test_bytes_that_the_manifest_does_not_know_are_not_stored_twice(dataset, server):
+    (dataset.path / 'Cirrus').mkdir()
+    (dataset.path / as_named(photo(1))).write_bytes(photo(1))
+    server.otherwise = reply(photo(1))
+    assert download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)['ok'] == 1
+    assert files(dataset) == [as_named(photo(1))]
+    assert true(dataset)
+
+
+@pytest.mark.parametrize('status', ['ok', 'quarantined'])
+def test_a_photo_that_was_taken_away_comes_back_to_its_row(dataset, server, status):
+    "No row is the duplicate of nothing, and what was quarantined stays out of the class."
+    server.otherwise = reply(photo(1))
+    download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+    if status == 'quarantined':
+        dataset.quarantine(as_named(photo(1)), 'no sky')
+    (place,) = files(dataset)
+    (dataset.path / place).unlink()
+    assert download(dataset, found(server, '/2.jpg'), limits=QUICK, progress=False)['duplicate'] == 1
+    assert files(dataset) == [place]
+    assert true(dataset)
+    assert dataset.undo() == [as_named(photo(1))] if status == 'quarantined' else dataset.undo() == []
+
+
+def test_what_is_written_is_not_written_through_a_link(dataset, server, tmp_path):
+    "Places that lead out of the dataset."
+    server.otherwise = reply(photo(1))
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere' / '1.part').write_bytes(b'mine')
+    (dataset.path / '.incoming').symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(BadDataset, match='is a link'):
+        download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+    (dataset.path / '.incoming').unlink()
+    (dataset.path / 'Cirrus').symlink_to(tmp_path / 'elsewhere')
+    download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+    assert list(reasons(dataset).values()) == ['no class folder']
+    assert [p.name for p in (tmp_path / 'elsewhere').iterdir()] == ['1.part']
+
+
+@pytest.mark.parametrize('asked', ['../elsewhere', '/tmp/elsewhere', '.git', 'manifest.db', 'a/../../elsewhere', ''])
+def test_what_a_manifest_asks_for_is_not_believed(dataset, server, asked, tmp_path):
+    "A manifest comes with a dataset from a stranger."
+    server.otherwise = reply(photo(1))
+    dataset.manifest.ask([dict(url=server.url('/1.jpg'), label='Cirrus')])
+    with dataset.manifest.open() as db:
+        db.execute('UPDATE photos SET asked = ?', (asked,))
+    download(dataset, found(server, '/2.jpg', label='Stratus'), limits=QUICK, progress=False)
+    assert list(reasons(dataset).values()) == ['no class folder', 'ok']
+    assert files(dataset) == [as_named(photo(1), 'Stratus')]
+    assert {p.name for p in tmp_path.iterdir()} == {'data'}
+
+
+@pytest.mark.parametrize('path', ['../mine.jpg', '/etc/hostname', '.incoming/../../mine.jpg'])
+def test_no_row_can_make_a_photo_leave(dataset, server, tmp_path, path):
+    "A row that says its photo is elsewhere, and so would have others deleted as its duplicates."
+    server.otherwise = reply(photo(1))
+    (tmp_path / 'mine.jpg').write_bytes(photo(1))
+    dataset.manifest.ask([dict(url='http://example.org/1.jpg', label='Cirrus')])
+    with dataset.manifest.open() as db:
+        sha = hashlib.sha256(photo(1)).hexdigest()
+        db.execute("UPDATE photos SET status = 'ok', path = ?, sha256 = ?", (path, sha))
+    download(dataset, found(server, '/2.jpg'), limits=QUICK, progress=False)
+    assert files(dataset) == [as_named(photo(1))]
+    assert (tmp_path / 'mine.jpg').read_bytes() == photo(1)
+
+
 # Interruptions
 
 
@@ -882,7 +1000,7 @@ def test_something_in_the_way_loses_nothing(dataset, server):
     (dataset.path / 'Cirrus').touch()
     assert download(dataset, limits=QUICK, progress=False)['failed'] == 1
     (why,) = dataset.manifest.counts()['reasons']
-    assert why == "can't be put in place: File exists"
+    assert why == 'no class folder'
     (dataset.path / 'Cirrus').unlink()
     dataset.manifest.retry([why])
     download(dataset, limits=QUICK, progress=False)
