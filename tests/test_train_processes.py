@@ -173,6 +173,21 @@ def test_killed_at_moments_that_chance_misses(server, settings, alone, place, wh
     same(server, alone[0], out)
 
 
+HELD = """
+import sys, time
+from pathlib import Path
+import cloud_classifier.train as stage
+before = stage.follow
+def held(*args, **kwargs): # so that the other finds it at work, however slow the machine is
+    while not Path(FILE).exists(): time.sleep(.01)
+    return before(*args, **kwargs)
+stage.follow = held
+sys.argv = ARGV
+from cloud_classifier.cli import main
+main()
+"""
+
+
 def test_ctrl_c_then_two_go_on_at_once_where_the_photos_are_now(server, settings, alone, place, photos):
     out, moved = place / 'interrupted', place / 'moved'
     child = server.command('train', *settings, '--out', out)
@@ -189,11 +204,13 @@ def test_ctrl_c_then_two_go_on_at_once_where_the_photos_are_now(server, settings
     assert 'holds a run already' in child.said()
 
     moved.symlink_to(photos)
-    first = server.command('train', moved, '--resume', out)
+    argv = ['cloud-classifier', 'train', str(moved), '--resume', str(out)]
+    first = server.start(HELD.replace('ARGV', repr(argv)).replace('FILE', repr(str(place / 'go'))))
     first.wait_for(lambda: said_of(out)['status'] == 'running')
     second = server.command('train', '--resume', out)
     assert second.wait() == 2
     assert second.said() == f'cloud-classifier: {out}: another process is training this run\n'
+    (place / 'go').touch()
     assert first.wait() == 0, first.said()
     same(server, alone[0], out)
     assert 'reason' not in said_of(out)
