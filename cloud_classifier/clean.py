@@ -8,6 +8,7 @@ __all__ = ['photo_name', 'doubts', 'Mark', 'Cleaner', 'apply_fastai']
 # %% ../nbs/34_clean.ipynb #97282f94
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,12 @@ class Mark:
 # %% ../nbs/34_clean.ipynb #f921cfe2
 def _moved(dataset: Dataset, rows: pd.DataFrame) -> set[str]:
     "The photos that rows of the journal took away and nobody put back; other photos may have their names by now."
-    rows = rows[rows.undone.isna()]
-    return {source for source, target in zip(rows.source, rows.target) if (dataset.path/target).exists()}
+    rows = rows[_stands(rows)]
+    return {source for source, target in zip(rows.source, rows.target) if os.path.lexists(dataset.path/target)}
+
+def _stands(rows: pd.DataFrame) -> pd.Series:
+    "Which rows of the journal are moves that were made, or are about to be, and were not taken back."
+    return rows.undone.isna() & (rows.failed == '')
 
 class Cleaner:
     "The photos that a model doubts, and what is to become of them."
@@ -143,23 +148,36 @@ def unmark(self: Cleaner,
     self._marks.pop(photo_name(self.dataset, photo), None)
 
 # %% ../nbs/34_clean.ipynb #15a5452d
-def _carry_out(dataset: Dataset, mark: Mark) -> int:
-    "Move one photo; the number of its row in the journal."
-    if mark.label is None: return dataset.quarantine(mark.photo, mark.reason)
-    return dataset.relabel(mark.photo, mark.label, mark.reason)
+def _carry_out(dataset: Dataset, mark: Mark, noted: Callable[[int], object]) -> None:
+    "Move one photo."
+    if mark.label is None: dataset.quarantine(mark.photo, mark.reason, noted)
+    else: dataset.relabel(mark.photo, mark.label, mark.reason, noted)
+
+def _carry_out_all(dataset: Dataset, marks: Iterable[Mark], noted: list[int]) -> None:
+    "Move photos, and note the numbers of their rows in the journal; one that can't be moved does not stop the others."
+    failed = []
+    for mark in marks:
+        try: _carry_out(dataset, mark, noted.append)
+        except BadDataset as e: failed.append(str(e))
+    if failed: raise BadDataset(failed[0] + (f'; and {len(failed) - 1} more' if failed[1:] else ''))
+
+@patch
+def _forget_moved(self: Cleaner) -> None:
+    "Take back the marks of photos that were moved since the predictions were made."
+    moved = _moved(self.dataset, self.dataset.journal()[self._start:])
+    self._marks = {photo: mark for photo, mark in self._marks.items() if photo not in moved}
 
 @patch
 def apply(self: Cleaner) -> pd.DataFrame: # the rows of the journal: action, source, target, reason and so on
-    "Move the marked photos."
-    before = len(self.dataset.journal())
-    try:
-        for mark in self._marks.values(): _carry_out(self.dataset, mark)
-    finally: # a move that failed has a row too; `undo` sees that its photo never left
-        rows = self.dataset.journal()[before:]
-        moved = _moved(self.dataset, rows)
-        self._rows += list(rows.index)
-        self._marks = {photo: mark for photo, mark in self._marks.items() if photo not in moved}
-    return rows
+    "Move the marked photos. `BadDataset` names one that can't be, after the others were moved; its mark stays."
+    self.dataset.manifest.carry_out() # what was cut off
+    self._forget_moved() # by that, or by another process
+    rows = []
+    try: _carry_out_all(self.dataset, self._marks.values(), rows)
+    finally:
+        self._rows += rows
+        self._forget_moved()
+    return self.dataset.journal().loc[rows]
 
 # %% ../nbs/34_clean.ipynb #ddf404c7
 @patch
@@ -168,12 +186,12 @@ def undo(self: Cleaner,
          ) -> list[str]: # where the photos are now, relative to the dataset
     "Take back the last `n` moves."
     journal = self.dataset.journal()
-    standing = list(journal.index[journal.undone.isna()])
+    standing = list(journal.index[_stands(journal)])
     own = [row for row in self._rows if row in standing]
     own = own[max(len(own) - n, 0):]
     if own != standing[len(standing)-len(own):]:
         raise BadDataset(f'{self.dataset.path}: something else moved photos since; take that back first, with `undo` of the dataset')
-    return self.dataset.undo(len(own)) if own else []
+    return self.dataset.undo(rows=own[::-1])
 
 @patch
 def undo_all(self: Cleaner) -> list[str]: # where the photos are now, relative to the dataset
@@ -187,13 +205,10 @@ def apply_fastai(cleaner, # fastai's ImageClassifierCleaner, or whatever else ha
     "Carry out through the journal what was chosen in fastai's cleaner."
     chosen = [(i, None) for i in cleaner.delete()] + [(i, read_label(str(label))) for i, label in cleaner.change()]
     marks = [Mark(photo_name(dataset, cleaner.fns[i]), label, "chosen in fastai's cleaner") for i, label in chosen]
-    journal, earlier = dataset.journal(), getattr(cleaner, 'journal_rows', [])
+    dataset.manifest.carry_out() # what was cut off
+    journal, earlier, rows = dataset.journal(), getattr(cleaner, 'journal_rows', []), []
     moved = _moved(dataset, journal[journal.index.isin(earlier)])
-    try:
-        for mark in marks:
-            unchanged = read_label(mark.photo.split('/')[0]) == mark.label
-            if not unchanged and mark.photo not in moved: _carry_out(dataset, mark)
-    finally:
-        rows = dataset.journal()[len(journal):]
-        cleaner.journal_rows = [*earlier, *rows.index] # what this cleaner has had done, for the next call
-    return rows
+    changed = [m for m in marks if read_label(m.photo.split('/')[0]) != m.label and m.photo not in moved]
+    try: _carry_out_all(dataset, changed, rows)
+    finally: cleaner.journal_rows = [*earlier, *rows] # what this cleaner has had done, for the next call
+    return dataset.journal().loc[rows]

@@ -10,9 +10,10 @@ import hashlib, json
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from .dataset import BadDataset, Dataset
-from .files import write_whole
+from .files import printable, write_whole
 
 if TYPE_CHECKING: import pandas as pd
 
@@ -28,13 +29,27 @@ def attribution(dataset: Dataset,
         WHERE has.status = 'ok' ORDER BY has.path, o.id''')
     return pd.DataFrame(map(tuple, rows), columns=_COLUMNS)
 
+# %% ../nbs/14_credits.ipynb #f95eef5c
+def _cell(text: str) -> str:
+    "A text that a spreadsheet shows, and does not run."
+    text = printable(text)
+    return f"'{text}" if text.lstrip()[:1] in tuple('=+-@|%＝＋－＠') else text
+
+def _link(text: str) -> str:
+    "An address of the web; '' for anything else."
+    try: parts = urlsplit(text)
+    except ValueError: return ''
+    return text if parts.scheme in ('http', 'https') and parts.hostname else ''
+
 def write_attribution(dataset: Dataset,
                       file: str | Path, # the CSV file
                       ) -> Path: # the file
-    "Write the table of authors."
+    "Write the table of authors; what a spreadsheet would run has an apostrophe before it."
     file = Path(file)
     table = attribution(dataset)
-    if table.empty: raise BadDataset(f'{dataset.path}: the manifest knows no photos; `sync` takes in what lies in the folders')
+    if table.empty: raise BadDataset(f'{dataset.path}: nothing is known of any photo in it; those that come by add, scrape or fetch are known')
+    for column in table: table[column] = table[column].map(_cell)
+    for column in ('licence_url', 'page', 'url'): table[column] = table[column].map(_link)
     write_whole(file, table.to_csv(index=False, lineterminator='\n'))
     return file
 
@@ -51,6 +66,7 @@ def write_croissant(dataset: Dataset,
                     ) -> Path: # the JSON file
     "Describe a dataset in Croissant, with its table of authors beside the description."
     import mlcroissant as mlc
+    if url and not _link(url): raise BadDataset(f'{url!r} is no http or https address, where the dataset could be published')
     file = Path(file or dataset.path/'croissant.json')
     table = write_attribution(dataset, file.with_name('attribution.csv'))
     known = attribution(dataset)
@@ -58,8 +74,9 @@ def write_croissant(dataset: Dataset,
                              encoding_formats=['text/csv'], sha256=hashlib.sha256(table.read_bytes()).hexdigest())
     fields = [mlc.Field(id=f'photos/{column}', name=column, description=said, data_types=mlc.DataType.TEXT,
                         source=mlc.Source(file_object='attribution', extract=mlc.Extract(column=column))) for column, said in _FIELDS.items()]
-    licences = known.assign(named=known.licence_url.where(known.licence_url != '', known.licence)).named
-    name = name or dataset.path.resolve().name
+    links = known.licence_url.map(_link)
+    licences = links.where(links != '', known.licence.map(lambda o: '' if ':' in o else printable(o))) # a name has no colon
+    name = printable(name or dataset.path.resolve().name)
     metadata = mlc.Metadata(name=name, description=description, url=url or _urn(known), version='1.0.0', date_published=datetime.now(timezone.utc),
                             cite_as=f'{name}: {known.path.nunique()} photos, whose authors are named in {table.name}',
                             license=sorted(set(licences) - {''}) or None, distribution=[authors],

@@ -178,7 +178,7 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
             ) -> Report: # shows itself in a notebook; `save` writes it
     "Judges a classifier by the photos of one part, or by a folder."
     source = _opened(source)
-    judge, raw, strangeness, notes = None, None, None, []
+    judge, raw, strangeness, notes, divided = None, None, None, [], None
     if isinstance(source, Predictions): p = source
     elif isinstance(source, CloudClassifier):
         if data is None: raise BadDataset(f'{source.path}: a model file is judged by photos; name a folder of them')
@@ -186,7 +186,8 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
         p, raw, strangeness, notes = _of_folder(judge, data, parts, part)
         part, settings = 'all' if parts is None else part, source.card if settings is None else settings
     elif hasattr(source, 'predictions'):
-        p, notes = Predictions(*source.predictions(part)), _how_divided(source.split)
+        p, divided = Predictions(*source.predictions(part)), source.split
+        notes = _how_divided(divided)
         history, settings = (source.history if history is None else history), (source.settings if settings is None else settings)
         if hasattr(source, 'learner'):
             judge, raw = of_run(source, target_error), p.probs
@@ -195,7 +196,7 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
     else: raise TypeError(f'evaluate judges Predictions, a run or a model, not a {type(source).__name__}')
     found = scores(p, part, raw=raw, trust=judge and judge.trust, strangeness=strangeness, history=history, settings=settings, n_boot=n_boot, seed=seed, top=top)
     found['notes'] += notes
-    if judge and look: found |= _looks(judge, p, strangeness, found, source.split if judge.learn is not None else None, part, at_most, seed)
+    if judge and look: found |= _looks(judge, p, strangeness, found, divided if judge.learn is not None else None, part, at_most, seed)
     if also: found['seeds'] = _seeds([source, *also], part)
     return Report(plain(found))
 

@@ -376,19 +376,20 @@ def photo_names(folder: str | Path, # where to look, sub-folders included
                 others: dict[str, str] | None = None, # gets what can't be used, and why; without, a folder that can't be read is an error
                 ) -> list[str]: # paths relative to `folder`, with '/', in no order
     "The photos below `folder`, as fast as can be."
-    photos, folders = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name[0] == '.': continue
-                if entry.is_dir(follow_symlinks=False): folders.append(name)
-                elif name.lower().endswith(PHOTO_SUFFIXES): photos.append(under + name)
-                elif others is not None and (format := _unreadable_format(name)): others[under + name] = _unsupported(format)
-    except OSError as e:
-        if others is None: raise
-        others[under or './'] = f"can't be read ({e.strerror})"
-    for sub in folders: photos += photo_names(os.path.join(folder, sub), f'{under}{sub}/', others)
+    photos, folders = [], [(os.fspath(folder), under)]
+    while folders: # folders may lie deeper in each other than functions may call themselves
+        folder, under = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name[0] == '.': continue
+                    if entry.is_dir(follow_symlinks=False): folders.append((os.path.join(folder, name), f'{under}{name}/'))
+                    elif name.lower().endswith(PHOTO_SUFFIXES): photos.append(under + name)
+                    elif others is not None and (format := _unreadable_format(name)): others[under + name] = _unsupported(format)
+        except OSError as e:
+            if others is None: raise
+            others[under or './'] = f"can't be read ({e.strerror})"
     return photos
 
 def _unreadable_format(name: str) -> str: return UNREADABLE_SUFFIXES.get(os.path.splitext(name)[1].lower(), '')

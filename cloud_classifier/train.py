@@ -12,7 +12,6 @@ import errno, json, logging, os, platform, secrets, warnings
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import date, datetime, timezone
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -50,9 +49,9 @@ class Run:
     @property
     def history(self) -> pd.DataFrame: return pd.DataFrame(read_history(self.path), columns=HISTORY)
 
-    @cached_property
+    @property
     def split(self) -> Split:
-        "Which photo is for what, as far as it is still there: see `sampling.follow`."
+        "Which photo is for what, where they are at this moment: see `sampling.follow`."
         return load_split(self.path/'split.csv', self.settings['data']).within(self.settings['classes'])
 
     @property

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from .dataset import BadDataset, Dataset, draws_bars
 from .images import PHOTO_SUFFIXES, BadImage, open_image, photo_files, photo_header
 from .manifest import BadManifest
+from .taxonomy import read_label
 
 if TYPE_CHECKING: import pandas as pd # it takes a second or two: whoever makes a table imports it
 
@@ -232,6 +233,10 @@ def _ignored(dataset: Dataset) -> list[str]:
             found += [dataset._relative(Path(folder)/f) for f in files if not f.startswith('.') and Path(f).suffix.lower() not in PHOTO_SUFFIXES]
     return sorted(found)
 
+def _closed(dataset: Dataset) -> list[dict]:
+    "Rows of folders that can't be read, and of photos whose names no table can hold."
+    return [_judge(path, read_label(path.split('/')[0]), dict(sha256='', status='missing', reason=why), 0) for path, why in dataset.unreadable().items()]
+
 def _quarantine(dataset: Dataset, rows: list[dict]) -> None:
     "Take photos out of the dataset; why one can't be is added to its reason."
     moves = {}
@@ -260,6 +265,6 @@ def verify(dataset: Dataset | str | Path,
     if not labels: raise BadDataset(f'{dataset.path}: has {"photos but no class folders; make one folder per class" if next(photo_files(dataset.path), None) else "no photos"}')
     looking = _Looking(dataset, remember, workers or os.cpu_count() or 2)
     seen = tqdm(looking.facts(list(labels)), total=len(labels), desc='photos', delay=1, leave=False, disable=not (progress and draws_bars()))
-    rows = _judge_all(labels, seen, min_side)
+    rows = _judge_all(labels, seen, min_side) + _closed(dataset)
     if quarantine: _quarantine(dataset, [row for row in rows if row['status'] != 'ok' or also & set(row['hints'])])
     return Verified(_table(rows), _ignored(dataset), looking.opened, looking.forgets)

@@ -1,7 +1,6 @@
 "Cleaning never loses a photo: whatever is marked, applied, cut off and undone, the tree is as it was."
 
 import hashlib
-import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from cloud_classifier.clean import Cleaner, apply_fastai, doubts, photo_name
 from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.files import move_file
 
 CLASSES = ('Cirrus', 'Stratus', 'Cumulus')
 # The names collide on purpose: every class has a 1.jpg, two have a 2.jpg.
@@ -104,7 +104,7 @@ def test_photos_that_change_places_are_not_mistaken_for_each_other(cleaner, root
 
 @pytest.mark.parametrize('fails', ['before the move', 'after the move'])
 def test_apply_cut_off_half_way_is_consistent_and_can_be_undone(cleaner, root, monkeypatch, fails):
-    before, rename, calls = tree(root), os.rename, []
+    before, rename, calls = tree(root), move_file, []
 
     def cut_off(source, target):
         calls.append(source)
@@ -116,7 +116,7 @@ def test_apply_cut_off_half_way_is_consistent_and_can_be_undone(cleaner, root, m
     for photo in PHOTOS[:3]:
         cleaner.mark_delete(photo, 'a test')
     with monkeypatch.context() as patch:
-        patch.setattr('cloud_classifier.dataset.os.rename', cut_off)
+        patch.setattr('cloud_classifier.manifest.move_file', cut_off)
         with pytest.raises(KeyboardInterrupt):
             cleaner.apply()
 

@@ -45,6 +45,7 @@ from hypothesis import strategies as st
 from cloud_classifier import download as module
 from cloud_classifier.dataset import BadDataset, Dataset
 from cloud_classifier.download import PASSING, Arrival, DownloadFailed, Limits, download, may_connect, settle
+from cloud_classifier.files import move_file
 from cloud_classifier.images import photo_header
 from cloud_classifier.manifest import Manifest
 from cloud_classifier.sources import Found
@@ -835,12 +836,12 @@ def open_no_more(file, mode='r'):
     return no_space() if 'w' in mode else open(file, mode)
 
 
-@pytest.mark.parametrize('place', ['open', 'os.fsync', 'os.rename'])
+@pytest.mark.parametrize('place', ['download.open', 'download.os.fsync', 'manifest.move_file'])
 def test_a_full_disk_loses_nothing(dataset, server, monkeypatch, place):
     "While a photo is written, while it is flushed, and while it is brought to its place."
     server.answers = {f'/{n}.jpg': reply(photo(n)) for n in range(3)}
     with monkeypatch.context() as full:
-        full.setattr(f'cloud_classifier.download.{place}', open_no_more if place == 'open' else no_space, raising=False)
+        full.setattr(f'cloud_classifier.{place}', open_no_more if place.endswith('.open') else no_space, raising=False)
         with pytest.raises(DownloadFailed, match='No space left'):
             download(dataset, found(server, *server.answers), limits=QUICK, progress=False)
     assert 'failed' not in dataset.manifest.counts()['status']
@@ -852,7 +853,7 @@ def test_a_full_disk_loses_nothing(dataset, server, monkeypatch, place):
 def test_a_disk_that_fails_again_while_tidying_is_told_the_same_way(dataset, server, monkeypatch):
     "The first photo has come to its place and the second waits for it when the third can't be written."
     server.answers = {f'/{n}.jpg': slowly(photo(n), 1, 0.15 * n) for n in range(3)}
-    rename, moves = os.rename, []
+    rename, moves = move_file, []
 
     def rename_once(*args):
         moves.append(args)
@@ -862,7 +863,7 @@ def test_a_disk_that_fails_again_while_tidying_is_told_the_same_way(dataset, ser
         return open_no_more(file, mode) if file.name == '3.part' else open(file, mode)
 
     with monkeypatch.context() as full:
-        full.setattr(os, 'rename', rename_once)
+        full.setattr('cloud_classifier.manifest.move_file', rename_once)
         full.setattr(module, 'open', open_but_third, raising=False)
         with pytest.raises(DownloadFailed, match='No space left'):
             download(dataset, found(server, *server.answers), limits=QUICK, progress=False)
@@ -874,11 +875,16 @@ def test_a_disk_that_fails_again_while_tidying_is_told_the_same_way(dataset, ser
 def test_something_in_the_way_loses_nothing(dataset, server):
     "A file where the class's folder should be, and one where photos arrive."
     server.answers = {'/1.jpg': reply(photo(1))}
-    for name in ('.incoming', 'Cirrus'):
-        (dataset.path / name).touch()
-        with pytest.raises(DownloadFailed, match='exists'):
-            download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
-        (dataset.path / name).unlink()
+    (dataset.path / '.incoming').touch()
+    with pytest.raises(DownloadFailed, match='exists'):
+        download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
+    (dataset.path / '.incoming').unlink()
+    (dataset.path / 'Cirrus').touch()
+    assert download(dataset, limits=QUICK, progress=False)['failed'] == 1
+    (why,) = dataset.manifest.counts()['reasons']
+    assert why == "can't be put in place: File exists"
+    (dataset.path / 'Cirrus').unlink()
+    dataset.manifest.retry([why])
     download(dataset, limits=QUICK, progress=False)
     assert files(dataset) == [as_named(photo(1))]
 

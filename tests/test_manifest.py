@@ -128,9 +128,9 @@ def test_a_planned_move_is_made_by_whoever_comes_next(tmp_path):
         pass
     assert {p.relative_to(tmp_path).as_posix(): p.read_text() for p in tmp_path.glob('[ab]/*')} == {
         'a/2': '2',
-        'a/3': '3',
         'b/1': '1',
         'b/3': 'another',
+        'b/3-1': '3',
     }
     assert not manifest.read('SELECT * FROM moves')
 
