@@ -125,7 +125,7 @@ def bare(root, args):
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.backends.cudnn.benchmark = True
     model = getattr(torchvision.models, args.arch)(num_classes=10).to(device, memory_format=torch.channels_last)
-    low = pick_precision(model, args.size, device)['precision'] == 'bf16'
+    low = pick_precision(model, device) == 'bf16'
     x = torch.randn(args.bs, 3, args.size, args.size, device=device).contiguous(memory_format=torch.channels_last)
     y = torch.randint(0, 10, (args.bs,), device=device)
     optimiser = torch.optim.AdamW(model.parameters(), 1e-4)

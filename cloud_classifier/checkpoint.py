@@ -18,7 +18,7 @@ import torch
 from .files import replacing, write_whole
 from .processes import anyones, everyones, in_first
 from .recipes import random_state, set_random_state
-from .run_folder import BadRun
+from .settings import BadRun
 from fastai.callback.core import Callback, CancelFitException
 from fastai.learner import Learner, SkipToEpoch
 from fastai.torch_core import get_model, num_distrib, rank_distrib
@@ -146,7 +146,8 @@ def load_checkpoint(file: Path) -> dict:
 
 def restore(learn: Learner, state: dict, checkpoint: Checkpoint) -> None:
     "Put a learner, which has its recipe's callbacks, where it was."
-    get_model(learn.model).load_state_dict(state['model'])
+    try: get_model(learn.model).load_state_dict(state['model'])
+    except (KeyError, RuntimeError) as e: raise BadRun(f'{Path(checkpoint.folder or "")/"last.pth"}: is the checkpoint of another run; without that file the run begins anew') from e
     if learn.opt is None: learn.create_opt()
     learn.opt.load_state_dict(_on(state['opt'], learn.dls.device))
     if state['average']: learn.average_weights.restore(_on(state['average'], learn.dls.device))

@@ -8,7 +8,7 @@ __all__ = ['EPOCHS', 'BS', 'MADE', 'Choice', 'choose_data', 'plan', 'thin', 'aff
 # %% ../nbs/37_demo.ipynb #6619e84b
 import os, random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -64,7 +64,7 @@ def thin(parts: Split, photos: int, seed: int = 42) -> Split:
     if share >= 1: return parts
     keep = parts.frame.groupby(['label', 'part'], group_keys=False).apply(lambda g: g.sample(max(1, round(share * len(g))), random_state=seed))
     frame = parts.frame.assign(part=parts.frame.part.where(parts.frame.index.isin(keep.index), 'excluded'))
-    return Split(frame, parts.root)
+    return replace(parts, frame=frame)
 
 # %% ../nbs/37_demo.ipynb #c4238b8a
 def affordable(dataset: Dataset,
@@ -108,7 +108,7 @@ def _prepare(console: Console, choice: Choice, size: int, seconds: float, seed: 
     speed = training_speed(parts, size)
     epochs, photos = plan(per_epoch, speed, seconds)
     thinned = thin(parts, round(len(parts.part('train')) * photos / per_epoch), seed)
-    used = (thinned.frame.part != 'excluded').sum()
+    used = thinned.counts()[['train', 'valid', 'test']].to_numpy().sum()
     console.print(f'This machine trains on {speed:.0f} photos a second. To end in time the demo takes {used} of {counts.sum()} photos, '
                   f'squares of {size} pixels instead of 224, and {epochs} epochs.', soft_wrap=True)
     return thinned, epochs, seen

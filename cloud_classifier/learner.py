@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Square', 'OpenPhoto', 'CloudCrop', 'FolderLabel', 'Augment', 'homography', 'random_view', 'random_light',
-           'ItemAugment', 'seen_from', 'use_copies', 'BadSetting', 'good_workers', 'cloud_dls', 'at_size', 'NoWeights',
-           'is_timm', 'network', 'preprocess_for', 'imagenet_weights', 'cloud_learner', 'check_size']
+           'ItemAugment', 'seen_from', 'use_copies', 'good_workers', 'cloud_dls', 'at_size', 'NoWeights', 'is_timm',
+           'network', 'preprocess_for', 'imagenet_weights', 'cloud_learner', 'check_size']
 
 # %% ../nbs/21_learner.ipynb #d70e3d25
 import math, os, random, socket, warnings
@@ -37,6 +37,7 @@ from .cache import PhotoCache, train_side
 from .dataset import Dataset
 from .images import Preprocess
 from .sampling import Split, balance as balanced
+from .settings import BadSetting, check_weights
 from .taxonomy import read_label
 
 # %% ../nbs/21_learner.ipynb #ddb8ac97
@@ -172,9 +173,6 @@ def use_copies(open_photo: OpenPhoto, # what reads the photos
     return {k: done[0][k] + done[1][k] for k in done[0]}
 
 # %% ../nbs/21_learner.ipynb #4e3f18bb
-class BadSetting(ValueError):
-    "A setting that training can't work with."
-
 def good_workers(device: torch.device, # what trains
                  ) -> int: # processes
     "How many processes should load photos: on a CPU none, for they would take the cores that train; nor on Windows or where a notebook can't fork."
@@ -321,7 +319,7 @@ def _hub_file(repo: str, name: str | None, timeout: float) -> str:
 def _state(weights: str | Path, arch: str) -> dict:
     "The state dict that `weights` names."
     if weights == 'imagenet': return imagenet_weights(arch)
-    if not Path(weights).is_file(): raise NoWeights(f"weights are 'imagenet', 'none' or a file; there is no file {weights}")
+    check_weights(weights)
     try:
         if Path(weights).suffix == '.safetensors':
             from safetensors.torch import load_file
@@ -336,7 +334,7 @@ def _load_body(learn: Learner, arch: str, weights: str | Path) -> None:
     whole = network(arch)
     try: whole.load_state_dict(_state(weights, arch))
     except (RuntimeError, AttributeError, TypeError) as e:
-        if isinstance(e, NoWeights): raise
+        if isinstance(e, NoWeights | BadSetting): raise
         raise NoWeights(f'{weights}: holds no weights of {arch}') from e
     if not is_timm(arch):
         cut = model_meta.get(getattr(torchvision.models, arch), {}).get('cut')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['fine_tune', 'one_cycle', 'two_stage', 'scratch', 'fast', 'best', 'small_first', 'RECIPES', 'SANE', 'Cycle', 'Recipe',
-           'plan', 'ChannelsLastBatches', 'CPUBFloat16', 'has_bfloat16', 'pick_precision', 'speed_callbacks',
-           'random_state', 'set_random_state', 'kept_random', 'suggest_lr', 'choose_lr', 'AverageWeights',
-           'recipe_callbacks', 'follow']
+           'plan', 'ChannelsLastBatches', 'GPUPrecision', 'CPUBFloat16', 'has_bfloat16', 'pick_precision',
+           'speed_callbacks', 'training_in', 'random_state', 'set_random_state', 'kept_random', 'suggest_lr',
+           'choose_lr', 'AverageWeights', 'recipe_callbacks', 'follow']
 
 # %% ../nbs/22_recipes.ipynb #bae82fc5
 import random
@@ -16,12 +16,12 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 
 import numpy as np
 import torch
 
-from .learner import BadSetting, at_size, check_size # before fastai: it silences a warning
+from .learner import at_size, check_size # before fastai: it silences a warning
+from .settings import RECIPE_NAMES, BadSetting, check_precision
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
@@ -107,7 +107,7 @@ fast = Recipe('fast', 'a good model soon: the default', 8, _fast, average=.98, s
 best = Recipe('best', 'longer, at full size', 20, _ours, average=.99)
 small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98)
 
-RECIPES = {recipe.name: recipe for recipe in (fast, best, small_first, fine_tune, one_cycle, two_stage, scratch)}
+RECIPES = dict(zip(RECIPE_NAMES, (fast, best, small_first, fine_tune, one_cycle, two_stage, scratch)))
 
 def plan(recipe: Recipe,
          epochs: int | None = None, # the recipe's own number where None
@@ -129,51 +129,58 @@ class ChannelsLastBatches(Callback):
     def before_batch(self):
         self.learn.xb = tuple(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in self.xb)
 
-class CPUBFloat16(Callback):
-    "What `MixedPrecision` does on a GPU: in fastai 2.8.12 it leaves CPUs alone."
-    def before_fit(self):
-        self.net = get_model(self.learn.model)
-        self.net.forward = torch.autocast('cpu', torch.bfloat16)(self.net.forward)
-    def after_pred(self): self.learn.pred = self.pred.float()
-    def after_fit(self): vars(self.net).pop('forward', None)
 
+
+# %% ../nbs/22_recipes.ipynb #55d34491
+class GPUPrecision(MixedPrecision):
+    "fastai's mixed precision, in training batches alone."
+    run_valid = False
+
+class CPUBFloat16(Callback):
+    "Training batches in bfloat16, on a CPU."
+    run_valid = False
+    def before_batch(self):
+        net = get_model(self.learn.model)
+        net.forward = torch.autocast('cpu', torch.bfloat16)(net.forward)
+    def after_pred(self):
+        _plain_forward(self.learn)
+        self.learn.pred = self.pred.float()
+
+def _plain_forward(learn: Learner) -> None: vars(get_model(learn.model)).pop('forward', None)
+
+# %% ../nbs/22_recipes.ipynb #9fa7ede0
 def has_bfloat16(device: torch.device) -> bool:
     "Whether the hardware computes in bfloat16: a GPU from Ampere on, a CPU with AVX-512 BF16 or AMX."
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == 'cpu' and torch.ops.mkldnn._is_mkldnn_bf16_supported() and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
-# %% ../nbs/22_recipes.ipynb #55d34491
-def _time_step(model: torch.nn.Module, size: int, bf16: bool, device: torch.device, bs: int = 8, n: int = 2) -> float:
-    "Seconds for a training step, the faster of `n`."
-    model = deepcopy(model).to(device, memory_format=torch.channels_last).train()
-    x = torch.rand(bs, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
-    def step():
-        start = perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16): out = model(x)
-        out.float().square().mean().backward()
-        if device.type == 'cuda': torch.cuda.synchronize()
-        return perf_counter() - start
-    step()
-    return min(step() for _ in range(n))
+def _is_depthwise(m: torch.nn.Module) -> bool: return isinstance(m, torch.nn.Conv2d) and 1 < m.groups == m.in_channels
 
-def pick_precision(model: torch.nn.Module, # left as it is
-                   size: int, # side of the squares, pixels
+def pick_precision(model: torch.nn.Module, # the network that is to be trained
                    device: torch.device, # what trains
-                   ) -> dict: # precision ('fp32' or 'bf16'), and the times in seconds that decided
-    "What precision to train in here."
-    if not has_bfloat16(device): return dict(precision='fp32')
-    with kept_random():
-        times = {name: round(_time_step(model, size, bf16, device), 4) for name, bf16 in (('fp32', False), ('bf16', True))}
-    return dict(precision='bf16' if times['bf16'] < .9*times['fp32'] else 'fp32', step_seconds=times)
+                   ) -> str: # 'fp32' or 'bf16'
+    "What precision to train in here: bfloat16 where the hardware has it and the network gains by it."
+    gains = device.type == 'cuda' or not any(map(_is_depthwise, model.modules()))
+    return 'bf16' if gains and has_bfloat16(device) else 'fp32'
 
+# %% ../nbs/22_recipes.ipynb #4668f2cb
 def speed_callbacks(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
                     device: torch.device, # what trains
                     ) -> list[Callback]:
     "Callbacks that make a learner train in that precision, channels last."
-    if precision not in ('fp32', 'bf16', 'fp16'): raise BadSetting(f"precision is 'auto', 'fp32', 'bf16' or 'fp16', not {precision!r}")
+    check_precision(precision)
     if precision == 'fp16' and device.type != 'cuda': raise BadSetting('fp16 is for GPUs; on a CPU there are fp32 and bf16')
-    lower = [] if precision == 'fp32' else [MixedPrecision(AMPMode(precision))] if device.type == 'cuda' else [CPUBFloat16()]
+    lower = [] if precision == 'fp32' else [GPUPrecision(AMPMode(precision))] if device.type == 'cuda' else [CPUBFloat16()]
     return [ChannelsLast(), ChannelsLastBatches(), *lower]
+
+@contextmanager
+def training_in(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
+                learn: Learner):
+    "Train in that precision, channels last; the learner that is left knows nothing of it."
+    callbacks = speed_callbacks(precision, learn.dls.device)
+    try:
+        with learn.added_cbs(callbacks): yield learn
+    finally: _plain_forward(learn) # which Ctrl-C leaves as it was in the middle of a batch
 
 # %% ../nbs/22_recipes.ipynb #001b9f4f
 def random_state(dls: DataLoaders | None = None) -> dict:

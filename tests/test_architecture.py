@@ -28,18 +28,20 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'series': {'duplicates'},
     'curate': {'images', 'dataset', 'duplicates', 'series', 'verify'},
     'sampling': {'taxonomy', 'files', 'images', 'dataset', 'curate'},
+    'settings': set(),
     'cache': {'files', 'images', 'dataset'},
-    'learner': {'taxonomy', 'images', 'dataset', 'sampling', 'cache'},
-    'recipes': {'learner'},
+    'learner': {'taxonomy', 'images', 'dataset', 'sampling', 'settings', 'cache'},
+    'recipes': {'settings', 'learner'},
     'processes': set(),
-    'run_folder': {'files'},
-    'checkpoint': {'files', 'processes', 'recipes', 'run_folder'},
+    'run_folder': {'files', 'settings'},
+    'checkpoint': {'files', 'settings', 'processes', 'recipes'},
     'track': {'dataset', 'learner', 'checkpoint'},
     'train': {
         'files',
         'images',
         'dataset',
         'sampling',
+        'settings',
         'cache',
         'learner',
         'recipes',
@@ -160,7 +162,7 @@ def test_heavy_libraries_stay_in_their_rooms(library, rooms):
     assert users == rooms
 
 
-@pytest.mark.parametrize('module', ['taxonomy', 'images', 'infer', 'cli'])
+@pytest.mark.parametrize('module', ['taxonomy', 'images', 'settings', 'infer', 'cli'])
 def test_the_base_asks_for_the_base_install_alone(module):
     import sys
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cloud_classifier.dataset import BadDataset, Dataset
 from cloud_classifier.demo import EPOCHS, MADE, Choice, choose_data, plan, run_demo, thin
-from cloud_classifier.sampling import split
+from cloud_classifier.sampling import certificate_line, split
 from cloud_classifier.scrape import FetchError
 
 
@@ -42,6 +42,8 @@ def test_fewer_photos_keep_each_class_in_each_part(skies):
     assert (few.counts()[['train', 'valid', 'test']] > 0).all(axis=None)
     assert len(few.part('train')) < len(parts.part('train'))
     assert thin(parts, 10**6) is parts
+    assert few.facts == parts.facts
+    assert certificate_line(few).split('groups')[1] == certificate_line(parts).split('groups')[1]
 
 
 def test_the_whole_way(skies, tmp_path, monkeypatch):

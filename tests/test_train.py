@@ -7,22 +7,29 @@ import logging
 import math
 import os
 import shutil
+import subprocess
 import threading
+from contextlib import suppress
 
+import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torchvision
+from bounds import run_bounded
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
 from PIL import Image
+from readme import ROOT
 
 from cloud_classifier.cache import PhotoCache
 from cloud_classifier.dataset import BadDataset, Dataset
 from cloud_classifier.images import Preprocess
-from cloud_classifier.recipes import SANE, choose_lr, plan
+from cloud_classifier.recipes import SANE, choose_lr, pick_precision, plan, training_in
 from cloud_classifier.runs import compare, cross_validate, run_rows
 from cloud_classifier.sampling import Split, load_split, save_split, split
+from cloud_classifier.settings import check_arch
 from cloud_classifier.train import (
     HISTORY,
     RECIPES,
@@ -298,6 +305,137 @@ def at(monkeypatch):
     return arrange
 
 
+def callbacks_of(learn):
+    return {type(cb).__name__ for cb in learn.cbs}
+
+
+PLAIN = {'TrainEvalCallback', 'Recorder', 'CastToTensor', 'ProgressCallback'}  # what each learner of fastai has
+
+
+def loss_of(learn, probs, labels):
+    columns = [learn.dls.vocab.o2i[label] for label in labels]
+    return -np.log(probs[range(len(labels)), columns]).mean()
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_precision_is_of_training_alone(skies, tmp_path, precision):
+    "What validated, what predicts and what is exported agree to the sixth digit; in bfloat16 they would to the second."
+    run = train(skies, 'scratch', epochs=2, precision=precision, out=tmp_path / 'run', **SMALL)
+    learn = run.learner()
+    assert run.settings['precision'] == precision
+    assert callbacks_of(learn) == PLAIN
+    assert {p.dtype for p in learn.model.parameters()} == {torch.float32}
+    _, labels, probs, _, _ = run.predictions('valid')
+    assert run.history.valid_loss.iloc[-1] == pytest.approx(loss_of(learn, probs, labels), rel=1e-5)
+    batch = learn.dls.test_dl(run.split.files('valid'), bs=64, num_workers=0).one_batch()[0]
+    with torch.no_grad():
+        plain = learn.model.eval()(batch.as_subclass(torch.Tensor)).softmax(1)
+    np.testing.assert_allclose(probs, plain, atol=1e-6)
+
+
+def test_training_in_bfloat16_is_in_bfloat16(skies, tmp_path):
+    runs = [
+        train(skies, 'scratch', epochs=1, precision=name, out=tmp_path / name, **SMALL) for name in ('fp32', 'bf16')
+    ]
+    weights = [torch.cat([p.flatten() for p in run.learner().model.parameters()]) for run in runs]
+    assert not torch.equal(*weights)
+    assert torch.allclose(*weights, atol=0.05)
+
+
+def test_ctrl_c_leaves_no_precision_behind(skies):
+    "Not even in the middle of a batch."
+    learn = small_learner(skies, 'none')
+    before = callbacks_of(learn)
+    hook = learn.model[1].register_forward_hook(stop_in_training)
+    with pytest.raises(KeyboardInterrupt), training_in('bf16', learn):
+        learn.fit(1)
+    hook.remove()
+    assert callbacks_of(learn) == before
+    assert 'forward' not in vars(learn.model)
+    assert not torch.is_autocast_enabled('cpu')
+
+
+def stop_in_training(module, inputs, output):
+    if module.training:
+        raise KeyboardInterrupt
+
+
+def test_folds_that_were_trained_in_bfloat16_answer_in_fp32(skies, tmp_path):
+    settings = SMALL | {'recipe': 'scratch', 'epochs': 1, 'precision': 'bf16'}
+    table = cross_validate(skies, 2, tmp_path, **settings)
+    for fold, rows in table.groupby('fold'):
+        run = Run(tmp_path / f'fold-{fold}')
+        assert run.settings['precision'] == 'bf16'
+        learn = run.learner()
+        loss = loss_of(learn, rows[list(learn.dls.vocab)].to_numpy(), rows.label)
+        assert run.history.valid_loss.iloc[-1] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.fixture
+def hardware(monkeypatch):
+    "`hardware(True)` is a processor that has bfloat16, `hardware(False)` one that has not."
+    return lambda has: monkeypatch.setattr('cloud_classifier.recipes.has_bfloat16', lambda device: has)
+
+
+def test_the_precision_is_chosen_by_what_the_hardware_and_the_network_are(hardware):
+    cpu = torch.device('cpu')
+    plain, depthwise = torchvision.models.resnet18(), torchvision.models.mobilenet_v3_small()
+    hardware(True)
+    assert {pick_precision(plain, cpu) for _ in range(5)} == {'bf16'}
+    assert pick_precision(depthwise, cpu) == 'fp32'
+    assert pick_precision(depthwise, torch.device('cuda')) == 'bf16'
+    hardware(False)
+    assert pick_precision(plain, cpu) == pick_precision(plain, torch.device('cuda')) == 'fp32'
+
+
+@pytest.mark.parametrize('begun', [True, False], ids=['begun with bfloat16', 'begun without'])
+def test_a_run_goes_on_in_the_precision_that_it_began_with(hardware, skies, tmp_path, begun):
+    "On a machine that would choose otherwise, and to the same weights."
+    hardware(begun)
+    whole = train(skies, epochs=3, out=tmp_path / 'whole', **SMALL)
+    assert whole.settings['precision'] == ('bf16' if begun else 'fp32')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, 'before_validate', stop_in_second_epoch, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            train(skies, epochs=3, out=tmp_path / 'cut', **SMALL)
+    hardware(not begun)
+    run = resume(tmp_path / 'cut', progress=False)
+    assert run.settings['precision'] == whole.settings['precision']
+    same(whole.learner().model.state_dict(), run.learner().model.state_dict())
+    pd.testing.assert_frame_equal(*(o.history[list(HISTORY[:4])] for o in (whole, run)), check_exact=True)
+
+
+def stop_in_second_epoch(checkpoint):
+    if len(checkpoint.history.rows) == 1:
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_was_begun_on_a_gpu_says_so(command, at, skies, tmp_path):
+    at(1, stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(skies, epochs=2, out=tmp_path / 'run', **SMALL)
+    file = tmp_path / 'run' / 'run.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | {'precision': 'fp16'}))
+    code, _, err = command('train', '--resume', tmp_path / 'run')
+    assert (code, err.count('\n')) == (2, 1)
+    assert 'was begun in fp16 (fp16 is for GPUs' in err
+
+
+@pytest.mark.filterwarnings('ignore')  # which a notebook shows and goes on
+def test_the_tutorial_in_bfloat16(hardware, monkeypatch):
+    "Its code cells, as they stand, on a processor that has it."
+    monkeypatch.delenv('CLOUD_DATA', raising=False)
+    hardware(True)
+    cells = nbformat.read(ROOT / 'nbs' / 'tutorials' / 'cloud_learner.ipynb', as_version=4).cells
+    there = {}
+    for cell in cells:
+        if cell.cell_type == 'code':
+            exec(cell.source, there)
+    assert there['run'].settings['precision'] == 'bf16'
+    assert there['worst'] < 1e-5
+    assert there['report'].data['n'] == len(there['parts'].part('test'))
+
+
 def status_of(run):
     return json.loads((run / 'run.json').read_text())['status']
 
@@ -523,12 +661,163 @@ def test_a_tracker_that_fails_later_does_not_end_the_training(monkeypatch, caplo
     assert 'json is told no more' in caplog.text
 
 
-def test_a_folder_that_can_not_be_made_gets_a_line(command, skies, tmp_path):
+FEW = ['--arch', 'timm/test_resnet', '--size', 32, '--weights', 'none', '--epochs', 1, '--bs', 8]
+
+
+def test_a_folder_that_can_not_be_made_gets_a_line(command, skies, tmp_path, monkeypatch):
+    "Before a photo is opened."
     (tmp_path / 'file').write_text('')
-    args = ['--arch', 'timm/test_resnet', '--size', 32, '--weights', 'none', '--epochs', 1]
-    code, _, err = command('train', skies, *args, '--out', tmp_path / 'file' / 'run')
+    monkeypatch.setattr('cloud_classifier.train.usable', None)
+    for out in (tmp_path / 'file' / 'run', tmp_path / 'file'):
+        code, _, err = command('train', skies, *FEW, '--out', out)
+        assert (code, err.count('\n')) == (2, 1)
+        assert f'{out}: no folder can be made there ({tmp_path / "file"} is a file)' in err
+
+
+def test_missing_folders_of_a_run_are_made(skies, tmp_path):
+    assert train(skies, epochs=1, out=tmp_path / 'not' / 'yet' / 'there', **SMALL).settings['status'] == 'finished'
+
+
+def test_a_disk_that_fills_up_while_training_gets_a_line_and_the_run_goes_on(command, skies, small_disk):
+    out = small_disk / 'run'
+    code, _, err = command('train', skies, *FEW, '--out', out)
+    assert code == 1
+    line = err.splitlines()[-1]
+    assert 'epoch 0 could not be written (No space left on device)' in line
+    assert f'cloud-classifier train --resume {out}' in line
+    assert not list(out.glob('.*.tmp'))
+    subprocess.run(['mount', '-o', 'remount,size=50m', small_disk], check=True)
+    assert len(resume(out, progress=False).history) == 1
+
+
+def fill(disk):
+    "Leave no room on a disk; the file that takes it."
+    file = disk / 'filler'
+    with open(file, 'wb', buffering=0) as f, suppress(OSError):
+        while True:
+            f.write(bytes(4096))
+    assert shutil.disk_usage(disk).free < 4096
+    return file
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_not_told_to_go_on(command, skies, small_disk):
+    "There is no run yet that could be."
+    out = small_disk / 'run'
+    out.mkdir()
+    filler = fill(small_disk)
+    code, _, err = command('train', skies, *FEW, '--out', out)
+    line = err.splitlines()[-1]
+    assert code == 1
+    assert '--resume' not in line
+    assert f'{out}: No space left on device; put that right, and train again' in line
+    assert {f.name for f in out.iterdir()} <= {'.lock'}
+    filler.unlink()
+    subprocess.run(['mount', '-o', 'remount,size=50m', small_disk], check=True)
+    assert command('train', skies, *FEW, '--out', out)[0] == 0
+
+
+def test_the_curve_of_the_finder_goes_where_it_can(command, skies, tmp_path, small_disk):
+    args = ['lr-find', skies, '--arch', 'timm/test_resnet', '--size', 32, '--weights', 'none', '--batches', 20]
+    assert command(*args, '--plot', tmp_path / 'not' / 'there' / 'rates.png')[0] == 0
+    assert (tmp_path / 'not' / 'there' / 'rates.png').read_bytes().startswith(b'\x89PNG')
+    fill(small_disk)
+    for plot, status, says in (
+        (small_disk / 'rates.png', 1, 'could not be written (No space left on device)'),
+        (tmp_path, 2, 'is a folder; name a file in it'),
+        (tmp_path / 'not' / 'there' / 'rates.png' / 'rates.png', 2, 'is a file'),
+    ):
+        code, _, err = command(*args, '--plot', plot)
+        assert code == status
+        assert says in err.splitlines()[-1]
+    assert not list(small_disk.glob('.*.tmp'))
+
+
+def test_a_dataset_that_is_read_only_can_be_trained_on(read_only, skies, tmp_path):
+    root = shutil.copytree(skies, tmp_path / 'skies')
+    run = train(read_only(root), epochs=1, out=tmp_path / 'run', **SMALL)
+    assert len(run.predictions('test')[1]) > 0
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'says'),
+    [
+        ('last.pth', 'not a checkpoint', 'last.pth: is no checkpoint that can be read'),
+        ('run.json', '{"status": "interr', "run.json: can't be read"),
+        ('run.json', '[1, 2]', 'it holds no JSON object'),
+        ('run.json', '{"status": "interrupted", "cycles": []}', 'run.json: is damaged (data is None)'),
+    ],
+    ids=['last.pth', 'run.json cut off', 'run.json of something else', 'run.json without settings'],
+)
+def test_a_damaged_file_of_a_run_gets_a_line_that_names_it(command, at, skies, tmp_path, name, content, says):
+    at(1, stop)
+    out = tmp_path / 'run'
+    with pytest.raises(KeyboardInterrupt):
+        train(skies, epochs=2, out=out, **SMALL)
+    (out / name).write_text(content)
+    code, _, err = command('train', '--resume', out)
     assert (code, err.count('\n')) == (2, 1)
-    assert 'no folder can be made there' in err
+    assert says in err
+
+
+def test_a_checkpoint_of_another_run_gets_a_line(command, at, skies, tmp_path):
+    at(1, stop)
+    for name, arch in (('one', 'timm/test_resnet'), ('two', 'timm/test_convnext')):
+        with pytest.raises(KeyboardInterrupt):
+            train(skies, epochs=2, out=tmp_path / name, **SMALL | {'arch': arch})
+    shutil.copy(tmp_path / 'two' / 'last.pth', tmp_path / 'one' / 'last.pth')
+    code, _, err = command('train', '--resume', tmp_path / 'one')
+    assert code == 2
+    assert 'last.pth: is the checkpoint of another run' in err.splitlines()[-1]
+
+
+def test_a_damaged_history_is_written_anew(at, skies, tmp_path):
+    at(1, stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(skies, epochs=2, out=tmp_path / 'run', **SMALL)
+    (tmp_path / 'run' / 'history.csv').write_bytes(b'\xff\xfe nothing')
+    at(None, stop)
+    assert list(resume(tmp_path / 'run', progress=False).history.epoch) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'says'),
+    [
+        ({'weights': 'imagnet'}, 'did you mean imagenet?'),
+        ({'weights': 'nowhere.pth'}, 'there is no such file of weights'),
+        ({'weights': '.'}, 'is a folder'),
+        ({'arch': 'restnet34'}, 'did you mean resnet34'),
+        ({'recipe': 'finetune'}, 'did you mean fine_tune?'),
+        ({'precision': 'bfloat16'}, "precision is 'auto', 'fp32', 'bf16' or 'fp16'"),
+    ],
+    ids=str,
+)
+def test_names_are_checked_without_torch(wrong, says):
+    code = f"""
+import sys
+from cloud_classifier.settings import BadSetting, check_settings
+try: check_settings(**{wrong})
+except BadSetting as e: print(e)
+assert not {{'torch', 'timm', 'pandas'}} & set(sys.modules)
+"""
+    cost = run_bounded(code, 20)
+    assert (cost.status, cost.err) == (0, '')
+    assert says in cost.out
+
+
+@pytest.mark.parametrize('weights', ['imagnet', 'nowhere.pth'])
+def test_weights_that_are_no_word_and_no_file_are_a_mistake(command, skies, tmp_path, weights):
+    args = ['train', skies, '--weights', weights, '--out', tmp_path / 'run']
+    code, _, err = command(*args)
+    assert (code, err.count('\n')) == (2, 1)
+    assert 'there is no such file of weights' in err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_each_backbone_of_timm_and_torchvision_passes():
+    import timm
+
+    for arch in ('timm/resnet50.a1_in1k', *timm.list_models()[::40], *torchvision.models.list_models()[::10]):
+        check_arch(arch)
 
 
 def test_a_checkpoint_that_can_not_be_read_gets_a_line(at, skies, tmp_path):
