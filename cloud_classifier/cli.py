@@ -66,8 +66,8 @@ def extra_for(verb: str, # as it is typed
               package: str, # the name under which it is imported
               ) -> str: # the name of an extra
     "What to install where a verb lacks a package."
-    own, found = _EXTRAS.get(verb, 'train'), _brought_by(package)
-    return own if own in found or not found else found[0]
+    own, found = _EXTRAS.get(verb, 'train'), [o for o in _brought_by(package) if o != 'dev']
+    return own if own in found or not found else found[0] # what no extra names is needed by something that one brings
 
 # %% ../nbs/39_cli.ipynb #6a7126f7
 _PART = re.compile(r'^\.(.+)\.\d+-\d+\.tmp$') # the name under which a file is written before it takes its place
@@ -308,14 +308,15 @@ def _new_folder(path: Path | None, named: Path | None = None) -> Path | None:
     return path
 
 @contextmanager
-def _made(folder: Path | None) -> Iterator[None]:
-    "Make a folder, and those above it; those that are still empty go when what follows fails."
-    missing = [] if folder is None else [p for p in (folder, *folder.parents) if not p.exists()]
-    if missing: folder.mkdir(parents=True, exist_ok=True)
+def _writing(file: Path | None) -> Iterator[None]:
+    "Make the folder of a file that is written; what is still empty goes when that fails, and the error names the file."
+    missing = [] if file is None else [p for p in file.parents if not p.exists()]
+    if missing: file.parent.mkdir(parents=True, exist_ok=True)
     try: yield
-    except BaseException:
-        for made in missing:
-            with suppress(OSError): made.rmdir()
+    except BaseException as e:
+        for folder in missing:
+            with suppress(OSError): folder.rmdir()
+        if isinstance(e, OSError) and e.errno and e.filename is None and file: e.filename = str(file) # a full disk names nothing
         raise
 
 # %% ../nbs/39_cli.ipynb #6d4ff2aa
@@ -377,7 +378,8 @@ def add(data: Data,
     _refuse_if_nothing_came(data, done)
 
 def _refuse_if_nothing_came(data: Path, done: dict) -> None:
-    "Exit status 1 where there was something to get, and none of it was got."
+    "Exit status 1 where there was something to get, now or before, and none of it was got."
+    if not any(done.get(o, 0) for o in ('ok', 'duplicate', 'failed')): done = _ended(data)
     failed = done.get('failed', 0)
     if not failed or done.get('ok', 0) or done.get('duplicate', 0): return
     _complain(f'cloud-classifier: {data}: {f"none of {failed}" if failed > 1 else "the one that was asked for"} gave a usable photo; '
@@ -478,7 +480,7 @@ def credits(data: Data,
     from cloud_classifier.dataset import Dataset
     dataset, written = Dataset(data), {}
     with ExitStack() as made:
-        for file in filter(None, (out, croissant)): made.enter_context(_made(file.parent))
+        for file in filter(None, (out, croissant)): made.enter_context(_writing(file))
         if out or not croissant: written['attribution'] = write_attribution(dataset, out or data/'attribution.csv')
         if croissant: written['croissant'] = write_croissant(dataset, croissant)
     if as_json: _show_json(written)
@@ -554,7 +556,7 @@ def duplicates(data: Data,
         if conflicts: show_table(('photos', 'copies', 'labels'), conflicts)
         _sum_up(found.summary())
     if page:
-        with _made(page.parent): written = write_page(found, data, page)
+        with _writing(page): written = write_page(found, data, page)
         say(written, err=as_json)
 
 # %% ../nbs/39_cli.ipynb #340005fe
@@ -589,7 +591,7 @@ def split(data: Data,
     with _work(as_json):
         previous = load_split(out, data) if out.exists() and not fresh else None
         parts = divide(data, valid, test, seed, group_by=group_by or TIES, keep_conflicts=keep_conflicts, previous=previous, progress=not manner.quiet)
-        with _made(out.parent): save_split(parts, out)
+        with _writing(out): save_split(parts, out)
     if as_json: return _show_json(certificate(parts))
     show_table(('class', *parts.counts().columns), parts.counts().itertuples())
     _sum_up(certificate_line(parts))
@@ -741,7 +743,7 @@ def lr_find(data: Data,
     check_settings(arch=arch, weights=weights, bs=bs)
     _new_file(plot)
     parts = _photos_to_train_on(data, split)
-    with _work(as_json), _made(plot and plot.parent):
+    with _work(as_json), _writing(plot):
         from cloud_classifier.train import choose_lr, find_lr
         found = find_lr(data, arch, size, weights, parts, None if balance == 'none' else balance, bs, seed, skip_bad, batches, plot,
                         progress=not (manner.quiet or as_json))
@@ -825,7 +827,7 @@ def evaluate(target: Annotated[Path, _argument('A run of `train`, or an .onnx fi
             from cloud_classifier.train import Run
             source = Run(target)
         report = judge(source, part, data, parts, target_error=target_error, also=[Run(o) for o in also or ()], look=look)
-        with _made(out): page = report.save(out)
+        with _writing(out/'report.html'): page = report.save(out)
     if as_json: _show_json(json.loads(report.to_json()))
     else: _report(page, report.summary(), page)
 
@@ -849,7 +851,7 @@ def export(run: RunDir,
     check_run(run)
     _new_file(out)
     _share(target_error)
-    with _work(as_json), _made(out and out.parent):
+    with _work(as_json), _writing(out):
         from cloud_classifier.export import export_run
         from cloud_classifier.sampling import changes_line
         from cloud_classifier.train import Run
