@@ -10,7 +10,7 @@ MAKERS, BOMBS = {}, set()
 
 
 def maker(make):
-    "Register a function that returns the bytes of a photo, whose name it has; the suffix stands behind the last underscore."
+    "Register a function that returns a photo's bytes, and has its name, with the suffix behind the last underscore."
     MAKERS[make.__name__] = make
     return make
 

@@ -98,7 +98,7 @@ def test_threads_share_the_memory(tmp_path):
 @pytest.mark.skipif(sys.platform == 'win32', reason='signals')
 def test_ctrl_c_is_heard_while_a_photo_is_decoded(tmp_path):
     (tmp_path / 'scans.jpg').write_bytes(jpeg_scans(8000, 6000, 17))
-    code = 'import sys\nfrom cloud_classifier.images import open_image\nprint(flush=True)\nwhile True: open_image(sys.argv[1])'
+    code = 'import sys, cloud_classifier.images as m\nprint(flush=True)\nwhile True: m.open_image(sys.argv[1])'
     run = subprocess.Popen(
         [sys.executable, '-c', code, tmp_path / 'scans.jpg'], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
