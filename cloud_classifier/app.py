@@ -14,7 +14,7 @@ from pathlib import Path
 from IPython.display import display
 from ipywidgets import HTML, FileUpload, Image, VBox
 
-from .images import BadImage, open_image
+from .images import BadImage, opened
 from .infer import BadModel, CloudClassifier, Prediction, find_model
 from .taxonomy import GENERA
 
@@ -66,7 +66,8 @@ def answer_html(prediction: Prediction, # what the model says
 def error_html(message: str, # what is wrong, in a line
                ) -> str: # for the inside of the card
     "One line that says what is wrong."
-    return f'<p class="cloud-error" role="alert">{escape(message)}</p>'
+    shown = ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in message)
+    return f'<p class="cloud-error" role="alert">{escape(shown)}</p>'
 
 # %% ../nbs/38_app.ipynb #ba1b4f9d
 STYLE = '''<style>
@@ -99,9 +100,10 @@ def preview(content: bytes, # a photo, as it was uploaded
             side: int = 640, # of the longer side at the most, pixels
             ) -> bytes: # a JPEG
     "A small copy of the photo; `BadImage` where it can't be read."
-    image, small = open_image(content, min_side=side), io.BytesIO()
-    image.thumbnail((side, side))
-    image.save(small, 'JPEG', quality=85)
+    small = io.BytesIO()
+    with opened(content, min_side=side) as image:
+        image.thumbnail((side, side))
+        image.save(small, 'JPEG', quality=85)
     return small.getvalue()
 
 # %% ../nbs/38_app.ipynb #dfa77741

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .dataset import draws_bars
 from .files import replacing
-from .images import BadImage, Preprocess, open_image
+from .images import BadImage, Preprocess, opened
 
 # %% ../nbs/20_cache.ipynb #07103a63
 QUALITY = 92 # of the JPEGs; a photo of 317 x 423 pixels takes about 35 kB
@@ -111,6 +111,12 @@ def _size(file: Path) -> int:
 # %% ../nbs/20_cache.ipynb #dd467c50
 from fastcore.basics import patch
 
+def _shrunk(data: bytes, side: int) -> Image.Image:
+    with opened(data, min_side=side) as img: return shrink(img, side)
+
+def _square(data: bytes, preprocess: Preprocess) -> Image.Image:
+    with opened(data, min_side=preprocess.min_side) as img: return preprocess.square(img)
+
 @patch
 def fill_shrunk(self: PhotoCache,
                 photos: dict[Path, str], # photos and their SHA-256
@@ -118,7 +124,7 @@ def fill_shrunk(self: PhotoCache,
                 progress: bool = True, # whether a bar shows how far it is
                 ) -> dict[str, int]: # how many copies were 'made', were 'there', or can't be made ('bad'); their size in 'bytes'
     "Make the copies to train on that are missing."
-    return _fill(self, ((photo, sha, self.shrunk(sha, side), lambda data: shrink(open_image(data, min_side=side), side)) for photo, sha in photos.items()), progress)
+    return _fill(self, ((photo, sha, self.shrunk(sha, side), lambda data: _shrunk(data, side)) for photo, sha in photos.items()), progress)
 
 @patch
 def fill_squares(self: PhotoCache,
@@ -127,4 +133,4 @@ def fill_squares(self: PhotoCache,
                  progress: bool = True, # whether a bar shows how far it is
                  ) -> dict[str, int]: # how many squares were 'made', were 'there', or can't be made ('bad'); their size in 'bytes'
     "Make the squares to validate on that are missing."
-    return _fill(self, ((photo, sha, self.square(sha, preprocess), lambda data: preprocess.square(preprocess.open(data))) for photo, sha in photos.items()), progress)
+    return _fill(self, ((photo, sha, self.square(sha, preprocess), lambda data: _square(data, preprocess)) for photo, sha in photos.items()), progress)

@@ -6,16 +6,19 @@
 __all__ = ['Group', 'Duplicates', 'find_duplicates', 'write_page', 'verify', 'Verified']
 
 # %% ../nbs/18_curate.ipynb #de9a321a
-import base64, io, json, os
+import base64, io, json, logging, os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
 from .dataset import Dataset, class_order
 from .duplicates import KIND, Prints, components, find_pairs, fingerprints
-from .images import open_image
+from .files import write_whole
+from .images import BadImage, opened
+from .manifest import BadManifest
 from .series import find_series
 from .verify import Verified, verify
 
@@ -57,11 +60,22 @@ def _remembers(dataset: Dataset) -> bool:
     "Whether there is a manifest, and it can be written."
     return all(os.access(p, os.W_OK) for p in (dataset.path, dataset.manifest.file))
 
+class _Keeper:
+    "Puts fingerprints into the manifest, as long as that can be written."
+    def __init__(self, dataset: Dataset): self.dataset, self.works = dataset, True
+
+    def __call__(self, rows: dict[str, bytes]) -> None:
+        if not self.works: return
+        try: self.dataset.manifest.remember(KIND, rows)
+        except (BadManifest, OSError) as e:
+            self.works = False
+            logging.getLogger(__name__).warning(f'fingerprints are not kept, so the next search takes as long: {e}')
+
 def _prints(dataset: Dataset, photos: list[str], progress: bool) -> Prints:
     "Fingerprints of photos, from the manifest where it has them; and into it."
     def look(**memory): return fingerprints(photos, dataset.path, os.cpu_count() or 2, progress, **memory)
     if not _remembers(dataset): return look()
-    def keep(rows: dict[str, bytes]): dataset.manifest.remember(KIND, rows)
+    keep = _Keeper(dataset)
     seen = dataset.manifest.recall(KIND)
     digests = dataset.digests(photos) if seen else {}
     return look(known={photo: (sha, seen[sha]) for photo, sha in digests.items() if sha in seen}, keep=keep)
@@ -76,7 +90,8 @@ def find_duplicates(dataset: Dataset | str | Path,
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
     labels = dict(dataset.photos())
     prints = _prints(dataset, list(labels if photos is None else photos), progress)
-    if not prints.names: return Duplicates([], [], 0, prints.bad)
+    bad = prints.bad | (dataset.unreadable() if photos is None else {})
+    if not prints.names: return Duplicates([], [], 0, bad)
     exact, near, _ = find_pairs(prints)
     group, twin = components(len(prints.names), np.concatenate((exact, near[:, :2]))), components(len(prints.names), exact)
     found = []
@@ -85,7 +100,7 @@ def find_duplicates(dataset: Dataset | str | Path,
         found.append(Group([prints.names[i] for i in members], stand, 'exact' if len(set(twin[members])) == 1 else 'near', len(stand) > 1))
     places = find_series(prints, np.concatenate((exact, near[:, :2]))) if series else []
     told = [Group([prints.names[i] for i in members], class_order(labels[prints.names[i]] for i in members), 'series', False) for members in places]
-    return Duplicates(sorted(found, key=lambda g: (not g.conflict, g.photos)), told, len(prints.names), prints.bad)
+    return Duplicates(sorted(found, key=lambda g: (not g.conflict, g.photos)), told, len(prints.names), bad)
 
 def _members(group: np.ndarray) -> list[np.ndarray]:
     "The members of each group of two or more."
@@ -97,11 +112,22 @@ _THUMB = 220 # height of the pictures on the page, pixels
 
 def _thumbnail(file: Path) -> str:
     "A small copy of a photo, as the address of a picture."
-    img = open_image(file, min_side=_THUMB)
-    img.thumbnail((2*_THUMB, _THUMB))
     out = io.BytesIO()
-    img.save(out, 'jpeg', quality=80)
+    try:
+        with opened(file, min_side=_THUMB) as img:
+            img.thumbnail((2*_THUMB, _THUMB))
+            img.save(out, 'jpeg', quality=80)
+    except BadImage: return '' # it was changed since it was compared
     return 'data:image/jpeg;base64,' + base64.b64encode(out.getvalue()).decode()
+
+def _shown(text: str) -> str:
+    "A name without control characters and what is no text."
+    return ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in text)
+
+def _picture(dataset: Dataset, photo: str, folder: Path) -> dict[str, str]:
+    "What the page shows of a photo; its link leads there from `folder`."
+    link = Path(os.path.relpath(dataset.path/photo, folder)).as_posix()
+    return dict(path=_shown(photo), thumb=_thumbnail(dataset.path/photo), link=quote(os.fsencode(link)))
 
 def write_page(found: Duplicates,
                dataset: Dataset | str | Path,
@@ -110,10 +136,9 @@ def write_page(found: Duplicates,
     "Show each group side by side, conflicts first."
     from jinja2 import Environment, PackageLoader
     dataset, file = dataset if isinstance(dataset, Dataset) else Dataset(dataset), Path(file)
-    def link(photo: str) -> str: return Path(os.path.relpath(dataset.path/photo, file.parent)).as_posix()
     page = Environment(loader=PackageLoader('cloud_classifier'), autoescape=True).get_template('duplicates.html')
-    groups = [dict(asdict(g), pictures=[dict(path=p, label=p.split('/')[0], thumb=_thumbnail(dataset.path/p), link=link(p)) for p in g.photos]) for g in (*found.groups, *found.series)]
-    part = file.with_name(f'.{file.name}.part')
-    part.write_text(page.render(groups=groups, summary=found.summary(), name=dataset.path.resolve().name), encoding='utf-8')
-    part.replace(file)
+    groups = [dict(asdict(g), labels=[*map(_shown, g.labels)], pictures=[_picture(dataset, p, file.parent) for p in g.photos])
+              for g in (*found.groups, *found.series)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, page.render(groups=groups, summary=found.summary(), name=_shown(dataset.path.resolve().name)))
     return file

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'TURNS', 'TRIMS', 'READ_SIDE', 'PRINT', 'KIND', 'BATCH', 'FLAT_LIMIT', 'FEW', 'MANY', 'MAX_CROP', 'PARTS',
-           'ROUGHLY', 'SAME', 'MOST', 'low_cosines', 'turned_hashes', 'trimmed_hashes', 'fingerprint', 'Prints',
+           'ROUGHLY', 'SAME', 'MOST', 'FLAT', 'low_cosines', 'turned_hashes', 'trimmed_hashes', 'fingerprint', 'Prints',
            'fingerprints', 'Limits', 'hash_index', 'candidates', 'blur', 'band', 'cut', 'correlation', 'align',
            'agreement', 'likeness', 'turned', 'confirm', 'find_pairs', 'components']
 
@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .dataset import draws_bars
-from .images import BadImage, open_image
+from .images import BadImage, opened
 
 # %% ../nbs/16_duplicates.ipynb #7ec97f86
 SIDE = 96 # side of the thumbnail on which pixels are compared
@@ -63,16 +63,22 @@ def trimmed_hashes(thumb: np.ndarray, # (SIDE, SIDE) grey
 READ_SIDE = 512 # both sides of what is decoded stay at least this long, pixels
 PRINT = np.dtype([('pixels', 'S32'), ('hashes', 'u1', (13, 8)), ('thumb', 'u1', (SIDE, SIDE))]) # one photo's fingerprint: 9,352 bytes
 
+def _pixel_digest(img: Image.Image) -> bytes:
+    "SHA-256 of an image's size and pixels, a megapixel at a time: a copy of all of them may be large."
+    digest, rows = hashlib.sha256(repr(img.size).encode()), max(1, (1 << 20)//img.width)
+    for top in range(0, img.height, rows):
+        digest.update(img.crop((0, top, img.width, min(top + rows, img.height))).tobytes())
+    return digest.digest()
+
 def fingerprint(content: bytes, # the file
                 ) -> tuple[str, np.ndarray]: # SHA-256 of the bytes; () of `PRINT`: SHA-256 of the upright RGB pixels and their size, hashes, grey thumbnail
     "All that the search for duplicates needs of one photo; `BadImage` where it is none."
-    img = open_image(content, min_side=READ_SIDE)
-    grey = img.convert('L')
-    thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     row = np.empty((), PRINT)
-    row['pixels'] = hashlib.sha256(repr(img.size).encode() + img.tobytes()).digest()
-    row['hashes'] = *turned_hashes(grey), *trimmed_hashes(thumb)
-    row['thumb'] = thumb
+    with opened(content, min_side=READ_SIDE) as img:
+        row['pixels'] = _pixel_digest(img)
+        grey = img.convert('L')
+        row['thumb'] = thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        row['hashes'] = *turned_hashes(grey), *trimmed_hashes(thumb)
     return hashlib.sha256(content).hexdigest(), row
 
 # %% ../nbs/16_duplicates.ipynb #8dc81778
@@ -163,6 +169,7 @@ def candidates(hashes: np.ndarray, # (n, 13, 8) uint8, as in `Prints`
                ) -> np.ndarray:    # (m, 3): photo a, photo b, turn of a; no row twice
     "Pairs of photos one of whose hashes, in one of 8 orientations or cropped, nearly equals the other's."
     import faiss
+    if len(hashes) < 2: return np.zeros((0, 3), int)
     index, n = hash_index(np.ascontiguousarray(hashes[:, 0])), len(hashes)
     def search(k: int, turn: int, radius: int) -> np.ndarray:
         ends, _, other = index.range_search(np.ascontiguousarray(hashes[:, k]), radius + 1)
@@ -317,10 +324,14 @@ def _same_key(keys):
     same = np.flatnonzero(k[1:] == k[:-1])
     return np.stack((order[same], order[same + 1]), 1)
 
+FLAT = 2 # grey levels: a photo whose thumbnail has no more between its darkest and lightest pixel has nothing to be known by
+
 def find_pairs(prints: Prints, limits: Limits | None = None, same: float = SAME, most: float = MOST):
     "Pairs of exact duplicates, and pairs of near ones with their likeness."
     exact = np.concatenate((_same_key(prints.content), _same_key(prints.pixels)))
-    pairs = candidates(prints.hashes, limits)
+    some = np.flatnonzero(np.ptp(prints.thumbs, axis=(1, 2)) > FLAT) # plain ones all have one hash, and would be compared each with each
+    pairs = candidates(prints.hashes[some], limits)
+    pairs[:, :2] = some[pairs[:, :2]]
     known = prints.pixels[pairs[:, 0]] == prints.pixels[pairs[:, 1]]
     pairs = pairs[~known]
     score = confirm(prints.thumbs, pairs)

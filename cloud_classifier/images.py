@@ -120,7 +120,7 @@ def _orientation(img: Image.Image) -> int:
     return found if found in _TURNS else 1
 
 # %% ../nbs/01_images.ipynb #fd79178e
-MAX_MEMORY = 500_000_000 # what decoding photos may take at a time, in all threads together, bytes
+MAX_MEMORY = 540_000_000 # what decoding photos may take at a time, in all threads together, bytes
 
 class _Memory:
     "A number of bytes that threads share; who wants more than there is alone in the end."
@@ -139,6 +139,9 @@ class _Memory:
                 self.change.notify_all()
 
 _memory = _Memory(MAX_MEMORY)
+
+# Pillow's blocks of 16 MB come from the heap of their thread, which keeps them; larger ones go back to the system at once.
+if 'PILLOW_BLOCK_SIZE' not in os.environ: Image.core.set_block_size(64 << 20)
 
 def _reset_memory() -> None: _memory.__init__(MAX_MEMORY) # a forked process has none of the threads that hold some
 if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_reset_memory)

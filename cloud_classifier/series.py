@@ -43,7 +43,7 @@ def ground_patches(thumbs: np.ndarray, # (n, SIDE, SIDE) uint8
         row, column, strength = corners(x)
         m, k = np.nonzero(strength > CORNER)
         row, column = row[m, k], column[m, k]
-        patch = x[m[:, None, None], row[:, None, None] + off[:, None], column[:, None, None] + off].reshape(len(m), -1)
+        patch = x[m[:, None, None], row[:, None, None] + off[:, None], column[:, None, None] + off].reshape(len(m), (2*REACH + 1)**2)
         out.append((at + m, np.stack((row, column), 1), np.packbits((patch - patch.mean(1, keepdims=True))@project > 0, axis=1)))
     return tuple(map(np.concatenate, zip(*out))) if out else (np.zeros(0, int), np.zeros((0, 2), int), np.zeros((0, 32), np.uint8))
 

@@ -6,11 +6,10 @@
 __all__ = ['SIDE', 'HINTS', 'MAX_BYTES', 'sharpness', 'measures', 'Hint', 'examine', 'Verified', 'verify']
 
 # %% ../nbs/15_verify.ipynb #141c8542
-import hashlib, io, json, os, stat, threading
+import hashlib, io, json, os, stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +19,8 @@ import numpy as np
 from PIL import Image, ImageStat
 from tqdm.auto import tqdm
 
-from .dataset import BadDataset, Dataset, draws_bars
-from .images import PHOTO_SUFFIXES, BadImage, open_image, photo_files, photo_header
+from .dataset import BadDataset, Dataset, draws_bars, unreadable_status
+from .images import PHOTO_SUFFIXES, UNREADABLE_SUFFIXES, BadImage, opened, photo_files, photo_header
 from .manifest import BadManifest
 from .taxonomy import read_label
 
@@ -83,8 +82,6 @@ def _odd_sizes(sizes: np.ndarray, # (n,) square roots of width times height, pix
 
 # %% ../nbs/15_verify.ipynb #485fc191
 MAX_BYTES = 100_000_000 # a larger file is not read
-_LARGE = 24_000_000 # pixels; a photo of more is decoded alone
-_alone = threading.Lock()
 
 def _outside(file: str | Path) -> dict:
     "What is wrong with a file before it is opened; nothing where it can be."
@@ -108,9 +105,9 @@ def examine(file: str | Path, # a photo
 def _inside(content: bytes) -> dict:
     "What the bytes of a photo hold."
     header = photo_header(content)
-    with _alone if header.width*header.height > _LARGE else nullcontext(): img = open_image(content, min_side=SIDE)
-    mode = Image.open(io.BytesIO(content), formats=[header.format]).mode
-    img.thumbnail((SIDE, SIDE))
+    with opened(content, min_side=SIDE) as img:
+        img.thumbnail((SIDE, SIDE))
+        mode = Image.open(io.BytesIO(content), formats=[header.format]).mode
     values = {name: round(float(value), 4) for measure in measures() for name, value in measure(img).items()}
     return dict(format=header.format, mode=mode, width=header.width, height=header.height, animated=header.animated, values=values)
 
@@ -226,16 +223,17 @@ class Verified:
 # %% ../nbs/15_verify.ipynb #1a77fd16
 def _ignored(dataset: Dataset) -> list[str]:
     "Files that no stage reads: in class folders what isn't named like a photo, beside them what is."
-    found = [e.name for e in os.scandir(dataset.path) if not e.name.startswith('.') and e.is_file() and Path(e.name).suffix.lower() in PHOTO_SUFFIXES]
+    found = [e.name for e in os.scandir(dataset.path) if not e.name.startswith('.') and e.is_file() and Path(e.name).suffix.lower() in (*PHOTO_SUFFIXES, *UNREADABLE_SUFFIXES)]
     for top in dataset.folders:
         for folder, folders, files in os.walk(dataset.path/top):
             folders[:] = [f for f in folders if not f.startswith('.')]
-            found += [dataset._relative(Path(folder)/f) for f in files if not f.startswith('.') and Path(f).suffix.lower() not in PHOTO_SUFFIXES]
+            found += [dataset._relative(Path(folder)/f) for f in files if not f.startswith('.') and Path(f).suffix.lower() not in (*PHOTO_SUFFIXES, *UNREADABLE_SUFFIXES)]
     return sorted(found)
 
 def _closed(dataset: Dataset) -> list[dict]:
-    "Rows of folders that can't be read, and of photos whose names no table can hold."
-    return [_judge(path, read_label(path.split('/')[0]), dict(sha256='', status='missing', reason=why), 0) for path, why in dataset.unreadable().items()]
+    "Rows of photos in other formats or under names that no table can hold, and of folders that can't be read."
+    return [_judge(path, read_label(path.split('/')[0]), dict(sha256='', status=unreadable_status(path), reason=why), 0)
+            for path, why in dataset.unreadable().items()]
 
 def _quarantine(dataset: Dataset, rows: list[dict]) -> None:
     "Take photos out of the dataset; why one can't be is added to its reason."
@@ -261,10 +259,10 @@ def verify(dataset: Dataset | str | Path,
     also, unknown = set(also), set(also) - {*HINTS, 'odd mode', 'odd suffix', 'odd size'}
     if unknown: raise BadDataset(f'{", ".join(sorted(unknown))}: no such hint; the hints are {", ".join(HINTS)}, odd mode, odd suffix and odd size')
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    labels = dict(dataset.photos())
-    if not labels: raise BadDataset(f'{dataset.path}: has {"photos but no class folders; make one folder per class" if next(photo_files(dataset.path), None) else "no photos"}')
+    labels, closed = dict(dataset.photos()), _closed(dataset)
+    if not labels and not closed: raise BadDataset(f'{dataset.path}: has {"photos but no class folders; make one folder per class" if next(photo_files(dataset.path), None) else "no photos"}')
     looking = _Looking(dataset, remember, workers or os.cpu_count() or 2)
     seen = tqdm(looking.facts(list(labels)), total=len(labels), desc='photos', delay=1, leave=False, disable=not (progress and draws_bars()))
-    rows = _judge_all(labels, seen, min_side) + _closed(dataset)
+    rows = _judge_all(labels, seen, min_side)
     if quarantine: _quarantine(dataset, [row for row in rows if row['status'] != 'ok' or also & set(row['hints'])])
-    return Verified(_table(rows), _ignored(dataset), looking.opened, looking.forgets)
+    return Verified(_table(rows + closed), _ignored(dataset), looking.opened, looking.forgets)

@@ -10,7 +10,7 @@ MAKERS, BOMBS = {}, set()
 
 
 def maker(make):
-    "Register a function that returns the bytes of a photo; its name is the photo's, its suffix behind the last underscore."
+    "Register a function that returns a photo's bytes, and has its name, with the suffix behind the last underscore."
     MAKERS[make.__name__] = make
     return make
 
@@ -335,7 +335,7 @@ def tags_that_overlap_png():
 
 @maker
 def tags_in_a_text_png():
-    profile = 'exif\n8\n'.encode() + b'\n' + (b'Exif\0\0' + exif_tags(1900, 400_000, 420_000)).hex().encode()
+    profile = b'exif\n8\n\n' + (b'Exif\0\0' + exif_tags(1900, 400_000, 420_000)).hex().encode()
     return png(64, 64, chunk(b'zTXt', b'Raw profile type exif\0\0' + zlib.compress(b'\n' + profile)))
 
 
@@ -552,7 +552,7 @@ def canvas_that_passes_avif():
 
 
 def hostile_images(suffix=''):
-    "Names of photos, functions that return their bytes, and whether they are bombs; without what this Pillow can't write."
+    "Names of photos, what makes their bytes, and whether they are bombs; but for what this Pillow can't write."
     Image.init()
     for name, make in MAKERS.items():
         if name.endswith(suffix) and not (name.endswith('avif') and 'AVIF' not in Image.SAVE):

@@ -7,6 +7,7 @@ import sys
 
 import ipywidgets
 import pytest
+from hostile_images import jpeg_scans
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -119,6 +120,14 @@ def test_a_bad_photo_ends_in_one_escaped_line(app, version, content):
 
     choose(app, version, 'sky.jpg', jpeg('steelblue'))
     assert visible(app) == [app.picture, app.answer]
+
+
+def test_a_bomb_ends_in_a_line(app, version):
+    choose(app, version, 'scans\x1b[31m\n\u202egpj', jpeg_scans(4000, 3000, 9000))
+    assert visible(app) == [app.answer]
+    assert 'over the limit' in app.answer.value
+    assert not {'\x1b', '\n', '\u202e'} & set(app.answer.value)
+    assert app.model.asked == 0
 
 
 def test_a_fault_of_the_model_is_said_raised_and_leaves_no_old_answer(app, version, monkeypatch):

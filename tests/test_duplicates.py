@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import random
 from pathlib import Path
 
@@ -284,3 +285,90 @@ def test_looking_leaves_no_trace_where_there_is_no_manifest(tmp_path):
     before = sorted(tmp_path.rglob('*'))
     find_duplicates(tmp_path / 'skies', progress=False)
     assert sorted(tmp_path.rglob('*')) == before
+
+
+def plain(folder, many):
+    "Photos without any feature, no two of the same bytes."
+    for i in range(many):
+        (folder / 'AB'[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (100 + i % 7, 100), (i % 256,) * 3).save(folder / 'AB'[i % 2] / f'{i}.png')
+    return folder
+
+
+@pytest.mark.parametrize('many', [1, 2, 40])
+def test_plain_photos_are_no_copies_of_each_other(tmp_path, many):
+    found = find_duplicates(plain(tmp_path / 'grey', many), progress=False)
+    assert (found.groups, found.series, found.looked_at) == ([], [], many)
+
+
+def test_plain_photos_are_not_compared_each_with_each(tmp_path, monkeypatch):
+    from cloud_classifier import duplicates
+
+    compared = []
+    monkeypatch.setattr(duplicates, 'likeness', lambda a, b: compared.append(len(a)) or np.zeros((len(a), 2)))
+    find_duplicates(plain(tmp_path / 'grey', 200), progress=False)
+    assert sum(compared) == 0
+
+
+def test_plain_photos_of_equal_pixels_are_one(tmp_path):
+    plain(tmp_path / 'grey', 4)
+    Image.open(tmp_path / 'grey/A/0.png').save(tmp_path / 'grey/B/again.png', compress_level=1)
+    assert [g.photos for g in find_duplicates(tmp_path / 'grey', progress=False).groups] == [['A/0.png', 'B/again.png']]
+
+
+def test_photos_in_other_formats_are_counted(tmp_path):
+    plain(tmp_path / 'grey', 2)
+    (tmp_path / 'grey/A/phone.heic').touch()
+    found = find_duplicates(tmp_path / 'grey', progress=False)
+    assert list(found.unreadable) == ['A/phone.heic']
+    assert 'HEIC' in found.unreadable['A/phone.heic']
+
+
+def test_the_page_is_written_where_there_was_no_folder(tmp_path):
+    found = find_duplicates(plain(tmp_path / 'grey', 2), progress=False)
+    assert write_page(found, tmp_path / 'grey', tmp_path / 'new' / 'sub' / 'page.html').exists()
+
+
+def test_a_page_for_which_there_is_no_room_leaves_nothing(tmp_path, small_disk):
+    found = find_duplicates(plain(tmp_path / 'grey', 2), progress=False)
+    (small_disk / 'page.html').write_text('the last one')
+    with open(small_disk / 'rest', 'wb', buffering=0) as file:
+        while file.write(bytes(1 << 16)) == 1 << 16:  # a write that does not end whole is the last there is room for
+            pass
+    with pytest.raises(OSError, match='space'):
+        write_page(found, tmp_path / 'grey', small_disk / 'page.html')
+    assert sorted(f.name for f in small_disk.iterdir()) == ['page.html', 'rest']
+    assert (small_disk / 'page.html').read_text() == 'the last one'
+
+
+def test_a_read_only_dataset_is_searched(remembering, read_only):
+    assert [len(g.photos) for g in find_duplicates(read_only(remembering.path), progress=False).groups] == [2]
+
+
+def test_a_manifest_without_room_only_costs_the_memory(remembering, monkeypatch, caplog):
+    from cloud_classifier.manifest import BadManifest, Manifest
+
+    def remember(*_):
+        raise BadManifest('manifest.db: database or disk is full')
+
+    monkeypatch.setattr(Manifest, 'remember', remember)
+    assert [len(g.photos) for g in find_duplicates(remembering, progress=False).groups] == [2]
+    assert 'disk is full' in caplog.text
+
+
+def test_names_that_are_no_text_and_control_characters_are_shown(tmp_path):
+    folder = tmp_path / 'skies' / 'Ci'
+    folder.mkdir(parents=True)
+    names = [os.fsdecode(b'\xff.jpg'), 'a\n\x1b[31m\u202eb.jpg']
+    try:
+        for name in names:
+            render_sky('Cirrus', seed=1, size=128).save(folder / name)
+    except OSError:
+        pytest.skip('this file system knows only text')
+    page = write_page(find_duplicates(tmp_path / 'skies'), tmp_path / 'skies', tmp_path / 'page.html').read_text(
+        'utf-8'
+    )
+    assert 'Ci/\ufffd.jpg' in page
+    assert '\x1b' not in page
+    assert '\u202e' not in page
+    assert 'skies/Ci/%FF.jpg' in page

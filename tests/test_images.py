@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from cloud_classifier.images import BadImage, Preprocess, open_image, photo_files
+from cloud_classifier.images import (
+    BadImage,
+    Preprocess,
+    check_image,
+    open_image,
+    other_photos,
+    photo_files,
+    photo_header,
+    photo_names,
+)
 from cloud_classifier.samples import render_sky
 
 SKY = render_sky('Cumulus', 64, seed=3)
@@ -168,3 +178,129 @@ def test_photos_are_found_below_a_folder_and_hidden_ones_are_not(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert list(photo_files(tmp_path)) == [str(tmp_path / 'a/1.png'), str(tmp_path / 'b/2.JPG')]
+
+
+def plainly_opened(content, min_side=None):
+    "What `open_image` gives, put down in the plainest way: all at once, and without looking at what it costs."
+    img = Image.open(io.BytesIO(content))
+    if min_side:
+        img.draft('RGB', (min_side, min_side))
+    img.load()
+    turned = ImageOps.exif_transpose(img)
+    if img.has_transparency_data:
+        turned = Image.alpha_composite(Image.new('RGBA', turned.size, 'white'), turned.convert('RGBA'))
+    return turned.convert('RGB')
+
+
+@pytest.mark.parametrize(('format', 'mode'), [(f, m) for f, modes in HOLDS.items() for m in modes])
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_large_photos_have_the_pixels_that_pillow_gives(format, mode, orientation):
+    "More than a megapixel: they are converted in bands."
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    sky = SKY.resize((1300, 1100))
+    if mode in ('LA', 'RGBA', 'PA'):
+        sky.putalpha(Image.linear_gradient('L').resize(sky.size))
+    how = {'exif': exif} if format in ('JPEG', 'PNG', 'TIFF', 'WEBP') else {}
+    photo = stored(sky.convert(mode), format, **how)
+    for min_side in (None, 300):
+        ours, plain = open_image(photo, min_side), plainly_opened(photo, min_side)
+        assert ours.size == plain.size
+        assert np.array_equal(ours, plain)
+
+
+def test_real_photos_have_the_pixels_that_pillow_gives(ccsn):
+    for photo in sorted(ccsn.rglob('*.jpg'))[::40]:
+        pre, content = Preprocess(224), photo.read_bytes()
+        assert np.array_equal(pre(content), pre(plainly_opened(content, pre.min_side)))
+
+
+def large(width, height, format, **how):
+    "A photo of many pixels, with features."
+    mode = how.pop('mode', 'RGB')
+    ramp = SKY.resize((width, height), Image.Resampling.BILINEAR)
+    return stored(
+        Image.fromarray(np.asarray(ramp)[..., 0].astype(np.uint16) * 257) if mode == 'I;16' else ramp, format, **how
+    )
+
+
+@pytest.mark.parametrize(
+    ('size', 'how'),
+    [
+        ((4000, 3000), {'format': 'JPEG'}),
+        ((4000, 3000), {'format': 'JPEG', 'progressive': True, 'subsampling': 0}),
+        ((8688, 5792), {'format': 'JPEG'}),
+        ((8688, 5792), {'format': 'JPEG', 'progressive': True}),
+        ((8688, 5792), {'format': 'JPEG', 'progressive': True, 'subsampling': 0}),
+        ((16000, 4000), {'format': 'JPEG'}),
+        ((6000, 4000), {'format': 'PNG', 'compress_level': 1}),
+        ((6000, 4000), {'format': 'TIFF', 'compression': 'tiff_lzw'}),
+        ((6000, 4000), {'format': 'TIFF', 'compression': 'tiff_adobe_deflate', 'mode': 'I;16'}),
+        ((6000, 4000), {'format': 'TIFF', 'mode': 'I;16'}),
+        ((5000, 4000), {'format': 'WEBP', 'method': 0}),
+    ],
+    ids=str,
+)
+def test_what_cameras_and_editors_write_passes(size, how):
+    photo = large(*size, **how)
+    header = check_image(photo)
+    assert (header.width, header.height) == size
+    assert min(Preprocess(224).open(photo).size) >= 448
+    assert open_image(photo).size == size
+
+
+def test_a_profile_and_a_thumbnail_are_no_bombs():
+    exif = Image.Exif()
+    exif[0x010F] = 'a telephone'
+    thumbnail = stored(SKY, 'JPEG', progressive=True)
+    photo = stored(SKY, 'JPEG', progressive=True, exif=exif.tobytes(), icc_profile=thumbnail * 30, comment=thumbnail)
+    assert open_image(photo).size == SKY.size
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'format'),
+    [
+        ('a.jpg', b'\0\0\0\x18ftypheic\0\0\0\0mif1heic', 'HEIC'),
+        ('a.jxl', b'\xff\x0a' + bytes(20), 'JPEG XL'),
+        ('a.jp2', b'\0\0\0\x0cjP  \r\n\x87\n', 'JPEG 2000'),
+        ('a.nef', stored(SKY, 'TIFF'), 'RAW'),
+        ('a.tif', stored(SKY, 'TIFF', tiffinfo={50706: b'\1\4\0\0'}), 'RAW'),
+    ],
+)
+def test_other_formats_are_unsupported_and_named(tmp_path, name, content, format):
+    (tmp_path / name).write_bytes(content)
+    for look in (open_image, check_image, photo_header):
+        with pytest.raises(BadImage, match=format) as bad:
+            look(tmp_path / name)
+        assert bad.value.kind == 'unsupported'
+
+
+def test_avif_is_unsupported_where_pillow_lacks_it(monkeypatch):
+    monkeypatch.setattr('cloud_classifier.images._formats', lambda: ['JPEG', 'PNG'])
+    with pytest.raises(BadImage, match='AVIF') as bad:
+        open_image(b'\0\0\0\x1cftypavif' + bytes(20))
+    assert bad.value.kind == 'unsupported'
+
+
+def test_other_photos_and_folders_are_told(tmp_path, monkeypatch):
+    for name in ('a/1.jpg', 'a/2.HEIC', 'a/b/3.dng', 'locked/4.jpg', 'a/notes.txt', 'a/.5.heic'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(other_photos(tmp_path)) == ['a/2.HEIC', 'a/b/3.dng']
+
+    def scandir(folder, real=os.scandir):
+        if str(folder).endswith('locked'):
+            raise PermissionError(13, 'Permission denied', str(folder))
+        return real(folder)
+
+    monkeypatch.setattr('cloud_classifier.images.os.scandir', scandir)
+    assert other_photos(tmp_path)['locked/'] == "can't be read (Permission denied)"
+    with pytest.raises(PermissionError, match='locked'):
+        photo_names(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['n' * 300 + '.jpg', 'a\0b.jpg', os.fsdecode(b'\xff.jpg'), 'd/' * 2500 + 'a.jpg'])
+def test_names_that_can_not_be_are_missing(tmp_path, name):
+    with pytest.raises(BadImage) as bad:
+        open_image(f'{tmp_path}/{name}')
+    assert bad.value.kind == 'missing'

@@ -249,10 +249,54 @@ def test_photos_of_any_shape_are_measured(tmp_path, size):
 
 
 def test_files_that_nobody_reads_are_named(data):
-    for name in ('loose.jpg', 'LICENSE', 'Cirrus/phone.heic', 'Cirrus/.DS_Store', '.quarantine/x.txt'):
+    for name in ('loose.jpg', 'LICENSE', 'Cirrus/notes.txt', 'Cirrus/.DS_Store', '.quarantine/x.txt'):
         (data / name).parent.mkdir(exist_ok=True)
         (data / name).touch()
-    assert verify(data).ignored == ['Cirrus/phone.heic', 'loose.jpg']
+    assert verify(data).ignored == ['Cirrus/notes.txt', 'loose.jpg']
+
+
+def test_photos_in_other_formats_are_rows_and_stay_where_they_are(data):
+    photos = {'phone.heic': b'', 'camera.NEF': b'II*\0', 'renamed.jpg': b'\0\0\0\x18ftypheic\0\0\0\0mif1heic'}
+    for name, content in photos.items():
+        (data / 'Cirrus' / name).write_bytes(content)
+    found = verify(data, quarantine=True)
+    rows = found.problems().set_index('path')
+    assert rows.status.to_dict() == dict.fromkeys([f'Cirrus/{name}' for name in photos], 'unsupported')
+    assert rows.reason['Cirrus/renamed.jpg'] == rows.reason['Cirrus/phone.heic']
+    assert 'HEIC' in rows.reason['Cirrus/phone.heic']
+    assert 'RAW' in rows.reason['Cirrus/camera.NEF']
+    assert set(rows.label) == {'Cirrus'}
+    assert found.counts()['status']['unsupported'] == 3
+    assert '3 unsupported' in found.summary()
+    assert found.ignored == []
+    left = {'phone.heic', 'camera.NEF', 'renamed.jpg'} & {file.name for file in (data / 'Cirrus').iterdir()}
+    assert left == {'phone.heic', 'camera.NEF'}  # who is named like a photo would be trained on
+
+
+def test_a_dataset_of_other_formats_alone_is_told_of(tmp_path):
+    (tmp_path / 'Cirrus').mkdir()
+    (tmp_path / 'Cirrus' / 'phone.heic').touch()
+    assert list(verify(tmp_path, remember=False).table.status) == ['unsupported']
+
+
+def test_a_folder_that_can_not_be_read_is_a_row(data, monkeypatch):
+    (data / 'Cirrus' / 'locked').mkdir()
+
+    def scandir(folder, real=os.scandir):
+        if str(folder).endswith('locked'):
+            raise PermissionError(13, 'Permission denied', str(folder))
+        return real(folder)
+
+    monkeypatch.setattr('cloud_classifier.images.os.scandir', scandir)
+    rows = verify(data).problems()
+    assert rows[['path', 'status']].values.tolist() == [['Cirrus/locked/', 'missing']]
+    assert 'Permission denied' in rows.reason.iloc[0]
+
+
+def test_a_folder_on_a_read_only_disk_is_verified(data, read_only):
+    found = verify(read_only(data))
+    assert list(found.table.status) == ['ok'] * 42
+    assert found.forgets
 
 
 def test_what_is_no_dataset_is_the_users_mistake(command, tmp_path):

@@ -1,0 +1,111 @@
+"Photos that are made to cost much end in their error, or open, within limits of time and memory that are measured."
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bounds import run_bounded
+from hostile_images import hostile_images, jpeg_scans
+
+from cloud_classifier.images import MAX_MEMORY
+
+SECONDS = 4  # of the processor, a stage: twice what it takes here
+MEGABYTES = MAX_MEMORY / 1e6 + 100  # beyond what the process held before
+KINDS = {'fine', 'empty', 'not an image', 'unsupported', 'truncated', 'too large'}
+
+needs_proc = pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='needs /proc')
+
+MEASURE = """
+import json, sys, time
+from pathlib import Path
+from cloud_classifier.images import BadImage, Preprocess, check_image, open_image, photo_header
+from cloud_classifier.duplicates import fingerprint
+from cloud_classifier.verify import examine, measures
+from cloud_classifier.app import preview
+
+def held(name):
+    return int(next(line for line in open('/proc/self/status') if line.startswith(name)).split()[1]) / 1e3
+
+def examined(content):
+    found = examine(sys.argv[1])
+    if found['status'] != 'ok': raise BadImage('', found['status'], found['reason'])
+
+measures()
+stages = dict(header=photo_header, check=check_image, open=open_image, square=Preprocess(),
+              fingerprint=fingerprint, examine=examined, preview=preview)
+for path in sys.argv[1:]:
+    for name, stage in stages.items():
+        sys.argv[1] = path
+        content = Path(path).read_bytes()
+        open('/proc/self/clear_refs', 'w').write('5')  # the most that was held is forgotten
+        before, start = held('VmRSS'), time.process_time()
+        try: stage(content); ended = 'fine'
+        except BadImage as e: ended = e.kind
+        cost = time.process_time() - start, held('VmHWM') - before
+        print(json.dumps([Path(path).name, name, ended, *cost]), flush=True)
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif', 'gif', 'webp', 'bmp', 'ppm', 'avif'])
+def test_no_photo_costs_more_than_it_may(tmp_path, suffix):
+    bombs, photos = set(), []
+    for name, make, bomb in hostile_images(suffix):
+        photos.append(tmp_path / name)
+        photos[-1].write_bytes(make())
+        bombs |= {name} if bomb else set()
+    if not photos:
+        pytest.skip(f'this Pillow writes no {suffix}')
+    (tmp_path / 'measure.py').write_text(MEASURE)
+    done = run_bounded([sys.executable, tmp_path / 'measure.py', *photos], seconds=300)
+    assert done.status == 0, done.err
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert len(rows) == 7 * len(photos)
+    assert {ended for _, _, ended, _, _ in rows} <= KINDS
+    assert {name for name, stage, ended, _, _ in rows if stage == 'open' and ended == 'too large'} == bombs
+    assert [row for row in rows if row[3] > SECONDS or row[4] > MEGABYTES] == []
+
+
+THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from cloud_classifier.images import Preprocess
+from cloud_classifier.duplicates import fingerprint
+content = open(sys.argv[1], 'rb').read()
+def held(): return int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]) / 1e3
+before = held()
+with ThreadPoolExecutor(6) as pool:
+    list(pool.map(Preprocess(), [content]*6)), list(pool.map(fingerprint, [content]*6))
+print(held() - before)
+"""
+
+
+@needs_proc
+def test_threads_share_the_memory(tmp_path):
+    make = next(make for name, make, _ in hostile_images() if name == 'promised_in_full.png')
+    (tmp_path / 'large.png').write_bytes(make())
+    (tmp_path / 'threads.py').write_text(THREADS)
+    done = run_bounded([sys.executable, tmp_path / 'threads.py', tmp_path / 'large.png'], seconds=120)
+    assert done.status == 0, done.err
+    assert 300 < float(done.out) < MEGABYTES + 200  # one photo of 400 MB at a time, and its grey copy
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='signals')
+def test_ctrl_c_is_heard_while_a_photo_is_decoded(tmp_path):
+    (tmp_path / 'scans.jpg').write_bytes(jpeg_scans(8000, 6000, 17))
+    code = 'import sys, cloud_classifier.images as m\nprint(flush=True)\nwhile True: m.open_image(sys.argv[1])'
+    run = subprocess.Popen(
+        [sys.executable, '-c', code, tmp_path / 'scans.jpg'], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    run.stdout.readline()
+    time.sleep(0.3)
+    start = time.monotonic()
+    os.kill(run.pid, signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert b'KeyboardInterrupt' in said
+    assert time.monotonic() - start < 10  # a second or so where nobody else is at work
