@@ -12,7 +12,8 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'files': set(),
     'images': set(),
     'samples': {'taxonomy'},
-    'infer': {'taxonomy', 'images', 'decide'},
+    'onnxfile': set(),
+    'infer': {'taxonomy', 'images', 'decide', 'files', 'onnxfile'},
     'app': {'taxonomy', 'images', 'infer'},
     'manifest': set(),
     'dataset': {'taxonomy', 'images', 'manifest'},
@@ -66,7 +67,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
         'report',
     },
     'clean': {'taxonomy', 'dataset'},
-    'export': {'files', 'images', 'infer', 'train', 'calibrate', 'strange', 'trust'},
+    'export': {'files', 'images', 'onnxfile', 'infer', 'learner', 'train', 'calibrate', 'strange', 'trust'},
     'demo': {'images', 'infer', 'samples', 'dataset', 'scrape', 'sampling', 'train', 'evaluate', 'export'},
     'cli': {
         'images',
@@ -150,7 +151,7 @@ def test_heavy_libraries_stay_in_their_rooms(library, rooms):
     assert users == rooms
 
 
-@pytest.mark.parametrize('module', ['taxonomy', 'images', 'infer', 'cli'])
+@pytest.mark.parametrize('module', ['taxonomy', 'images', 'files', 'decide', 'onnxfile', 'infer', 'cli'])
 def test_the_base_asks_for_the_base_install_alone(module):
     import sys
 
