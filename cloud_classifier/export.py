@@ -133,8 +133,8 @@ def _write_proven(learn: Learner, path: Path, model: bytes, photos: list, tolera
             part.write_bytes(model)
             return _within(_difference(learn, CloudClassifier(part), photos), tolerance, path)
     except BadModel as e:
-        why = str(e).removeprefix(f'{part}: ')
-        raise BadSetting(f'{path}: is not written, because no predictor would take it: it {why}') from e
+        why = str(e).removeprefix(f'{part}: ').rpartition('exported: ')[2]
+        raise BadSetting(f'{path}: is not written, because no predictor would take it: {why}') from e
     except OSError as e:
         if e.filename and Path(e.filename) != part: raise # a photo's, say
         raise OSError(e.errno, e.strerror or str(e), str(path)) from e # of the file that was asked for
