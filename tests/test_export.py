@@ -242,19 +242,19 @@ def test_an_export_that_is_ended_leaves_no_model(signum, run, learn, tmp_path, m
     folder = tmp_path / 'models' / 'runs' / 'a'
     folder.mkdir(parents=True)
     path = folder / 'clouds.onnx'
-    process = subprocess.Popen([sys.executable, '-c', SLOW_EXPORT, run.path, path], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == 'proving\n'
-        [part] = files(folder)
-        process.send_signal(signum)
-        process.wait(60)
-    finally:
-        process.kill()
-        process.wait()
+    argv = [sys.executable, '-c', SLOW_EXPORT, run.path, path]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == 'proving\n'
+            [part] = files(folder)
+            process.send_signal(signum)
+            process.wait(60)
+        finally:
+            process.kill()
     assert files(folder) == ([part] if signum == signal.SIGKILL else [])
     with pytest.raises(BadModel, match='there is no model yet'):
         find_model(root=tmp_path)
-    assert find_model(root=tmp_path) == export_model(learn, path)
+    assert export_model(learn, path) == find_model(root=tmp_path)
     assert files(folder) == ['clouds.onnx']
 
 
