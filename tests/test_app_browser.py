@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageColor
@@ -18,6 +17,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from cloud_classifier.images import Preprocess
 from cloud_classifier.infer import FORMAT
+from cloud_classifier.onnxfile import seal
 
 LARGE_MESSAGES = (
     "--Voila.tornado_settings={'websocket_max_message_size': 100_000_000}"  # else a photo over 10 MB is lost
@@ -50,7 +50,7 @@ def write_model(file: Path) -> Path:
         'card': '{}',
     }
     helper.set_model_props(model, facts)
-    onnx.save(model, file)
+    file.write_bytes(seal(model.SerializeToString()))
     return file
 
 

@@ -15,7 +15,8 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'bombs': set(),
     'images': {'bombs'},
     'samples': {'taxonomy'},
-    'infer': {'taxonomy', 'images', 'decide'},
+    'onnxfile': set(),
+    'infer': {'taxonomy', 'images', 'decide', 'files', 'onnxfile'},
     'app': {'taxonomy', 'images', 'infer'},
     'manifest': {'files'},
     'dataset': {'taxonomy', 'files', 'images', 'manifest'},
@@ -74,7 +75,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
         'report',
     },
     'clean': {'taxonomy', 'dataset'},
-    'export': {'files', 'images', 'infer', 'train', 'calibrate', 'strange', 'trust'},
+    'export': {'files', 'images', 'onnxfile', 'infer', 'learner', 'train', 'calibrate', 'strange', 'trust'},
     'demo': {'images', 'infer', 'samples', 'dataset', 'scrape', 'sampling', 'train', 'evaluate', 'export'},
     'cli': {
         'taxonomy',
@@ -163,7 +164,9 @@ def test_heavy_libraries_stay_in_their_rooms(library, rooms):
     assert users == rooms
 
 
-@pytest.mark.parametrize('module', ['taxonomy', 'images', 'settings', 'infer', 'cli'])
+@pytest.mark.parametrize(
+    'module', ['taxonomy', 'images', 'files', 'settings', 'decide', 'onnxfile', 'infer', 'console', 'cli']
+)
 def test_the_base_asks_for_the_base_install_alone(module):
     import sys
 

@@ -1,15 +1,24 @@
 "The exported file, the learner and the one preprocessing, on real JPEGs."
 
+import os
+import re
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from cloud_classifier import export
 from cloud_classifier.calibrate import Trust
 from cloud_classifier.dataset import Dataset
-from cloud_classifier.export import check_parity, export_model
+from cloud_classifier.export import ParityError, check_parity, export_model, export_run
 from cloud_classifier.images import Preprocess, preprocess_of
-from cloud_classifier.infer import METADATA, CloudClassifier
+from cloud_classifier.infer import METADATA, BadModel, CloudClassifier, find_model
+from cloud_classifier.learner import BadSetting
+from cloud_classifier.recipes import CPUBFloat16
 from cloud_classifier.sampling import split
 from cloud_classifier.train import cloud_dls, cloud_learner
 
@@ -107,3 +116,160 @@ def test_a_failed_export_leaves_what_was_there(run, model, monkeypatch):
     with pytest.raises(OSError, match='disk full'):
         export_model(run.learner(), model)
     assert model.read_bytes() == before
+
+
+@pytest.fixture
+def learn(run):
+    return run.learner()
+
+
+def files(folder):
+    return sorted(p.name for p in folder.iterdir() if p.is_file())
+
+
+def test_parity_is_that_of_float32_whatever_a_learner_trains_in(learn, skies, tmp_path):
+    "Under autocast the same network differs by 1e-3 and more, on processors without the instructions too."
+    photos = [skies / p for p in Dataset(skies).listing().path[::5]]
+    learn.add_cb(CPUBFloat16())
+    with learn.no_bar():
+        low, _ = learn.get_preds(dl=learn.dls.test_dl(photos, num_workers=0))
+    file = export_model(learn, tmp_path / 'clouds.onnx', photos=photos)
+    assert check_parity(learn, file, photos) < 1e-5
+    clouds = CloudClassifier(file)
+    found = np.concatenate([clouds.probabilities(clouds.preprocess(p)[None]) for p in photos])
+    assert abs(found - low.numpy()).max() > 1e-5
+    with torch.autocast('cpu', torch.bfloat16):
+        assert check_parity(learn, file, photos) < 1e-5
+        assert check_parity(learn, export_model(learn, file, photos=photos), photos) < 1e-5
+
+
+def other_network(monkeypatch):
+    "Have the next export write a network that is not the learner's."
+    graph = export._graph
+
+    def wrong(*args):
+        model = graph(*args)
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
+                values = onnx.numpy_helper.to_array(tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values[:, ::-1].copy() + 1, tensor.name))
+        return model
+
+    monkeypatch.setattr(export, '_graph', wrong)
+
+
+@pytest.mark.parametrize('write', [export_model, lambda learn, path: export_run(learn, path)])
+def test_a_file_that_failed_is_never_there(write, run, learn, tmp_path, monkeypatch):
+    "Neither in an empty place nor in that of a good one."
+    source = learn if write is export_model else run
+    good = export_model(learn, tmp_path / 'good' / 'clouds.onnx')
+    before = good.read_bytes()
+    other_network(monkeypatch)
+    for path in (tmp_path / 'new' / 'clouds.onnx', good):
+        with pytest.raises(ParityError, match=re.escape(f'{path}: differs from the learner by')):
+            write(source, path)
+    assert files(tmp_path / 'new') == []
+    assert files(good.parent) == ['clouds.onnx']
+    assert good.read_bytes() == before
+
+
+def test_a_network_that_answers_with_nan_is_not_written(learn, tmp_path):
+    torch.nn.init.constant_(next(learn.model.parameters()), torch.nan)
+    with pytest.raises(BadSetting, match=r'clouds.onnx: is not written, .*answers with NaN'):
+        export_model(learn, tmp_path / 'clouds.onnx')
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize('card', [{'loss': float('nan')}, {'loss': [float('inf')]}])
+def test_a_card_that_is_no_json_is_not_written(learn, tmp_path, card):
+    with pytest.raises(ValueError, match='JSON compliant'):
+        export_model(learn, tmp_path / 'clouds.onnx', card=card)
+    assert files(tmp_path) == []
+
+
+def test_a_class_that_can_not_be_shown_is_not_written(learn, tmp_path, monkeypatch):
+    "A folder may have any name; who reads the file would refuse it."
+    monkeypatch.setattr(learn.dls, 'vocab', ['Cirrus', 'Stratus', os.fsdecode(b'caf\xe9')], raising=False)
+    with pytest.raises(BadSetting, match=r"no predictor would take it: a class is named 'caf\\udce9'"):
+        export_model(learn, tmp_path / 'clouds.onnx')
+    assert files(tmp_path) == []
+
+
+def test_a_full_disk(learn, small_disk):
+    "The model has 45 MB, the disk one."
+    good = small_disk / 'clouds.onnx'
+    good.write_text('a good model')
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{good}'")):
+        export_model(learn, good)
+    assert good.read_text() == 'a good model'
+    assert files(small_disk) == ['clouds.onnx']
+
+
+def test_places_that_can_not_be(learn, run, tmp_path, command):
+    with pytest.raises(BadSetting, match='is a folder; name the file to write, such as'):
+        export_model(learn, tmp_path)
+    status, out, err = command('export', run.path, '--out', tmp_path)
+    assert (status, out, err.count('\n')) == (2, '', 1)
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError):
+        export_model(learn, tmp_path / 'file' / 'clouds.onnx')
+    assert export_model(learn, tmp_path / 'a' / 'b' / 'clouds.onnx').is_file()
+
+
+def test_no_path_of_this_machine_is_in_the_file(model):
+    "The exporter notes the lines of the code that each operator comes from."
+    data = model.read_bytes()
+    for word in (sys.prefix, os.path.dirname(torch.__file__), 'site-packages', 'stack_trace'):
+        assert word.encode() not in data
+
+
+SLOW_EXPORT = """
+import sys, time
+from cloud_classifier import export
+from cloud_classifier.train import Run
+def prove(*args):
+    print('proving', flush=True)
+    time.sleep(600)
+export._difference = prove
+export.export_model(Run(sys.argv[1]).learner(), sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGINT])
+def test_an_export_that_is_ended_leaves_no_model(signum, run, learn, tmp_path, monkeypatch):
+    "While it proves the file: what was being written is no model, and the next export takes it away."
+    monkeypatch.delenv('CLOUD_MODEL', raising=False)
+    folder = tmp_path / 'models' / 'runs' / 'a'
+    folder.mkdir(parents=True)
+    path = folder / 'clouds.onnx'
+    argv = [sys.executable, '-c', SLOW_EXPORT, run.path, path]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == 'proving\n'
+            [part] = files(folder)
+            process.send_signal(signum)
+            process.wait(60)
+        finally:
+            process.kill()
+    assert files(folder) == ([part] if signum == signal.SIGKILL else [])
+    with pytest.raises(BadModel, match='there is no model yet'):
+        find_model(root=tmp_path)
+    assert export_model(learn, path) == find_model(root=tmp_path)
+    assert files(folder) == ['clouds.onnx']
+
+
+def test_what_another_export_is_writing_stays(learn, tmp_path):
+    part = tmp_path / f'.clouds.onnx.{os.getppid()}-1.tmp'
+    part.touch()
+    export_model(learn, tmp_path / 'clouds.onnx')
+    assert part.exists()
+
+
+def test_loading_does_not_change_answers(model, skies):
+    "Looked through, bounded and in a thread of its own: the numbers are ONNX Runtime's."
+    import onnxruntime as ort
+
+    clouds = CloudClassifier(model)
+    pixels = np.stack([clouds.preprocess(p) for p in sorted(skies.rglob('*.jpg'))[::6]])
+    [bare] = ort.InferenceSession(str(model), providers=['CPUExecutionProvider']).run(None, {'pixels': pixels})
+    assert np.array_equal(clouds.run(pixels)[0], bare.astype(float))

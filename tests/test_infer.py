@@ -1,9 +1,12 @@
 "The predictor alone: what it imports, and what it makes of files that are no models."
 
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
+import time
 
 import onnx
 import pytest
@@ -11,6 +14,7 @@ from onnx import TensorProto, helper
 
 from cloud_classifier.decide import BadPrior
 from cloud_classifier.infer import BadModel, CloudClassifier, Prediction, find_model
+from cloud_classifier.onnxfile import seal
 from cloud_classifier.taxonomy import GENERA, UnknownGenus
 
 HEAVY = {
@@ -147,10 +151,10 @@ def test_metadata_that_can_not_be(model, tmp_path, key, value):
 def with_metadata(model, file, **changes):
     "A copy of a model with other metadata; None takes a key out."
     changed = onnx.load(model)
-    known = {prop.key: prop.value for prop in changed.metadata_props} | changes
+    known = {prop.key: prop.value for prop in changed.metadata_props if prop.key != 'digest'} | changes
     del changed.metadata_props[:]
     helper.set_model_props(changed, {k: v for k, v in known.items() if v is not None})
-    onnx.save(changed, file)
+    file.write_bytes(seal(changed.SerializeToString()))
     return file
 
 
@@ -200,4 +204,97 @@ def test_which_model_is_found(tmp_path, monkeypatch):
         (tmp_path / 'models' / name).touch()
         assert find_model(root=tmp_path) == tmp_path / 'models' / name
     monkeypatch.setenv('CLOUD_MODEL', 'mine.onnx')
+    with pytest.raises(BadModel, match=r'\$CLOUD_MODEL names mine.onnx: there is no such model file'):
+        find_model(root=tmp_path)
+    (tmp_path / 'mine.onnx').write_text('a model')
     assert [str(find_model(root=tmp_path)), str(find_model('given.onnx', tmp_path))] == ['mine.onnx', 'given.onnx']
+
+
+def test_only_files_are_found(tmp_path, monkeypatch):
+    "Folders of that name, links to nothing, and what a killed export left."
+    monkeypatch.delenv('CLOUD_MODEL', raising=False)
+    runs = tmp_path / 'models' / 'runs'
+    for name in ('a', 'b', 'c'):
+        (runs / name).mkdir(parents=True)
+    (tmp_path / 'models' / 'clouds.onnx').mkdir()
+    (runs / 'a' / 'clouds.onnx').mkdir()
+    (runs / 'b' / 'clouds.onnx').symlink_to('nowhere')
+    (runs / 'c' / '.clouds.onnx.123-456.tmp').write_text('half')
+    with pytest.raises(BadModel, match='there is no model yet'):
+        find_model(root=tmp_path)
+    (runs / 'c' / 'clouds.onnx').touch()
+    assert find_model(root=tmp_path) == runs / 'c' / 'clouds.onnx'
+
+
+def test_paths_that_are_no_files(tmp_path):
+    "Each gets a line at once; a pipe that nobody writes to is not waited for."
+    (tmp_path / 'run').mkdir()
+    os.mkfifo(tmp_path / 'pipe.onnx')
+    (tmp_path / 'loop.onnx').symlink_to('loop.onnx')
+    (tmp_path / 'empty.onnx').touch()
+    with open(tmp_path / 'vast.onnx', 'wb') as f:
+        f.truncate(5_000_000_000)
+    says = {
+        'run': 'is a folder',
+        'pipe.onnx': 'is a device or a pipe',
+        '/dev/zero': 'is a device or a pipe',
+        'loop.onnx': 'can’t be read',
+        'x' * 300: 'can’t be read',
+        'a\0b': 'can’t be read',
+        'run/clouds.onnx': 'there is no such model file',
+        'empty.onnx/clouds.onnx': 'can’t be read',
+        'empty.onnx': 'is empty',
+        'vast.onnx': '5.0 GB large',
+    }
+    for name, words in says.items():
+        start = time.monotonic()
+        with pytest.raises(BadModel, match=words):
+            CloudClassifier(tmp_path / name)
+        assert time.monotonic() - start < 1, name
+
+
+def test_a_folder_for_a_model_is_told_where_the_model_is(run, model, tmp_path, monkeypatch):
+    with pytest.raises(BadModel, match=r'is a folder; .*this one’s is .*clouds\.onnx'):
+        CloudClassifier(run.path)
+    monkeypatch.setenv('CLOUD_MODEL', str(run.path))
+    with pytest.raises(BadModel, match=r'\$CLOUD_MODEL names .*this one’s is .*clouds\.onnx'):
+        find_model()
+    (tmp_path / 'run.json').touch()
+    with pytest.raises(BadModel, match=r'`cloud-classifier export .*` writes one'):
+        CloudClassifier(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root may read everything')
+def test_a_file_that_may_not_be_read(model, tmp_path):
+    shutil.copy(model, tmp_path / 'mine.onnx')
+    (tmp_path / 'mine.onnx').chmod(0)
+    with pytest.raises(BadModel, match='can’t be read'):
+        CloudClassifier(tmp_path / 'mine.onnx')
+
+
+def test_a_path_in_any_encoding(model, tmp_path, skies):
+    "Latin-1 names from an old disk: what ONNX Runtime can't open by name, it is given."
+    odd = tmp_path / os.fsdecode(b'cirrus d\xe9t\xe9.onnx')
+    try:
+        shutil.copy(model, odd)
+    except OSError:
+        pytest.skip('this file system takes UTF-8 names alone')
+    photo = next((skies / 'Cirrus').iterdir())
+    assert CloudClassifier(odd).predict(photo) == CloudClassifier(model).predict(photo)
+
+
+def test_a_file_that_becomes_another_while_it_is_opened(model, tmp_path, monkeypatch):
+    "The classes of one model must not stand beside the network of another."
+    from cloud_classifier import infer
+
+    shutil.copy(model, tmp_path / 'clouds.onnx')
+    session = infer._session
+
+    def slowly(*args):
+        shutil.copy(model, tmp_path / 'new.onnx')
+        os.replace(tmp_path / 'new.onnx', tmp_path / 'clouds.onnx')
+        return session(*args)
+
+    monkeypatch.setattr(infer, '_session', slowly)
+    with pytest.raises(BadModel, match='was changed while it was read'):
+        CloudClassifier(tmp_path / 'clouds.onnx')
