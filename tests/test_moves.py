@@ -103,8 +103,8 @@ def test_killed_at_each_step(server, dataset, verb, when):
     "Before and after each statement that writes and each rename, until a command comes to its end."
     before, chance = contents(dataset.path), random.Random(3)
     for event in itertools.count(1):
-        os.utime(dataset.path / next(dataset.photos())[0])  # something for sync to write down
         dataset.quarantine(next(dataset.photos())[0], 'to be undone')
+        os.utime(dataset.path / next(dataset.photos())[0])  # something for sync to write down
         child = start(
             server, dataset, verb, event, 1 if verb in ('apply', 'sync') else 3, DIE.format(event=event, when=when)
         )
