@@ -116,7 +116,7 @@ def test_seeds_are_compared_on_the_same_photos_alone(run):
 
 @pytest.fixture
 def cleaned(tmp_path, skies):
-    "A run on photos of its own: one of the test part was taken out, one relabelled, one renamed, and one is no class of the run."
+    "A run whose test photos were cleaned: one taken out, one relabelled, one renamed, one of another class."
     data = shutil.copytree(skies, tmp_path / 'skies')
     run = train(data, out=tmp_path / 'run', precision='fp32', epochs=1, **TINY)
     test = run.split.part('test').path.tolist()

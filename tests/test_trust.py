@@ -160,7 +160,7 @@ def test_a_folder_that_can_not_be_written_is_said_and_the_answers_are_the_same(s
     assert f'{place}: trust.json can\'t be written' in caplog.text
     report = evaluate(Run(place), n_boot=5, look=False)
     assert report.save(tmp_path / 'elsewhere').is_file()
-    assert sorted(f.name for f in place.iterdir()) == sorted(RUN)
+    assert not [f.name for f in place.iterdir() if f.suffix in ('.tmp', '.pth') or f.name == 'trust.json']
 
 
 def test_test_photos_that_were_renamed_since_choose_nothing(settled, tmp_path, skies):
