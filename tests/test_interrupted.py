@@ -1,4 +1,4 @@
-"Adding and fetching, killed at random moments and two at a time: no byte lost, no row untrue, the next command goes on."
+"Adding and fetching, killed at random moments and two at a time: no byte is lost, and the next command goes on."
 
 import hashlib
 import http.server
