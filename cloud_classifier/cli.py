@@ -54,20 +54,26 @@ _EXTRAS = dict.fromkeys(('fetch', 'add', 'scrape', 'credits'), 'scrape') | dict.
 _DISTRIBUTIONS = dict(azure='azure-cognitiveservices-search-imagesearch', faiss='faiss-cpu', mlflow='mlflow-skinny', PIL='pillow',
                       sklearn='scikit-learn') # where the library has another name than its package
 
-def _brought_by(package: str) -> list[str]: # extras
-    "The extras that bring a package."
+def _needs(distribution: str, extra: str = '') -> set[str]: # names of distributions
+    "What a distribution requires, for itself or for one of its extras."
     from importlib.metadata import PackageNotFoundError, requires
-    name = _DISTRIBUTIONS.get(package, package).replace('_', '-').lower()
-    try: needs = [re.match(r'([\w.-]+).*extra == .(\w+)', need) for need in requires('cloud_classifier') or ()]
-    except PackageNotFoundError: return [] # it runs from a folder, without having been installed
-    return [found[2] for found in needs if found and found[1].replace('_', '-').lower() == name]
+    try: needs = [(need, re.search(r'extra == .([\w-]+)', need)) for need in requires(distribution) or ()]
+    except PackageNotFoundError: return set() # it runs from a folder, without having been installed
+    wanted = [need for need, found in needs if (found[1] if found else '') == extra]
+    return {re.match(r'[\w.-]+', need)[0].replace('_', '-').lower() for need in wanted}
+
+def _brings(extra: str) -> set[str]:
+    "What comes with an extra, and with that."
+    found, new = set(), _needs('cloud_classifier', extra)
+    while new: found, new = found | new, {need for name in new for need in _needs(name)} - found - new
+    return found
 
 def extra_for(verb: str, # as it is typed
               package: str, # the name under which it is imported
               ) -> str: # the name of an extra
     "What to install where a verb lacks a package."
-    own, found = _EXTRAS.get(verb, 'train'), [o for o in _brought_by(package) if o != 'dev']
-    return own if own in found or not found else found[0] # what no extra names is needed by something that one brings
+    own, name = _EXTRAS.get(verb, 'train'), _DISTRIBUTIONS.get(package, package).replace('_', '-').lower()
+    return next((o for o in (own, 'curate', 'scrape', 'train', 'track', 'app') if name in _brings(o)), own)
 
 # %% ../nbs/39_cli.ipynb #6a7126f7
 _PART = re.compile(r'^\.(.+)\.\d+-\d+\.tmp$') # the name under which a file is written before it takes its place
@@ -348,24 +354,23 @@ def fetch(name: Annotated[Literal['ccsn'], typer.Argument(help='The database: cc
     _report(dataset.path, f'{dataset.path}: {sum(classes.values())} photos of {len(classes)} classes')
 
 # %% ../nbs/39_cli.ipynb #00f3bb44
-def _folder_of_photos(path: Path) -> Path:
-    "A folder to take photos from; what else there is has another way in."
-    if path.is_dir(): return path
-    if _is_photo(path): _file(path, 'a photo')
-    if path.is_file() and _is_photo(path): raise BadPath(f'{path}: is one photo; put it into a folder, and name the folder')
-    if path.is_file(): raise BadPath(f'{path}: is no folder; a list of addresses is taken by scrape --source urls --from {path}')
-    raise BadPath(f'{path}: {_links(path, "folder")}')
+def _photos_from(path: Path) -> Path:
+    "A folder to take photos from, or a photo; a list of addresses has another way in."
+    if path.is_dir() or path.is_file() and _is_photo(path): return path
+    if path.is_file(): raise BadPath(f'{path}: is no photo; a list of addresses is taken by scrape --source urls --from {path}')
+    raise BadPath(f'{path}: {_links(path, "file or folder")}')
 
 @verb()
 def add(data: Data,
-        origin: Annotated[Path, _argument('Folder of class folders; with --label any folder.', 'ORIGIN')],
+        origin: Annotated[Path, _argument('Folder of class folders; with --label any folder, or a photo.', 'ORIGIN')],
         label: Annotated[str, typer.Option(help='What all these photos show.')] = '',
         new_label: NewLabel = False,
         strict: Strict = False,
         as_json: AsJson = False):
     "Copy your own photos into a dataset."
-    _folder_of_photos(origin)
+    _photos_from(origin)
     _label(label, new_label)
+    if origin.is_file() and not label: raise typer.BadParameter(f'says what {origin.name} shows; a photo has no class folder', param_hint='--label')
     if not label: _ask_about(_class_folders(origin), strict)
     _new_folder(data)
     from cloud_classifier.scrape import add_photos
@@ -427,16 +432,21 @@ def scrape(data: Annotated[Path, _argument('Folder for the photos, made where th
     _file(key_file, 'a file with a key')
     _new_folder(data)
     from cloud_classifier.dataset import Dataset
-    from cloud_classifier.download import Limits
+    from cloud_classifier.download import DownloadFailed, Limits
     from cloud_classifier.scrape import GENERA, add_photos, scrape_clouds
     limits = Limits(total=total, per_host=per_host, min_size=min_size, allow_private=allow_private, contact=contact)
     before, progress = _ended(data), not manner.quiet
-    with _work(as_json or not sys.stdout.isatty()):
-        if source in ('urls', 'folder'): done = add_photos(data, origin, label, limits, retry, progress)
-        else:
-            settings = dict(endpoint=endpoint, key_file=str(key_file or '')) | (dict(licences=tuple(licences)) if licences else {})
-            scrape_clouds(data, genera or GENERA, source, per_genus, top_up, limits, retry, progress, verbose=progress and not as_json, **settings)
-            done = {what: n - before.get(what, 0) for what, n in _ended(data).items()}
+    try:
+        with _work(as_json or not sys.stdout.isatty()):
+            if source in ('urls', 'folder'): done = add_photos(data, origin, label, limits, retry, progress)
+            else:
+                settings = dict(endpoint=endpoint, key_file=str(key_file or '')) | (dict(licences=tuple(licences)) if licences else {})
+                scrape_clouds(data, genera or GENERA, source, per_genus, top_up, limits, retry, progress,
+                              verbose=progress and not as_json, **settings)
+                done = {what: n - before.get(what, 0) for what, n in _ended(data).items()}
+    except DownloadFailed:
+        _show_status(Dataset(data), as_json) # what was there before, and what became of each address
+        raise
     _show_status(Dataset(data), as_json)
     _refuse_if_nothing_came(data, done)
 

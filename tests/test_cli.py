@@ -226,12 +226,11 @@ def test_weights_that_can_not_be_had_are_a_failure_not_a_mistake(command, data, 
 
 
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):
-    from cloud_classifier.cli import main
-    from cloud_classifier.dataset import BadDataset
+    from cloud_classifier.cli import BadPath, main
 
     monkeypatch.setattr('sys.argv', ['cloud-classifier', '--debug', 'info', str(tmp_path / 'empty')])
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(BadDataset):
+    with pytest.raises(BadPath):
         main()
 
 
