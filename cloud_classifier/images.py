@@ -8,7 +8,7 @@ __all__ = ['PHOTO_FORMATS', 'MAX_PIXELS', 'UNREADABLE_SUFFIXES', 'MAX_MEMORY', '
            'preprocess_of', 'photo_names', 'other_photos', 'photo_files']
 
 # %% ../nbs/01_images.ipynb #aaf26e78
-import io, json, math, os, re, struct, threading, warnings
+import io, json, math, os, re, threading, warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
