@@ -1725,6 +1725,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'cloud_classifier/verify.py'),
                                          'cloud_classifier.verify._Looking.facts': ( 'verify.html#_looking.facts',
                                                                                      'cloud_classifier/verify.py'),
+                                         'cloud_classifier.verify._as_kept': ('verify.html#_as_kept', 'cloud_classifier/verify.py'),
                                          'cloud_classifier.verify._chunks': ('verify.html#_chunks', 'cloud_classifier/verify.py'),
                                          'cloud_classifier.verify._closed': ('verify.html#_closed', 'cloud_classifier/verify.py'),
                                          'cloud_classifier.verify._file_hints': ('verify.html#_file_hints', 'cloud_classifier/verify.py'),

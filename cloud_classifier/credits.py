@@ -6,14 +6,14 @@
 __all__ = ['attribution', 'write_attribution', 'write_croissant']
 
 # %% ../nbs/14_credits.ipynb #9a137c18
-import hashlib, json
+import hashlib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .dataset import BadDataset, Dataset
-from .files import printable, write_whole
+from .files import printable, to_json, write_whole
 
 if TYPE_CHECKING: import pandas as pd
 
@@ -82,7 +82,7 @@ def write_croissant(dataset: Dataset,
                             license=sorted(set(licences) - {''}) or None, distribution=[authors],
                             record_sets=[mlc.RecordSet(id='photos', name='photos', description='A record for each origin of each photo.', fields=fields)])
     if metadata.issues.errors: raise BadDataset(f'{dataset.path}: can\'t be described in Croissant: {"; ".join(map(str, metadata.issues.errors))}')
-    write_whole(file, json.dumps(metadata.to_json(), indent=2, ensure_ascii=False, default=str) + '\n')
+    write_whole(file, to_json(metadata.to_json(), indent=2, default=str) + '\n')
     return file
 
 def _urn(known: 'pd.DataFrame') -> str:

@@ -6,7 +6,7 @@
 __all__ = ['Group', 'Duplicates', 'find_duplicates', 'write_page', 'verify', 'Verified']
 
 # %% ../nbs/18_curate.ipynb #de9a321a
-import base64, io, json, logging, os
+import base64, io, logging, os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,8 +15,8 @@ from urllib.parse import quote
 import numpy as np
 
 from .dataset import Dataset, class_order
-from .duplicates import KIND, Prints, components, find_pairs, fingerprints
-from .files import write_whole
+from .duplicates import KIND, PRINT, Prints, components, find_pairs, fingerprints
+from .files import to_json, write_whole
 from .images import BadImage, opened
 from .manifest import BadManifest
 from .series import find_series
@@ -53,7 +53,9 @@ class Duplicates:
         if self.series: said += f'; {sum(len(g.photos) for g in self.series)} more belong to {len(self.series)} series of one place'
         return said + (f'; {len(self.unreadable)} could not be read' if self.unreadable else '')
 
-    def to_json(self) -> str: return json.dumps(dict(groups=[asdict(g) for g in self.groups], series=[asdict(g) for g in self.series], looked_at=self.looked_at, unreadable=self.unreadable), ensure_ascii=False)
+    def to_json(self) -> str:
+        groups, series = ([asdict(g) for g in found] for found in (self.groups, self.series))
+        return to_json(dict(groups=groups, series=series, looked_at=self.looked_at, unreadable=self.unreadable))
 
 # %% ../nbs/18_curate.ipynb #7067a3cd
 def _remembers(dataset: Dataset) -> bool:
@@ -76,7 +78,8 @@ def _prints(dataset: Dataset, photos: list[str], progress: bool) -> Prints:
     def look(**memory): return fingerprints(photos, dataset.path, os.cpu_count() or 2, progress, **memory)
     if not _remembers(dataset): return look()
     keep = _Keeper(dataset)
-    seen = dataset.manifest.recall(KIND)
+    kept = dataset.manifest.recall(KIND)
+    seen = {sha: value for sha, value in kept.items() if len(value) == PRINT.itemsize} # a stranger may have written it
     digests = dataset.digests(photos) if seen else {}
     return look(known={photo: (sha, seen[sha]) for photo, sha in digests.items() if sha in seen}, keep=keep)
 

@@ -354,7 +354,7 @@ class Preprocess:
         if isinstance(source, Image.Image): return self.square(source.convert('RGB'))
         with opened(source, self.min_side) as img: return self.square(img)
 
-    def to_json(self) -> str: return json.dumps(asdict(self))
+    def to_json(self) -> str: return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> 'Preprocess':

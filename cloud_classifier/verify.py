@@ -6,7 +6,7 @@
 __all__ = ['SIDE', 'HINTS', 'MAX_BYTES', 'sharpness', 'measures', 'Hint', 'examine', 'Verified', 'verify']
 
 # %% ../nbs/15_verify.ipynb #141c8542
-import hashlib, io, json, os, stat
+import hashlib, io, os, stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,7 @@ from PIL import Image, ImageStat
 from tqdm.auto import tqdm
 
 from .dataset import BadDataset, Dataset, draws_bars, unreadable_status
+from .files import from_json, to_json
 from .images import PHOTO_SUFFIXES, UNREADABLE_SUFFIXES, BadImage, opened, photo_files, photo_header
 from .manifest import BadManifest
 from .taxonomy import read_label
@@ -115,6 +116,21 @@ def _inside(content: bytes) -> dict:
 _KIND = 'verify 1' # the name under which the manifest keeps findings; to be raised when others are made
 _BATCH = 200 # photos whose findings are kept together: what a crash may cost
 
+_FACTS = dict(status=str, reason=str) # what is kept of each file, and its type
+_PHOTO = dict(format=str, mode=str, width=int, height=int, animated=bool, values=dict) # and of each that is a photo
+
+def _as_kept(value: bytes, # what a manifest holds, which a stranger may have written
+             ) -> dict | None: # None where it is none of ours: the photo is opened then
+    "Findings as `examine` has them."
+    try: facts = from_json(value)
+    except ValueError: return None
+    wanted = _FACTS | (_PHOTO if isinstance(facts, dict) and facts.get('status') == 'ok' else {})
+    if not isinstance(facts, dict) or {k: type(v) for k, v in facts.items()} != wanted: return None
+    values = facts.get('values')
+    if values is None: return facts
+    numbers = all(type(v) in (int, float) for v in values.values())
+    return facts if numbers and values.keys() >= {hint.measure for hint in HINTS.values()} else None
+
 def _chunks(items: list, size: int) -> Iterator[list]:
     for start in range(0, len(items), size): yield items[start:start + size]
 
@@ -122,7 +138,8 @@ class _Looking:
     "One pass over the photos of a dataset."
     def __init__(self, dataset: Dataset, remember: bool, workers: int):
         self.dataset, self.remember, self.workers = dataset, remember, workers
-        self.known = {sha: json.loads(value) for sha, value in dataset.manifest.recall(_KIND).items()} if remember else {}
+        kept = dataset.manifest.recall(_KIND) if remember else {}
+        self.known = {sha: facts for sha, value in kept.items() if (facts := _as_kept(value))}
         self.opened, self.forgets = 0, '' # how many photos were; why findings can't be kept
 
     def facts(self, paths: list[str]) -> Iterator[dict]:
@@ -154,7 +171,7 @@ class _Looking:
         new = {f['sha256']: {k: v for k, v in f.items() if k != 'sha256'} for f in found}
         self.known |= new
         if not (self.remember and new) or self.forgets: return
-        try: self.dataset.manifest.remember(_KIND, {sha: json.dumps(facts).encode() for sha, facts in new.items()})
+        try: self.dataset.manifest.remember(_KIND, {sha: to_json(facts).encode() for sha, facts in new.items()})
         except (BadManifest, OSError) as e: self.forgets = str(e)
 
 # %% ../nbs/15_verify.ipynb #1eff87bc
@@ -218,7 +235,7 @@ class Verified:
         "Counts, and the rows that are unusable or have hints."
         told = self.table[(self.table.status != 'ok') | (self.table.hints.map(len) > 0)]
         rows = told[['path', 'label', 'sha256', 'status', 'reason', 'hints', 'moved']].to_dict('records')
-        return json.dumps(dict(self.counts(), rows=rows, ignored=self.ignored, forgets=self.forgets))
+        return to_json(dict(self.counts(), rows=rows, ignored=self.ignored, forgets=self.forgets))
 
 # %% ../nbs/15_verify.ipynb #1a77fd16
 def _ignored(dataset: Dataset) -> list[str]:

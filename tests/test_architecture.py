@@ -25,7 +25,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'download': {'files', 'images', 'archive', 'manifest', 'dataset', 'sources'},
     'scrape': {'taxonomy', 'files', 'archive', 'manifest', 'dataset', 'sources', 'download'},
     'credits': {'files', 'dataset'},
-    'verify': {'taxonomy', 'images', 'manifest', 'dataset'},
+    'verify': {'taxonomy', 'files', 'images', 'manifest', 'dataset'},
     'duplicates': {'images', 'dataset'},
     'series': {'duplicates'},
     'curate': {'files', 'images', 'manifest', 'dataset', 'duplicates', 'series', 'verify'},
