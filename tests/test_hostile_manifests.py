@@ -234,3 +234,38 @@ def test_what_a_manifest_says_of_bytes_is_not_believed(dataset):
     assert dataset.digests(['Cirrus/0.png']) == true
     assert dataset.sync(progress=False)['changed'] == 1
     assert set(dataset.frame().sha256) == set(dataset.digests(dict(dataset.photos())).values())
+
+
+PHOTO = (
+    b'{"status": "ok", "reason": "", "format": "PNG", "mode": "RGB", "width": %s, "height": 4, '
+    b'"animated": false, "values": {}}'
+)
+FINDINGS = [
+    b'',
+    b'no JSON',
+    b'[' * 100_000,
+    b'"ok"',
+    b'{"status": "ok"}',
+    b'{"status": "ok", "reason": ""}',
+    b'{"status": 1, "reason": ""}',
+    PHOTO % b'1e999',
+    PHOTO % b'4',
+    b'\xff\xfe',
+]
+
+
+def test_findings_that_are_none_of_ours_are_found_out_anew(dataset):
+    "What verify and the search for duplicates keep in a manifest may have been written by anybody."
+    from cloud_classifier.curate import find_duplicates
+    from cloud_classifier.verify import verify
+
+    true = verify(dataset, remember=True, progress=False)
+    copies = find_duplicates(dataset, progress=False)
+    for finding in FINDINGS:
+        with closing(sqlite3.connect(dataset.manifest.file)) as db:
+            assert db.execute('UPDATE memory SET value = ?', (finding,)).rowcount > len(true.table)
+            db.commit()
+        again = verify(dataset, remember=True, progress=False)
+        assert again.opened == len(true.table), finding
+        assert again.table.equals(true.table), finding
+        assert find_duplicates(dataset, progress=False) == copies, finding
