@@ -329,6 +329,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cloud_classifier.cli._share': ('cli.html#_share', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._show_json': ('cli.html#_show_json', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._show_run': ('cli.html#_show_run', 'cloud_classifier/cli.py'),
+                                      'cloud_classifier.cli._show_slip': ('cli.html#_show_slip', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._show_status': ('cli.html#_show_status', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._source': ('cli.html#_source', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._sum_up': ('cli.html#_sum_up', 'cloud_classifier/cli.py'),

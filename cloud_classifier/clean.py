@@ -151,7 +151,7 @@ def unmark(self: Cleaner,
 def _carry_out(dataset: Dataset, mark: Mark, noted: Callable[[int], object]) -> None:
     "Move one photo."
     if mark.label is None: dataset.quarantine(mark.photo, mark.reason, noted)
-    else: dataset.relabel(mark.photo, mark.label, mark.reason, noted)
+    else: dataset.relabel(mark.photo, mark.label, mark.reason, noted, new_label=True) # `mark_relabel` asked
 
 def _carry_out_all(dataset: Dataset, marks: Iterable[Mark], noted: list[int]) -> None:
     "Move photos, and note the numbers of their rows in the journal; one that can't be moved does not stop the others."

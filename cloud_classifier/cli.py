@@ -10,7 +10,7 @@ __all__ = ['MISTAKES', 'FAILURES', 'manner', 'Debug', 'Quiet', 'Verbose', 'app',
            'duplicates', 'split', 'sample', 'demo', 'train', 'lr_find', 'runs', 'evaluate', 'export', 'predict', 'info']
 
 # %% ../nbs/39_cli.ipynb #7ad3520d
-import errno, json, os, re, shlex, sys
+import errno, json, os, re, shlex, sys, warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -140,11 +140,17 @@ def _common(debug: Debug = False,
                                                   help='Show the version and leave.')] = False):
     _behave(Manner('', debug, quiet, verbose))
 
+def _show_slip(message, category, *where, shown=warnings.showwarning, **more) -> None:
+    "A class of a list that is nearly a genus is asked about in a line; other warnings look as ever."
+    if category.__name__ == 'SpellingWarning': _complain(f'cloud-classifier: {message}')
+    else: shown(message, category, *where, **more)
+
 def _behave(wanted: Manner) -> None:
     "Speak as wanted from now on."
     vars(manner).update(vars(wanted))
+    warnings.showwarning = _show_slip
     if not manner.verbose: return
-    import logging, warnings
+    import logging
     logging.basicConfig(level=logging.INFO, format='%(name)s: %(message)s')
     warnings.simplefilter('default')
 
@@ -270,7 +276,6 @@ def _class_folders(path: Path) -> list[str]:
 
 def _ask_about(names: Iterable[str], strict: bool) -> None:
     "Name the classes that seem to be slips."
-    import warnings
     from cloud_classifier.taxonomy import SpellingWarning, UnknownGenus, near_misses
     warnings.simplefilter('ignore', SpellingWarning) # the library would say it again
     lines = near_misses(names)
@@ -374,7 +379,7 @@ def add(data: Data,
     if not label: _ask_about(_class_folders(origin), strict)
     _new_folder(data)
     from cloud_classifier.scrape import add_photos
-    with _work(as_json): done = add_photos(data, origin, label, progress=not manner.quiet)
+    with _work(as_json): done = add_photos(data, origin, label, progress=not manner.quiet, new_label=True) # it was asked about
     if as_json: _show_json(dict(path=data, **done))
     else:
         _report(data, f'{data}: {done["ok"]} added, {done["duplicate"]} were there already, {done["failed"]} are no usable photos')
@@ -438,11 +443,11 @@ def scrape(data: Annotated[Path, _argument('Folder for the photos, made where th
     before, progress = _ended(data), not manner.quiet
     try:
         with _work(as_json or not sys.stdout.isatty()):
-            if source in ('urls', 'folder'): done = add_photos(data, origin, label, limits, retry, progress)
+            if source in ('urls', 'folder'): done = add_photos(data, origin, label, limits, retry, progress, True)
             else:
                 settings = dict(endpoint=endpoint, key_file=str(key_file or '')) | (dict(licences=tuple(licences)) if licences else {})
                 scrape_clouds(data, genera or GENERA, source, per_genus, top_up, limits, retry, progress,
-                              verbose=progress and not as_json, **settings)
+                              verbose=progress and not as_json, new_label=True, **settings)
                 done = {what: n - before.get(what, 0) for what, n in _ended(data).items()}
     except DownloadFailed:
         _show_status(Dataset(data), as_json) # what was there before, and what became of each address

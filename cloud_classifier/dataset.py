@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from .files import file_hash
 from .images import UNREADABLE_SUFFIXES, BadImage, check_image, photo_files, photo_header, photo_names
 from .manifest import INCOMING, QUARANTINE, STANDING, STATUSES, Manifest, Unmovable, name_problem
-from .taxonomy import GENERA, read_label
+from .taxonomy import GENERA, known_label, read_label, warn_near_misses
 
 if TYPE_CHECKING: import pandas as pd # it takes a second or two: whoever makes a table imports it
 _all_ = ['Manifest']
@@ -129,6 +129,7 @@ def check(self: Dataset,
           listing: 'pd.DataFrame | None' = None, # what `listing` returned, where it is at hand
           ) -> 'pd.Series': # number of photos by label
     "Photos a class; `BadDataset` where nothing can be learned from them."
+    warn_near_misses(self.folders)
     counts = (self.listing() if listing is None else listing).groupby('label').size()
     counts = counts.reindex(class_order(counts.index))
     if counts.empty:
@@ -255,9 +256,11 @@ def relabel(self: Dataset,
             label: str, # a genus in any spelling, or another class
             reason: str = '', # why, in a few words
             noted: Callable[[int], object] | None = None, # told the number of the journal row before the photo moves
+            new_label: bool = False, # whether a name that is nearly that of a genus is meant as it is written
             ) -> int: # number of the journal row
     "Move a photo to the folder of another class, which is made where there is none."
-    wanted, name = read_label(label), self._inside(photo)
+    there = read_label(label) in self.folders.values()
+    wanted, name = known_label(label, new_label or there), self._inside(photo)
     folder = self.folder_of(wanted)
     if read_label(name.split('/')[0]) == wanted: raise BadDataset(f'{photo}: stands under {wanted} already')
     return self._move('relabel', name, f'{folder}/{Path(name).name}', reason, label=wanted, noted=noted)

@@ -25,7 +25,7 @@ from .files import file_hash
 from .manifest import now
 from .sources import (SOURCES, BadSearch, Found, Search, SearchFailed, check_search, is_photo_name,
                                      search_images, source_named)
-from .taxonomy import GENERA, read_label
+from .taxonomy import GENERA, known_label, read_label, warn_near_misses
 
 if TYPE_CHECKING: import pandas as pd
 _all_ = ['SOURCES', 'search_images', 'download', 'FetchError']
@@ -88,11 +88,12 @@ def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder fo
                   retry: bool = False, # whether addresses that failed for a passing reason are tried again, and searches read again
                   progress: bool = True, # whether a bar shows how far it is
                   verbose: bool = True, # whether the counts are printed
+                  new_label: bool = False, # whether a name that is nearly that of a genus is meant as it is written
                   **settings, # of the search: licences, endpoint, key_file
                   ) -> 'pd.Series': # number of photos by class
     "Search for photos of each genus and download them, until each has enough."
     import pandas as pd
-    labels, sources = [class_name(o) for o in genera], [source] + [s for s in FREE_SOURCES if top_up and s != source]
+    labels, sources = [class_name(known_label(o, new_label)) for o in genera], [source] + [s for s in FREE_SOURCES if top_up and s != source]
     check_search(source, Search(contact=limits.contact, **settings)) # before anything is made
     dataset = _dataset_at(dataset)
     for label in labels: dataset.folder_of(label)
@@ -142,10 +143,13 @@ def add_photos(dataset: Dataset | str | Path, # the dataset, or the folder for i
                limits: Limits = Limits(),
                retry: bool = False, # whether addresses that failed for a passing reason are tried again
                progress: bool = True, # whether a bar shows how far it is
+               new_label: bool = False, # whether a `label` that is nearly the name of a genus is meant as it is written
                ) -> dict[str, int]: # how many ended 'ok', 'duplicate' (were there already), 'failed'
     "Take photos from a folder, or from the addresses of a list, into a dataset."
+    if label: known_label(label, new_label)
     source = 'folder' if Path(origin).is_dir() or is_photo_name(origin) else 'urls'
     found = [replace(o, label=class_name(o.label)) for o in SOURCES[source](Search(origin=str(origin), label=label))] # before anything is made
+    if not label: warn_near_misses(o.label for o in found)
     _check_apart(dataset, origin, source)
     dataset = _dataset_at(dataset)
     for name in {o.label for o in found}: dataset.folder_of(name)

@@ -222,3 +222,11 @@ def test_completion_knows_the_verbs():
     status, out, _ = run(env=env)
     assert (status, out.split()) == (0, ['predict'])
     assert '--install-completion' in run('--help')[1]
+
+
+def test_a_list_with_a_slip_in_it_is_asked_about_in_a_line(tmp_path):
+    (tmp_path / 'list.csv').write_text('url,label\nhttp://127.0.0.1:9/sky.jpg,Cumlus\n')
+    status, _, err = run('scrape', tmp_path / 'skies', '--source', 'urls', '--from', tmp_path / 'list.csv')
+    assert status == 1  # the one address is not asked
+    assert err.splitlines()[0] == 'cloud-classifier: Cumlus: read as a class of its own; did you mean Cumulus?'
+    assert 'Warning' not in err

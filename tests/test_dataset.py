@@ -12,6 +12,8 @@ from wholeness import make_dataset
 import cloud_classifier.dataset as module
 from cloud_classifier.dataset import BadDataset, Dataset
 from cloud_classifier.files import file_hash, move_file
+from cloud_classifier.scrape import add_photos, scrape_clouds
+from cloud_classifier.taxonomy import SpellingWarning, UnknownGenus
 
 
 @pytest.fixture
@@ -352,3 +354,21 @@ def test_a_name_as_long_as_can_be_gets_a_number(dataset):
     target = dataset.journal().target.item()
     assert len(Path(target).name) == 255
     assert (dataset.path / target).read_text() == 'Cirrus'
+
+
+def test_a_label_that_is_nearly_a_genus_is_asked_about(dataset, tmp_path):
+    "Nobody's slip becomes a class unasked."
+    photo, other = dataset.listing().path[:2]
+    for step in (
+        lambda: dataset.relabel(photo, 'Cumlus'),
+        lambda: add_photos(tmp_path / 'new', dataset.path / 'Stratus', 'Cumlus', progress=False),
+        lambda: scrape_clouds(tmp_path / 'new', ['Cumlus'], progress=False),
+    ):
+        with pytest.raises(UnknownGenus, match=r'did you mean Cumulus\? new_label=True'):
+            step()
+    assert not (tmp_path / 'new').exists()
+    dataset.relabel(photo, 'Cumlus', new_label=True)
+    dataset.relabel(other, 'Cumlus')  # a class of this dataset by now
+    assert list(dataset.folders.values()) == ['Cirrus', 'Cumlus', 'Cumulus', 'Stratus']
+    with pytest.warns(SpellingWarning, match='Cumlus: read as a class of its own; did you mean Cumulus'):
+        dataset.check(at_least=1)
