@@ -1,15 +1,18 @@
 "The exported file, the learner and the one preprocessing, on real JPEGs."
 
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from fork_server import ForkServer
 
 from cloud_classifier import export
 from cloud_classifier.calibrate import Trust
@@ -255,6 +258,37 @@ def test_an_export_that_is_ended_leaves_no_model(signum, run, learn, tmp_path, m
     with pytest.raises(BadModel, match='there is no model yet'):
         find_model(root=tmp_path)
     assert export_model(learn, path) == find_model(root=tmp_path)
+    assert files(folder) == ['clouds.onnx']
+
+
+@pytest.mark.soak
+def test_an_export_that_is_killed_thirty_times_leaves_the_file_before_or_the_new_one(run, tmp_path):
+    "Each kill -9 is really sent; what there is answers, and the next export goes on."
+    folder, chance = tmp_path / 'models' / 'runs' / 'a', random.Random(30)
+    folder.mkdir(parents=True)
+    path = folder / 'clouds.onnx'
+    code = (
+        'from cloud_classifier.export import export_run\nfrom cloud_classifier.train import Run\n'
+        f'export_run(Run({str(run.path)!r}), {str(path)!r})'
+    )
+    server = ForkServer(tmp_path, 'cloud_classifier.export')
+    try:
+        start = time.monotonic()
+        server.run(code)
+        whole, killed = time.monotonic() - start, 0
+        pixels = np.zeros((1, 3, run.preprocess.size, run.preprocess.size), np.float32)
+        logits = CloudClassifier(path).run(pixels)[0]
+        for _ in range(30):
+            child = server.start(code)
+            time.sleep(chance.uniform(0, whole))
+            if child.poll() is None:
+                child.kill()
+                killed += child.wait() == -signal.SIGKILL
+            assert np.allclose(CloudClassifier(find_model(path)).run(pixels)[0], logits, atol=1e-4)
+        server.run(code)
+    finally:
+        server.close()
+    assert killed > 10
     assert files(folder) == ['clouds.onnx']
 
 
