@@ -872,6 +872,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'cloud_classifier.infer._classes': ('infer.html#_classes', 'cloud_classifier/infer.py'),
                                         'cloud_classifier.infer._facts': ('infer.html#_facts', 'cloud_classifier/infer.py'),
                                         'cloud_classifier.infer._inside': ('infer.html#_inside', 'cloud_classifier/infer.py'),
+                                        'cloud_classifier.infer._leave': ('infer.html#_leave', 'cloud_classifier/infer.py'),
                                         'cloud_classifier.infer._numbers': ('infer.html#_numbers', 'cloud_classifier/infer.py'),
                                         'cloud_classifier.infer._open': ('infer.html#_open', 'cloud_classifier/infer.py'),
                                         'cloud_classifier.infer._outputs': ('infer.html#_outputs', 'cloud_classifier/infer.py'),

@@ -104,11 +104,12 @@ def listing(self: Dataset) -> 'pd.DataFrame': # columns path and label
     return pd.DataFrame(dict(path=list(chain.from_iterable(found.values())), label=labels), dtype=str)
 
 # %% ../nbs/10_dataset.ipynb #dad8967d
-_NOT_UTF8 = 'has a name that is not UTF-8; rename it'
+_KNOWN = sys.getfilesystemencoding().lower() == 'utf-8' # else, in a C locale of old, no name beyond ASCII can be read
+_NOT_UTF8 = 'has a name that is not UTF-8; rename it' if _KNOWN else "has a name that this locale can't read; set PYTHONUTF8=1"
 
 def _shown(name: str) -> str:
     "A name as it can be written, whatever its bytes are."
-    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+    return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 @patch
 def unreadable(self: Dataset) -> dict[str, str]: # by path, relative to the dataset: why

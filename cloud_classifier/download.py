@@ -399,7 +399,8 @@ def _place(dataset: Dataset, db: sqlite3.Connection, arrival: Arrival) -> bool: 
     _write(db, arrival.id, sha256=arrival.sha256, width=arrival.header.width, height=arrival.header.height, label=asked)
     if has is None or (arrival.id < has['id'] and _is_where_it_was_put(dataset, has)):
         return _take_place(dataset, db, arrival, asked, has['path'] if there else part)
-    _write(db, arrival.id, status='duplicate', path=has['path'], reason='' if has['label'] == asked else 'other label')
+    reason = '' if has['label'] == asked else 'other label'
+    _write(db, arrival.id, status='duplicate', path=has['path'], reason=reason, size=arrival.size)
     if not there: dataset.manifest.plan_move(db, part, has['path'], arrival.sha256) # a person took it away, and this is all there is
     return not there
 

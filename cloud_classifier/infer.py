@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'METADATA', 'MORE', 'MAX_CLASSES', 'MAX_NAME', 'MAX_PIXELS', 'OUTPUTS', 'MAX_BYTES', 'MAX_MEMORY',
-           'MAX_SECONDS', 'Prediction', 'BadModel', 'asked', 'CloudClassifier', 'find_model']
+           'MAX_SECONDS', 'LEAVE_SECONDS', 'Prediction', 'BadModel', 'asked', 'CloudClassifier', 'find_model']
 
 # %% ../nbs/36_infer.ipynb #6e650586
-import os, re, stat
+import atexit, os, re, stat, sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -230,6 +230,7 @@ _UNNAMED = re.compile('[\ud800-\udfff]') # what is no UTF-8 in a path, which ONN
 
 # %% ../nbs/36_infer.ipynb #e8e4f3c3
 MAX_SECONDS = 60 # that the answer for one photo may take
+LEAVE_SECONDS = 10 # that the end of a program waits for a network that was given up
 
 def _run(session: ort.InferenceSession, pixels: np.ndarray, shrink: bool = False) -> list[np.ndarray]:
     "The network's outputs; it is told to stop on Ctrl-C, and when time is up."
@@ -240,7 +241,16 @@ def _run(session: ort.InferenceSession, pixels: np.ndarray, shrink: bool = False
         except BaseException as e: future.set_exception(e)
     Thread(target=work, daemon=True).start()
     try: return future.result(MAX_SECONDS*max(1, len(pixels)))
-    finally: options.terminate = True # between two operators
+    finally:
+        options.terminate = True # between two operators
+        if not future.done(): atexit.register(_leave, future)
+
+def _leave(future: Future) -> None:
+    "Let a network that was given up come to its end: Python breaks down where a thread comes back while it leaves."
+    if future in wait([future], LEAVE_SECONDS).done: return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1) # it is in the middle of one operator, which nothing can stop
 
 def _outputs(session: ort.InferenceSession, pixels: np.ndarray, shrink: bool = False) -> dict[str, np.ndarray]:
     "The network's answers by name. Photos that do not fit into memory together are asked about in halves."

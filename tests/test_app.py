@@ -197,6 +197,8 @@ def test_without_a_model_the_page_says_how_to_get_one(tmp_path, monkeypatch):
 
 def test_a_relative_model_is_looked_for_in_the_project_not_in_the_notebook_folder(tmp_path, monkeypatch):
     monkeypatch.setenv('CLOUD_MODEL', 'models/mine.onnx')
+    (tmp_path / 'models').mkdir()
+    (tmp_path / 'models' / 'mine.onnx').write_text('a model')
     opened = []
     monkeypatch.setattr(app_module, 'CloudClassifier', lambda path: opened.append(path) or ByColour())
     assert isinstance(open_app(root=tmp_path), CloudApp)

@@ -14,6 +14,11 @@ def test_time_and_memory_are_those_of_the_process():
     assert 0.5 < large.seconds < 30
 
 
+def test_the_memory_of_who_measures_is_not_counted():
+    here = bytearray(b'1' * 400_000_000)
+    assert run_bounded('pass').megabytes < len(here) / 1e6 / 2
+
+
 def test_what_hangs_is_killed():
     cost = run_bounded('import time; time.sleep(60)', seconds=0.5)
     assert cost.status == -9

@@ -115,7 +115,8 @@ def test_where_nothing_came_it_is_a_failure(command, tmp_path):
     args = ['scrape', tmp_path / 'skies', '--source', 'urls', '--from', tmp_path / 'list.txt', '--label', 'Cirrus']
     for again in ([], ['--retry']):
         status, _, err = command(*args, *again)
-        assert (status, 'none of 2 gave a usable photo' in err) == (1, True)
+        assert status == 1
+        assert re.search(r'none of 2 (addresses had a|gave a usable) photo', err)
     (tmp_path / 'mine' / 'Cirrus').mkdir(parents=True)
     (tmp_path / 'mine' / 'Cirrus' / 'page.jpg').write_text('<html>')
     assert command('add', tmp_path / 'new', tmp_path / 'mine')[0] == 1

@@ -1152,9 +1152,14 @@ def test_the_address_of_a_file_leads_back_to_it(tmp_path, name, monkeypatch):
 
 
 def test_a_folder_that_is_none(tmp_path):
+    put(tmp_path, 'file.txt')
     put(tmp_path, 'file.jpg')
-    for origin, message in [('nowhere', 'no such folder'), ('file.jpg', 'no such folder')]:
-        with pytest.raises(BadSearch, match=f'{origin}: there is {message}'):
+    for origin, message in [
+        ('nowhere', 'there is no such folder'),
+        ('file.txt', 'there is no such folder'),
+        ('file.jpg', 'is one photo; --label says what it shows'),
+    ]:
+        with pytest.raises(BadSearch, match=f'{origin}: {message}'):
             search_images('', 'folder', origin=str(tmp_path / origin))
     with pytest.raises(BadSearch, match='--from'):
         search_images('', 'folder')

@@ -289,7 +289,7 @@ def test_a_folder_that_can_not_be_read_is_a_row(data, monkeypatch):
 
     monkeypatch.setattr('cloud_classifier.images.os.scandir', scandir)
     rows = verify(data).problems()
-    assert rows[['path', 'status']].values.tolist() == [['Cirrus/locked/', 'missing']]
+    assert rows[['path', 'status']].values.tolist() == [['Cirrus/locked', 'missing']]
     assert 'Permission denied' in rows.reason.iloc[0]
 
 
