@@ -273,12 +273,13 @@ def test_an_export_that_is_killed_thirty_times_leaves_the_file_before_or_the_new
     )
     server = ForkServer(tmp_path, 'cloud_classifier.export')
     try:
+        server.run(code)  # which also finds out what the run's answers may claim, once
         start = time.monotonic()
         server.run(code)
         whole, killed = time.monotonic() - start, 0
         pixels = np.zeros((1, 3, run.preprocess.size, run.preprocess.size), np.float32)
         logits = CloudClassifier(path).run(pixels)[0]
-        for _ in range(30):
+        while killed < 30:
             child = server.start(code)
             time.sleep(chance.uniform(0, whole))
             if child.poll() is None:
@@ -288,7 +289,6 @@ def test_an_export_that_is_killed_thirty_times_leaves_the_file_before_or_the_new
         server.run(code)
     finally:
         server.close()
-    assert killed > 10
     assert files(folder) == ['clouds.onnx']
 
 
