@@ -637,4 +637,5 @@ def recall(self: Manifest,
            kind: str, # as it was remembered
            ) -> dict[str, bytes]: # by the photo's SHA-256
     "All that was kept of one kind; nothing where there is no manifest."
-    return {row['sha256']: row['value'] for row in self.read('SELECT sha256, value FROM memory WHERE kind = ?', kind)}
+    rows = self.read('SELECT sha256, value FROM memory WHERE kind = ?', kind)
+    return {row['sha256']: row['value'] for row in rows if isinstance(row['value'], bytes)} # a stranger may have put anything

@@ -243,6 +243,8 @@ PHOTO = (
 FINDINGS = [
     b'',
     b'no JSON',
+    'text',
+    7,
     b'[' * 100_000,
     b'"ok"',
     b'{"status": "ok"}',
