@@ -84,12 +84,19 @@ def whole(dataset, before):
 # What people do to a dataset
 
 
+def some_photo(dataset, chance):
+    "Any photo; those that were taken out come back where there is none left."
+    while not (photos := list(dataset.photos())):
+        dataset.undo(10)
+    return chance.choice(photos)[0]
+
+
 def quarantine(dataset, chance):
-    dataset.quarantine(chance.choice(list(dataset.photos()))[0], 'by chance')
+    dataset.quarantine(some_photo(dataset, chance), 'by chance')
 
 
 def relabel(dataset, chance):
-    dataset.relabel(chance.choice(list(dataset.photos()))[0], chance.choice([*LABELS, 'Contrail']), 'by chance')
+    dataset.relabel(some_photo(dataset, chance), chance.choice([*LABELS, 'Contrail']), 'by chance')
 
 
 def undo(dataset, chance):
