@@ -479,8 +479,9 @@ def _made(db: sqlite3.Connection, move: sqlite3.Row, file: Path) -> None:
     _follow(db, move['source'], move['target'], move['label'], move['status'])
     if move['journal'] and move['back']: # and it may have come back under another name than it left
         db.execute('UPDATE journal SET undone = ? WHERE id = ?', (now(), move['journal']))
-        db.execute("""UPDATE journal SET target = ? WHERE target = (SELECT source FROM journal WHERE id = ?)
-            AND sha256 = ? AND id < ? AND undone IS NULL AND failed = ''""",
+        db.execute("""UPDATE journal SET target = ? WHERE id = (SELECT max(id) FROM journal
+            WHERE target = (SELECT source FROM journal WHERE id = ?) AND sha256 = ? AND id < ?
+            AND undone IS NULL AND failed = '')""", # the last that brought it there: it may have been there before
             (move['target'], move['journal'], move['sha256'], move['journal']))
     if move['sha256']:
         stat = os.lstat(file)
@@ -610,6 +611,9 @@ def move_back(self: Manifest,
     with self.settled() as db:
         stands = db.execute(f'SELECT source, target, sha256 FROM journal WHERE {STANDING} AND id = ?', (row,)).fetchone()
         if stands is None: return None
+        further = f'SELECT 1 FROM journal WHERE {STANDING} AND id > ? AND source = ? AND sha256 = ? LIMIT 1'
+        if db.execute(further, (row, stands['target'], stands['sha256'])).fetchone():
+            raise Unmovable('was moved again since; take that back first')
         try: place, why = self.free(db, stands['source']), None
         except Unmovable as e: place, why = '', e
         if why: db.execute('UPDATE journal SET failed = ? WHERE id = ?', (str(why), row))

@@ -372,3 +372,29 @@ def test_a_label_that_is_nearly_a_genus_is_asked_about(dataset, tmp_path):
     assert list(dataset.folders.values()) == ['Cirrus', 'Cumlus', 'Cumulus', 'Stratus']
     with pytest.warns(SpellingWarning, match='Cumlus: read as a class of its own; did you mean Cumulus'):
         dataset.check(at_least=1)
+
+
+def test_a_photo_that_was_in_one_place_twice_finds_its_way_back(dataset):
+    "Somebody else has the place when the last move is taken back; the moves before it are not confused by that."
+    photo = dataset.listing().path[0]
+    content = (dataset.path / photo).read_bytes()
+    for label in ('Fog', 'Haze', 'Fog', 'Contrail'):  # where no other photo has its name
+        here = next(p for p, _ in dataset.photos() if (dataset.path / p).read_bytes() == content)
+        dataset.relabel(here, label)
+    taken = dataset.path / dataset.journal().source.iloc[-1]
+    taken.write_bytes(b'another photo')
+    assert dataset.undo() == [taken.with_stem(f'{taken.stem}-1').relative_to(dataset.path).as_posix()]
+    taken.unlink()
+    assert dataset.undo(3)[-1] == photo
+    assert (dataset.path / photo).read_bytes() == content
+
+
+def test_a_move_is_taken_back_after_those_that_came_later(dataset):
+    "A cleaner takes back its own moves, and another person may have moved the photo on meanwhile."
+    photo = dataset.listing().path[0]
+    dataset.relabel(photo, 'Fog')
+    first = dataset.journal().index[-1]
+    dataset.quarantine(dataset.journal().target[first], 'by another person')
+    with pytest.raises(BadDataset, match='was moved again since; take that back first'):
+        dataset.undo(rows=[first])
+    assert dataset.undo(2)[-1] == photo
