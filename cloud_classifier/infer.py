@@ -17,6 +17,9 @@ from itertools import islice
 from pathlib import Path
 from threading import Thread
 
+# %% ../nbs/36_infer.ipynb #b2e4f680
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1') # must be there before it is imported
+
 import numpy as np
 import onnxruntime as ort
 

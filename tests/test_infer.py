@@ -298,3 +298,14 @@ def test_a_file_that_becomes_another_while_it_is_opened(model, tmp_path, monkeyp
     monkeypatch.setattr(infer, '_session', slowly)
     with pytest.raises(BadModel, match='was changed while it was read'):
         CloudClassifier(tmp_path / 'clouds.onnx')
+
+
+def test_nothing_is_told_to_anybody(model, skies, tmp_path):
+    "A prediction leaves no trace in the user's folders: ONNX Runtime would keep a record there to send home."
+    photo = next(skies.rglob('*.jpg'))
+    code = (
+        f'from cloud_classifier.infer import CloudClassifier; CloudClassifier({str(model)!r}).predict({str(photo)!r})'
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith(('ORT_', 'XDG_'))} | {'HOME': str(tmp_path)}
+    subprocess.run([sys.executable, '-c', code.format(str(model), str(photo))], env=env, check=True)
+    assert list(tmp_path.rglob('*')) == []
