@@ -18,9 +18,17 @@ from cloud_classifier.sources import BadSearch, is_photo_name
 NOBODY = 65534
 ADD = """
 import os, sys
-import aiohttp, anyio, anyio._backends._asyncio, filelock, pandas, stamina
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from PIL import Image
 from cloud_classifier.scrape import add_photos
-if os.geteuid() == 0: os.seteuid(65534)
+if os.geteuid() == 0:
+    with TemporaryDirectory() as place: # once before: what is imported on the way may lie where others can't read
+        photos = Path(place, 'mine', 'Ci')
+        photos.mkdir(parents=True)
+        Image.new('RGB', (200, 200)).save(photos / '1.jpg')
+        add_photos(Path(place, 'skies'), photos.parent, progress=False)
+    os.seteuid(65534)
 print(add_photos(*sys.argv[1:], progress=False))
 """
 
