@@ -183,10 +183,17 @@ def _workplace(dest: Path) -> Iterator[Path]:
     for left in dest.parent.glob(f'.{glob.escape(dest.name)}.unpacking*'):
         if left.is_symlink(): continue
         with suppress(OSError, Timeout), FileLock(left/'lock', timeout=0): shutil.rmtree(left) # whoever is at work holds it
-    place = Path(tempfile.mkdtemp(prefix=f'.{dest.name}.unpacking', dir=dest.parent))
-    try:
-        with FileLock(place/'lock', timeout=0): yield place
-    finally: shutil.rmtree(place, ignore_errors=True)
+    while True: # another process may sweep it before it is locked
+        place = Path(tempfile.mkdtemp(prefix=f'.{dest.name}.unpacking', dir=dest.parent))
+        lock = FileLock(place/'lock', timeout=0)
+        with suppress(FileNotFoundError, Timeout): lock.acquire()
+        if lock.is_locked and os.path.exists(place/'lock'): break
+        lock.release()
+        shutil.rmtree(place, ignore_errors=True)
+    try: yield place
+    finally:
+        lock.release()
+        shutil.rmtree(place, ignore_errors=True)
 
 # %% ../nbs/13_scrape.ipynb #b1ed4520
 def _note_left_out(dataset: Dataset, left_out: dict[str, str], root: str, source: str) -> None:

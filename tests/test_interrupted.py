@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from bounds import run_and_kill
+from filelock import FileLock
 from hostile import photo
 from wholeness import check_journal, check_photos, contents, files, make_dataset, whole
 
 from cloud_classifier.dataset import Dataset
 from cloud_classifier.files import file_hash
-from cloud_classifier.scrape import add_photos
+from cloud_classifier.scrape import add_photos, unpack
 
 TESTS = Path(__file__).parent
 MANY = [pytest.param(3, id='few'), pytest.param(30, id='many', marks=pytest.mark.soak)]
@@ -174,3 +176,22 @@ def test_adding_and_fetching_into_the_same_place(mine, archive, tmp_path, times,
         here = {path: file_hash(file) for path, file in files(dest).items()}
         check_photos(Dataset(dest), here)
         assert {p.name for p in dest.parent.iterdir()} == {'skies'}
+
+
+def test_a_workplace_that_another_process_sweeps_is_made_again(archive, mine, tmp_path, monkeypatch):
+    "Between making a folder and locking it, it looks like one that a killed run left."
+    made, sweeper = [], []
+
+    def mkdtemp(real=tempfile.mkdtemp, **kwargs):
+        made.append(real(**kwargs))
+        if len(made) == 1:
+            sweeper.append(FileLock(Path(made[0], 'lock')))
+            sweeper[0].acquire()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, 'mkdtemp', mkdtemp)
+    unpack(archive, tmp_path / 'skies', progress=False)
+    sweeper[0].release()
+    assert len(made) == 2
+    assert hashes(tmp_path / 'skies') == hashes(mine)
+    assert [p.name for p in tmp_path.iterdir()] == ['skies']
