@@ -844,7 +844,7 @@ def evaluate(target: Annotated[Path, _argument('A run of `train`, or an .onnx fi
         report = judge(source, part, data, parts, target_error=target_error, also=[Run(o) for o in also or ()], look=look)
         with _writing(out/'report.html'): page = report.save(out)
     if as_json: _show_json(json.loads(report.to_json()))
-    else: _report(page, report.summary(), page)
+    else: _report(page, *report.summary().splitlines(), page)
 
 def _photos_to_judge_by(data: Path, split: Path | None, strict: bool):
     "A dataset to judge a model by; the split where one is given."

@@ -149,7 +149,10 @@ def test_from_photos_to_an_answer(command, data, tmp_path, monkeypatch):
     assert report['top1']['low'] <= report['top1']['value'] <= report['top1']['high']
     assert json.loads((run / 'report.json').read_text())['n'] == report['n'] == 2
     assert '<html' in (run / 'report.html').read_text()
-    assert 'of them in two parts' in command('evaluate', run)[1]
+    *summary, page = command('evaluate', run)[1].splitlines()
+    assert summary[0].startswith('top-1 accuracy')
+    assert summary[-1].endswith('of them in two parts')
+    assert page == str(run / 'report.html')
 
     status, out, _ = command('export', run)
     assert status == 0
