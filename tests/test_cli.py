@@ -151,7 +151,8 @@ def test_from_photos_to_an_answer(command, data, tmp_path, monkeypatch):
     assert '<html' in (run / 'report.html').read_text()
     *summary, page = command('evaluate', run)[1].splitlines()
     assert summary[0].startswith('top-1 accuracy')
-    assert summary[-1].endswith('of them in two parts')
+    assert len(summary) > 4
+    assert any('of them in two parts' in line for line in summary)
     assert page == str(run / 'report.html')
 
     status, out, _ = command('export', run)
