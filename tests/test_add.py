@@ -120,6 +120,7 @@ def open_to_all(tmp_path_factory):
     place = Path(subprocess.run(['mktemp', '-d'], capture_output=True, text=True, check=True).stdout.strip())
     place.chmod(0o755)
     yield place
+    subprocess.run(['chmod', '-R', 'u+rwX', place], check=True)  # what was closed can't be taken away by its owner
     subprocess.run(['rm', '-rf', place], check=True)
 
 
