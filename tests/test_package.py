@@ -125,7 +125,7 @@ def test_constraints_name_versions_and_no_addresses():
 def test_the_wheel_of_a_source_distribution_is_the_wheel(sdist_file, wheel, tmp_path):
     "What setup.py reads has to be in the archive, or nobody can build it."
     with tarfile.open(sdist_file) as tar:
-        tar.extractall(tmp_path, filter='data')
+        tar.extractall(tmp_path, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))  # not in 3.11.2
     (unpacked,) = tmp_path.iterdir()
     out = tmp_path / 'out'
     out.mkdir()
