@@ -21,7 +21,7 @@ def asked(learn, fitted, preprocess, photos):
     "Of each photo: distance, side, their louder one, energy, and how little is believed of the first answer."
     import torch
 
-    from cloud_classifier.strange import maps
+    from cloud_classifier.moments import maps
 
     out = []
     with torch.no_grad():
