@@ -27,6 +27,7 @@ setup(
     keywords=settings['keywords'].split(),
     author=settings['author'],
     license=settings['license'],
+    license_files=['LICENSE', 'NOTICE'],
     python_requires=f">={settings['min_python']}",
     install_requires=lines('requirements'),
     extras_require=extras,

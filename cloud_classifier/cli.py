@@ -25,6 +25,7 @@ import typer
 from . import __version__
 from .console import drop_unwritten, json_line, open_streams, say, show_table
 from .files import printable
+from .weights import packaged_archs
 
 # %% ../nbs/39_cli.ipynb #4a3355c3
 class BadPath(ValueError):
@@ -627,9 +628,11 @@ def sample(data: Data,
 
 # %% ../nbs/39_cli.ipynb #2c9df2ab
 Recipe = Annotated[str, typer.Option(help='fast, best, small_first, fine_tune, one_cycle, two_stage or scratch.')]
-Arch = Annotated[str, typer.Option(help='A backbone of torchvision or timm.')]
+Arch = Annotated[str, typer.Option(
+    help=f'A backbone of torchvision or timm. With ImageNet weights at hand: {", ".join(packaged_archs())}.')]
 Size = Annotated[int, typer.Option(min=32, max=1024, help='Side of the square that the network sees, pixels.')]
-Weights = Annotated[str, typer.Option(help='imagenet, none, or a file with a state dict.')]
+Weights = Annotated[str, typer.Option(
+    help='imagenet (looked for in the cache, in installed packages, then on the net), none, or a file with a state dict.')]
 SplitFile = Annotated[Path | None, _option('A split.csv to use again.  [default: a new one by --seed]', '--split')]
 Balance = Annotated[Literal['equal', 'weighted', 'capped', 'none'], typer.Option(
     help='As many photos of each class as the rarest has; all, rare ones more often; at most --cap of each; all as they are.')]

@@ -166,7 +166,7 @@ def export_run(run: Run, # a finished run
     path = _place(path or run.path/'clouds.onnx')
     trust, strangeness = settle(run, target_error)
     learn, preprocess = run.learner(), run.preprocess
-    known = {k: run.settings.get(k) for k in ('recipe', 'arch', 'weights', 'seed', 'trained_on', 'data_hash', 'split_hash')}
+    known = {k: run.settings.get(k) for k in ('recipe', 'arch', 'weights', 'weights_source', 'seed', 'trained_on', 'data_hash', 'split_hash')}
     card = known | dict(trust=trust.as_dict()) | (card or {})
     model = _model(learn, preprocess, strangeness, _metadata(learn.dls.vocab, card, preprocess, trust, trained_shares(run)))
     return path, _write_proven(learn, path, model, run.split.files('test')[:photos])

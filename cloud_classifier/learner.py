@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Square', 'OpenPhoto', 'CloudCrop', 'FolderLabel', 'Augment', 'homography', 'random_view', 'random_light',
-           'ItemAugment', 'seen_from', 'use_copies', 'good_workers', 'cloud_dls', 'at_size', 'NoWeights', 'is_timm',
-           'network', 'preprocess_for', 'imagenet_weights', 'cloud_learner', 'check_size']
+           'ItemAugment', 'seen_from', 'use_copies', 'good_workers', 'cloud_dls', 'at_size', 'is_timm', 'network',
+           'preprocess_for', 'published_weights', 'imagenet_weights', 'weights_source', 'cloud_learner', 'check_size',
+           'NoWeights']
 
 # %% ../nbs/21_learner.ipynb #d70e3d25
 import math, os, random, socket, warnings
@@ -35,10 +36,15 @@ from PIL import Image
 
 from .cache import PhotoCache, train_side
 from .dataset import Dataset
+from .files import file_hash
 from .images import Preprocess
 from .sampling import Split, balance as balanced
 from .settings import BadSetting, check_weights
 from .taxonomy import read_label
+from .weights import (NoWeights, PackagedWeights, how_to_get, package_file, packaged, packaged_facts,
+                                      read_packaged)
+
+_all_ = ['NoWeights']
 
 # %% ../nbs/21_learner.ipynb #ddb8ac97
 class Square(PILImage):
@@ -231,9 +237,6 @@ def at_size(dls: DataLoaders, # made by `cloud_dls`
     return cloud_dls(**dls.made_with | dict(preprocess=replace(dls.made_with['preprocess'], size=size)))
 
 # %% ../nbs/21_learner.ipynb #565e3484
-class NoWeights(RuntimeError):
-    "Weights that can't be had, with where to put them and how to go on without."
-
 def is_timm(arch: str) -> bool:
     "Whether `arch` is timm's; `BadSetting` where neither it nor torchvision knows the name."
     import timm
@@ -254,17 +257,55 @@ def network(arch: str, # a backbone by name
     import timm
     return timm.create_model(arch.removeprefix('timm/'), pretrained=pretrained)
 
+def _timm_config(arch: str): # timm's `PretrainedCfg`; None where it has none
+    "What timm knows of a backbone's weights."
+    import timm
+    return timm.get_pretrained_cfg(arch.removeprefix('timm/'), allow_unregistered=True)
+
 def preprocess_for(arch: str, # a backbone by name
                    size: int = 224, # side of the square, pixels
                    ) -> Preprocess:
     "How photos become numbers for a backbone: timm's have means and deviations of their own, torchvision's have ImageNet's."
     if not is_timm(arch): return Preprocess(size)
-    import timm
-    name = arch.removeprefix('timm/')
-    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    known = _timm_config(arch)
     return Preprocess(size, mean=known.mean, std=known.std) if known is not None else Preprocess(size)
 
 # %% ../nbs/21_learner.ipynb #3cd89fab
+def _hub_cached(repo: str, name: str | None) -> tuple[str, str | None]:
+    "Where the hub has a file of weights, and the copy in its cache; the hub is not asked."
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+    (repo, _, revision), names = repo.partition('@'), [name] if name else ['model.safetensors', 'pytorch_model.bin']
+    found = ((o, try_to_load_from_cache(repo, o, revision=revision or None)) for o in names)
+    name, file = next(((o, file) for o, file in found if isinstance(file, str)), (names[0], None))
+    return hf_hub_url(repo, name, revision=revision or None), file
+
+def published_weights(arch: str, # a backbone by name
+                      ) -> tuple[str | None, Path | None]: # the address, and the file where it was downloaded before
+    "Where torchvision or timm have the ImageNet weights of `arch`, and the copy in its cache; the net is not asked."
+    if not is_timm(arch): url = torchvision.models.get_model_weights(arch).DEFAULT.url
+    elif (known := _timm_config(arch)) is None or not known.has_weights: return None, None
+    elif known.hf_hub_id:
+        url, file = _hub_cached(known.hf_hub_id, known.hf_hub_filename)
+        return url, file and Path(file)
+    else: url = known.url
+    file = Path(torch.hub.get_dir())/'checkpoints'/url.rsplit('/', 1)[1]
+    return url, file if file.exists() else None
+
+# %% ../nbs/21_learner.ipynb #1f9325ef
+def _package_for(arch: str) -> PackagedWeights | None:
+    "The installed package that the ImageNet weights of `arch` are read from, unless they are cached."
+    entry = packaged(arch)
+    return entry if entry and package_file(entry) and published_weights(arch)[1] is None else None
+
+def imagenet_weights(arch: str, # a backbone by name
+                     timeout: float = 20, # seconds that a connection may be silent
+                     ) -> dict: # a state dict
+    "ImageNet weights for `arch`, from its cache, an installed package or the net; `NoWeights` says what was tried."
+    timms = is_timm(arch)
+    if (entry := _package_for(arch)): return read_packaged(entry, network(arch).state_dict())
+    return (_timm_weights if timms else _torchvision_weights)(arch, timeout, how_to_get(packaged(arch)))
+
+# %% ../nbs/21_learner.ipynb #58de1a0e
 @contextmanager
 def _timeout(seconds: float):
     "No connection waits longer than this for an answer; torch's downloader would wait for ever."
@@ -273,47 +314,62 @@ def _timeout(seconds: float):
     try: yield
     finally: socket.setdefaulttimeout(before)
 
-_ELSE = 'name a file with --weights PATH, or start from random weights with --weights none'
-
-def imagenet_weights(arch: str, # a backbone by name
-                     timeout: float = 20, # seconds that a connection may be silent
-                     ) -> dict: # a state dict
-    "ImageNet weights for `arch`, from the cache or the net; `NoWeights` says what was tried."
-    if is_timm(arch): return _timm_weights(arch, timeout)
+def _torchvision_weights(arch: str, timeout: float, otherwise: str) -> dict:
+    "torchvision's own weights, from torch's cache or the net."
     url = torchvision.models.get_model_weights(arch).DEFAULT.url
     file = Path(torch.hub.get_dir())/'checkpoints'/url.rsplit('/', 1)[1]
     try:
-        with _timeout(timeout): return torch.hub.load_state_dict_from_url(url, map_location='cpu', check_hash=True, weights_only=True)
+        with _timeout(timeout):
+            return torch.hub.load_state_dict_from_url(url, map_location='cpu', check_hash=True, weights_only=True)
     except Exception as e:
-        if file.exists(): raise NoWeights(f'the ImageNet weights of {arch} at {file} can\'t be read ({str(e).splitlines()[0]}); delete that file, or {_ELSE}') from e
-        raise NoWeights(f'the ImageNet weights of {arch} could not be downloaded from {url} ({e}); put the file at {file}, {_ELSE}') from e
+        what, why = f'the ImageNet weights of {arch}', str(e).partition('\n')[0]
+        again = f"{what} at {file} can't be read ({why}); delete that file, or {otherwise}"
+        never = f'{what} could not be downloaded from {url} ({why}); put the file at {file}, {otherwise}'
+        raise NoWeights(again if file.exists() else never) from e
 
-def _timm_weights(arch: str, timeout: float) -> dict:
-    "timm's own weights, which its hub keeps in a cache of its own."
+# %% ../nbs/21_learner.ipynb #3839e07e
+def _timm_weights(arch: str, timeout: float, otherwise: str) -> dict:
+    "timm's own weights, from a cache or the net."
     import timm
-    name = arch.removeprefix('timm/')
-    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if known is None or not known.has_weights: raise NoWeights(f'timm has no weights of {arch}; {_ELSE}')
+    name, known, what = arch.removeprefix('timm/'), _timm_config(arch), f'the weights of {arch}'
+    if known is None or not known.has_weights: raise NoWeights(f'timm has no weights of {arch}; {otherwise}')
     try:
-        with _timeout(timeout): file = _hub_file(known.hf_hub_id, known.hf_hub_filename, timeout) if known.hf_hub_id else None
+        with _timeout(timeout): file = known.hf_hub_id and _hub_file(known.hf_hub_id, known.hf_hub_filename, timeout)
     except Exception as e: # the hub has errors of many kinds, each of which says what is wrong
-        raise NoWeights(f'the weights of {arch} could not be downloaded from {known.hf_hub_id} on the Hugging Face hub ({str(e).splitlines()[0]}); {_ELSE}') from e
+        where, why = f'{known.hf_hub_id} on the Hugging Face hub', str(e).partition('\n')[0]
+        raise NoWeights(f'{what} could not be downloaded from {where} ({why}); {otherwise}') from e
     try:
-        with _timeout(timeout): return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(file=file) if file else None).state_dict()
-    except Exception as e: raise NoWeights(f'the weights of {arch} at {file or known.url} can\'t be read ({str(e).splitlines()[0]}); {_ELSE}') from e
+        overlay = dict(file=file) if file else None
+        with _timeout(timeout): whole = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        return whole.state_dict()
+    except Exception as e:
+        why = str(e).partition('\n')[0]
+        raise NoWeights(f"{what} at {file or known.url} can't be read ({why}); {otherwise}") from e
 
 def _hub_file(repo: str, name: str | None, timeout: float) -> str:
     "A file of weights on the hub: from its cache, or downloaded."
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
+    if (file := _hub_cached(repo, name)[1]): return file
     (repo, _, revision), names = repo.partition('@'), [name] if name else ['model.safetensors', 'pytorch_model.bin']
     for name in names:
-        if isinstance(file := try_to_load_from_cache(repo, name, revision=revision or None), str): return file
-    for name in names:
-        try: get_hf_file_metadata(hf_hub_url(repo, name, revision=revision or None), timeout=timeout) # asks once: the download asks for most of a minute
+        url = hf_hub_url(repo, name, revision=revision or None)
+        try: get_hf_file_metadata(url, timeout=timeout) # asks once: the download asks for most of a minute
         except EntryNotFoundError:
             if name == names[-1]: raise
         else: return hf_hub_download(repo, name, revision=revision or None)
+
+# %% ../nbs/21_learner.ipynb #f6b84321
+def weights_source(arch: str, # a backbone by name
+                   weights: str | Path = 'imagenet', # as in `cloud_learner`
+                   ) -> dict: # its 'origin' is 'random', 'file', 'package' or 'hub'; the rest says more of it
+    "Where the weights of a new learner are from; asked once it is made, for what was downloaded is in the cache then."
+    if str(weights) == 'none': return dict(origin='random')
+    if str(weights) != 'imagenet': return dict(origin='file', file=Path(weights).name, sha256=file_hash(weights))
+    if (entry := _package_for(arch)): return dict(origin='package') | packaged_facts(entry)
+    url, file = published_weights(arch)
+    licence = getattr(_timm_config(arch), 'license', None) if is_timm(arch) else None # torchvision names none
+    return dict(origin='hub', url=url, licence=licence, sha256=file_hash(file) if file else None)
 
 # %% ../nbs/21_learner.ipynb #227f7915
 def _state(weights: str | Path, arch: str) -> dict:

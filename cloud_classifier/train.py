@@ -26,7 +26,7 @@ from .checkpoint import (HISTORY, BadRun, Checkpoint, History, StopTraining, Tra
 from .dataset import BadDataset, Dataset, data_hash
 from .files import replacing
 from .images import Preprocess
-from .learner import NoWeights, check_size, cloud_dls, cloud_learner, imagenet_weights, preprocess_for
+from .learner import NoWeights, check_size, cloud_dls, cloud_learner, imagenet_weights, preprocess_for, weights_source
 from .processes import in_first, in_turn, meet, together
 from .recipes import RECIPES, Cycle, choose_lr, follow, pick_precision, plan, speed_callbacks, suggest_lr, training_in
 from .run_folder import check_resumable, check_run, read_history, run_settings, write_json
@@ -195,7 +195,7 @@ def train(data: str | Path, # folder that holds the class folders
                     cache=str((cache if isinstance(cache, PhotoCache) else PhotoCache()).folder.resolve()) if cache else None)
     with clock('set up'), in_turn(): learn = _set_up(settings, parts, weights, progress and not rank_distrib())
     settings |= in_first(lambda: _choices(learn, settings, precision, lr)) | dict(classes=list(learn.dls.vocab), trained_on=len(learn.dls.train_ds), bs=learn.dls.train.bs*max(1, num_distrib()),
-                copies=learn.dls.copies, photos=parts.counts().to_dict(), **_surroundings(learn.dls.device))
+                copies=learn.dls.copies, photos=parts.counts().to_dict(), weights_source=weights_source(arch, weights), **_surroundings(learn.dls.device))
     path = in_first(lambda: _new_run(out))
     with alone(path):
         in_first(lambda: check_new_run(path)) # another process may have been faster
@@ -318,6 +318,7 @@ def resume(path: str | Path, # the run's folder
         with clock('scan'): parts, changed = _look_again(path, settings, len(state['rows']) if state else 0, progress)
         settings |= changed
         with clock('set up'), in_turn(): learn = _set_up(settings, parts, 'none' if state else settings['weights'], progress and not rank_distrib())
+        if not state: settings['weights_source'] = weights_source(settings['arch'], settings['weights'])
         if changed: settings['trained_on'] = len(learn.dls.train_ds)
         return _go(path, settings, learn, parts, progress, clock, state)
 

@@ -1,8 +1,11 @@
 "What the tests share: rendered skies, a small trained run, and the real photos where they are at hand."
 
+import hashlib
+import http.server
 import os
 import signal
 import subprocess
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,6 +63,61 @@ def model_of_run(run, tmp_path_factory):
     from cloud_classifier.export import export_run
 
     return export_run(run, tmp_path_factory.mktemp('file') / 'clouds.onnx')[0]
+
+
+@pytest.fixture(scope='session')
+def tiny_state():
+    "Random weights of timm's test_resnet, in the place of those that timm publishes."
+    import timm
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return timm.create_model('test_resnet').state_dict()
+
+
+@pytest.fixture
+def hub(tiny_state, tmp_path, monkeypatch):
+    "A server that speaks as the Hugging Face hub does, and an empty cache; `hub['status']` changes its answer."
+    from safetensors.torch import save
+
+    body, hub = save(tiny_state), {'status': 200, 'asked': []}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = 'HTTP/1.1'
+
+        def do_HEAD(self, send=False):
+            hub['asked'].append(self.path)
+            status = hub['status'] if self.path.endswith('/model.safetensors') else 404
+            answer = body if status == 200 else b''
+            self.send_response(status)
+            self.send_header('Content-Length', str(len(answer)))
+            self.send_header('ETag', f'"{hashlib.sha256(answer).hexdigest()}"')
+            self.send_header('X-Repo-Commit', '0' * 40)
+            if status == 404:
+                self.send_header('X-Error-Code', 'EntryNotFound')
+            self.end_headers()
+            if send:
+                self.wfile.write(answer)
+
+        def do_GET(self):
+            self.do_HEAD(send=True)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+        server.daemon_threads = True
+        hub['url'] = f'http://127.0.0.1:{server.server_port}'
+        address = hub['url'] + '/{repo_id}/resolve/{revision}/{filename}'
+        monkeypatch.setattr('huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE', address)
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
+        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_DISABLE_XET', True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield hub
+        server.shutdown()
+        thread.join()
 
 
 @contextmanager

