@@ -33,7 +33,8 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'settings': set(),
     'cache': {'files', 'images', 'dataset'},
     'learner': {'taxonomy', 'images', 'dataset', 'sampling', 'settings', 'cache'},
-    'recipes': {'settings', 'learner'},
+    'step': set(),
+    'recipes': {'settings', 'learner', 'step'},
     'processes': set(),
     'run_folder': {'files', 'settings'},
     'checkpoint': {'files', 'settings', 'processes', 'recipes'},
@@ -102,9 +103,10 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
 }
 BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
 ROOMS = {
-    'fastai': {'learner', 'recipes', 'processes', 'checkpoint', 'track', 'train'},
+    'fastai': {'learner', 'step', 'recipes', 'processes', 'checkpoint', 'track', 'train'},
     'torch': {
         'learner',
+        'step',
         'recipes',
         'processes',
         'checkpoint',
