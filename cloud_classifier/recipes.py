@@ -22,6 +22,7 @@ import torch
 
 from .learner import at_size, check_size # before fastai: it silences a warning
 from .settings import RECIPE_NAMES, BadSetting, check_precision
+from .step import FP32DepthwiseGrad, compute_in, plain_forward
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
@@ -137,16 +138,12 @@ class GPUPrecision(MixedPrecision):
     run_valid = False
 
 class CPUBFloat16(Callback):
-    "Training batches in bfloat16, on a CPU."
-    run_valid = False
-    def before_batch(self):
-        net = get_model(self.learn.model)
-        net.forward = torch.autocast('cpu', torch.bfloat16)(net.forward)
+    "Training batches in bfloat16, on a CPU, but for the gradients of depthwise convolutions."
+    order, run_valid = 10, False # as fastai's `MixedPrecision`: around what others let the network compute in
+    def before_batch(self): compute_in(get_model(self.model), torch.autocast('cpu', torch.bfloat16), FP32DepthwiseGrad())
     def after_pred(self):
-        _plain_forward(self.learn)
+        plain_forward(self.learn)
         self.learn.pred = self.pred.float()
-
-def _plain_forward(learn: Learner) -> None: vars(get_model(learn.model)).pop('forward', None)
 
 # %% ../nbs/22_recipes.ipynb #9fa7ede0
 def has_bfloat16(device: torch.device) -> bool:
@@ -180,7 +177,7 @@ def training_in(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
     callbacks = speed_callbacks(precision, learn.dls.device)
     try:
         with learn.added_cbs(callbacks): yield learn
-    finally: _plain_forward(learn) # which Ctrl-C leaves as it was in the middle of a batch
+    finally: plain_forward(learn) # which Ctrl-C leaves as it was in the middle of a batch
 
 # %% ../nbs/22_recipes.ipynb #001b9f4f
 def random_state(dls: DataLoaders | None = None) -> dict:

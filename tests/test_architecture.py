@@ -33,8 +33,10 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'settings': set(),
     'weights': set(),
     'cache': {'files', 'images', 'dataset'},
-    'learner': {'taxonomy', 'files', 'images', 'dataset', 'sampling', 'settings', 'weights', 'cache'},
-    'recipes': {'settings', 'learner'},
+    'learner': {'taxonomy', 'files', 'images', 'dataset', 'sampling', 'settings', 'weights', 'cache', 'moments'},
+    'step': set(),
+    'moments': set(),
+    'recipes': {'settings', 'learner', 'step'},
     'processes': set(),
     'run_folder': {'files', 'settings'},
     'checkpoint': {'files', 'settings', 'processes', 'recipes'},
@@ -56,7 +58,7 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
     'runs': {'files', 'dataset', 'sampling', 'run_folder', 'checkpoint', 'train'},
     'calibrate': {'decide'},
     'audit': {'taxonomy', 'images', 'calibrate', 'dataset'},
-    'strange': {'images', 'learner'},
+    'strange': {'images', 'learner', 'moments'},
     'trust': {'files', 'learner', 'sampling', 'run_folder', 'train', 'calibrate', 'strange'},
     'scores': {'taxonomy', 'decide', 'calibrate'},
     'report': {'files', 'images', 'scores'},
@@ -104,10 +106,12 @@ MAY_IMPORT = {  # what each module may import of this package, wherever in it
 }
 BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
 ROOMS = {
-    'fastai': {'learner', 'recipes', 'processes', 'checkpoint', 'track', 'train'},
+    'fastai': {'learner', 'step', 'recipes', 'processes', 'checkpoint', 'track', 'train'},
     'torch': {
         'weights',
         'learner',
+        'step',
+        'moments',
         'recipes',
         'processes',
         'checkpoint',
