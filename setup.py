@@ -3,6 +3,9 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+MODEL = ('models/clouds.onnx', 'models/clouds.onnx.sha256', 'models/clouds.md')  # what ships, and its card
 
 config = ConfigParser(delimiters=['='])
 config.read(Path(__file__).with_name('settings.ini'), encoding='utf-8')
@@ -18,7 +21,27 @@ extras = {key.removesuffix('_requirements'): lines(key) for key in settings if k
 # Whoever develops needs every stage; fastbook pins ipywidgets below 8 and stays an extra of its own.
 extras['dev'] += [need for stage in ('train', 'scrape', 'curate', 'app') for need in extras[stage]]
 
+
+class BuildWithModel(build_py):
+    "Puts the model that ships, which the repository has once, into the package that is built."
+
+    def _copies(self) -> dict[str, str]:
+        "Where in the package each file goes; a checkout that is installed editable is asked for its own."
+        here = [] if self.editable_mode else [file for file in MODEL if Path(file).is_file()]
+        return {file: str(Path(self.build_lib, 'cloud_classifier', file)) for file in here}
+
+    def run(self):
+        super().run()
+        for file, copy in self._copies().items():
+            self.mkpath(str(Path(copy).parent))
+            self.copy_file(file, copy)
+
+    def get_outputs(self, include_bytecode=True):
+        return [*super().get_outputs(include_bytecode), *self._copies().values()]
+
+
 setup(
+    cmdclass={'build_py': BuildWithModel},
     packages=find_packages(include=['cloud_classifier', 'cloud_classifier.*']),
     package_data={'cloud_classifier': ['templates/*.html']},
     description=settings['description'],

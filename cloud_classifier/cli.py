@@ -7,7 +7,8 @@ __all__ = ['MISTAKES', 'FAILURES', 'manner', 'Debug', 'Quiet', 'Verbose', 'app',
            'Strict', 'NewLabel', 'Seed', 'Recipe', 'Arch', 'Size', 'Weights', 'SplitFile', 'Balance', 'BatchSize',
            'SkipBad', 'RunDir', 'RunOut', 'RUN_COLUMNS', 'TargetError', 'BadPath', 'status_of', 'extra_for', 'line_of',
            'Manner', 'verb', 'main', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify',
-           'duplicates', 'split', 'sample', 'demo', 'train', 'lr_find', 'runs', 'evaluate', 'export', 'predict', 'info']
+           'duplicates', 'split', 'sample', 'demo', 'train', 'lr_find', 'runs', 'evaluate', 'export', 'predict', 'info',
+           'card']
 
 # %% ../nbs/39_cli.ipynb #7ad3520d
 import errno, json, os, re, shlex, sys, warnings
@@ -900,7 +901,7 @@ def _prior(shares: list[str]) -> dict[str, float]:
 # %% ../nbs/39_cli.ipynb #8125f67a
 @verb()
 def predict(paths: Annotated[list[Path], _argument('Photos, or folders of photos.', 'PATHS')],
-            model: Annotated[Path | None, _option('An .onnx file.  [default: $CLOUD_MODEL, models/clouds.onnx, or the newest run]', '--model', '-m')] = None,
+            model: Annotated[Path | None, _option('An .onnx file.  [default: $CLOUD_MODEL, models/clouds.onnx, the newest run, or the model that ships]', '--model', '-m')] = None,
             prior: Annotated[list[str] | None, typer.Option(metavar='GENUS=SHARE', show_default=False,
                 help='How often a genus comes where and when the photos were taken, such as Stratus=0.3; repeatable.')] = None,
             as_json: AsJson = False):
@@ -910,8 +911,10 @@ def predict(paths: Annotated[list[Path], _argument('Photos, or folders of photos
     shares = _prior(prior or [])
     if model: _model(model)
     from cloud_classifier.images import BadImage
-    from cloud_classifier.infer import CloudClassifier, find_model
+    from cloud_classifier.infer import CloudClassifier, find_model, ships
     clouds, photos, rows, failed = CloudClassifier(find_model(model)), list(_photos(paths)), [], 0
+    if not (model or as_json or manner.quiet) and ships(clouds.path):
+        _complain('cloud-classifier: these are answers of the model that ships; `cloud-classifier card` says what they are worth')
     for photo, answer in zip(photos, clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)):
         bad = isinstance(answer, BadImage)
         failed += bad
@@ -957,6 +960,17 @@ def info(path: Annotated[Path | None, _argument('A model, a run or a dataset.', 
     about = _about(path)
     if as_json: _show_json(about)
     else: show_table(('what', 'value'), [(k, v if isinstance(v, str) else json_line(v)) for k, v in about.items()])
+
+# %% ../nbs/39_cli.ipynb #371e3c64
+@verb()
+def card(model: Annotated[Path | None, _option('An .onnx file.  [default: the one that predict would ask]', '--model', '-m')] = None,
+         as_json: AsJson = False):
+    "Show the card of a model: what it was trained on, how good it is, what it is not for."
+    if model: _model(model)
+    from cloud_classifier.infer import CloudClassifier, card_text, find_model
+    clouds = CloudClassifier(find_model(model))
+    if as_json: _show_json(clouds.card)
+    else: say(*card_text(clouds).splitlines())
 
 # %% ../nbs/39_cli.ipynb #02406978
 if __name__ == '__main__' and '__file__' in globals(): main() # python -m cloud_classifier.cli; a notebook has no file

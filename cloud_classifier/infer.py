@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'METADATA', 'MORE', 'MAX_CLASSES', 'MAX_NAME', 'MAX_PIXELS', 'OUTPUTS', 'MAX_BYTES', 'MAX_MEMORY',
-           'MAX_SECONDS', 'LEAVE_SECONDS', 'Prediction', 'BadModel', 'asked', 'CloudClassifier', 'find_model']
+           'MAX_SECONDS', 'LEAVE_SECONDS', 'Prediction', 'BadModel', 'asked', 'CloudClassifier', 'shipped_model',
+           'ships', 'find_model', 'card_text']
 
 # %% ../nbs/36_infer.ipynb #6e650586
 import atexit, os, re, stat, sys
@@ -364,16 +365,49 @@ class CloudClassifier:
         return asked(self.preprocess, photos, lambda pixels: self.answers(pixels, k, prior), batch_size)
 
 # %% ../nbs/36_infer.ipynb #900dd195
+def shipped_model() -> Path | None: # its file; None where this installation has none
+    "The model that ships: the wheel's, or that of the checkout which the package runs from."
+    import cloud_classifier
+    package = Path(cloud_classifier.__file__).parent
+    places = [package, package.parent] if os.path.isfile(package.parent/'settings.ini') else [package]
+    return next((o/'models'/'clouds.onnx' for o in places if os.path.isfile(o/'models'/'clouds.onnx')), None)
+
+def ships(path: str | Path, # a model file
+          ) -> bool:
+    "Whether a model is the one that ships."
+    found = shipped_model()
+    try: return found is not None and os.path.samefile(path, found)
+    except (OSError, ValueError): return False
+
+# %% ../nbs/36_infer.ipynb #b038474c
 def find_model(path: str | Path | None = None, # a model file, or None to look for one
                root: str | Path = '.', # the project's folder
                ) -> Path: # the file
-    "The model to use: `path`, else $CLOUD_MODEL, else models/clouds.onnx, else the newest run's."
+    "The model to use: `path`, else $CLOUD_MODEL, else models/clouds.onnx, else the newest run's, else the one that ships."
     if path: return Path(path)
     if given := os.environ.get('CLOUD_MODEL'):
         if trouble := _trouble(Path(root, given)): raise BadModel(f'$CLOUD_MODEL names {given}: {trouble}')
         return Path(given)
-    shipped, runs = Path(root)/'models'/'clouds.onnx', Path(root, 'models', 'runs').glob('*/clouds.onnx')
-    if os.path.isfile(shipped): return shipped
-    newest = max(filter(os.path.isfile, runs), key=os.path.getmtime, default=None)
-    if newest is None: raise BadModel('there is no model yet: neither $CLOUD_MODEL nor models/clouds.onnx nor models/runs/*/clouds.onnx; `make demo` or `cloud-classifier demo` makes one')
-    return newest
+    own, runs = Path(root)/'models'/'clouds.onnx', Path(root, 'models', 'runs').glob('*/clouds.onnx')
+    if os.path.isfile(own) and not ships(own): return own
+    found = max(filter(os.path.isfile, runs), key=os.path.getmtime, default=None) or shipped_model()
+    if found is None: raise BadModel(f'there is no model: neither {_LOOKED}, and this installation lacks the one that ships; {_INSTALL}')
+    return found
+
+_LOOKED = '$CLOUD_MODEL nor models/clouds.onnx nor models/runs/*/clouds.onnx'
+_INSTALL = 'install cloud_classifier again, or make one with `cloud-classifier demo`'
+
+# %% ../nbs/36_infer.ipynb #55abf4ed
+def _lines(table: Mapping, indent: int = 0) -> Iterator[str]:
+    "A table in lines, tables in it below their names."
+    for name, value in table.items():
+        inner = isinstance(value, Mapping) and value
+        yield f'{" "*indent}{name}:{"" if inner else f" {value}"}'
+        if inner: yield from _lines(value, indent + 2)
+
+def card_text(model: CloudClassifier) -> str: # lines
+    "What is to be known of a model, for people."
+    page = model.path.with_suffix('.md')
+    if ships(model.path) and page.is_file(): return page.read_text(encoding='utf-8')
+    classes = dict(model=model.path.name, classes=', '.join(model.classes), size=f'{model.preprocess.size} pixels')
+    return '\n'.join(_lines(classes | model.card))
