@@ -37,6 +37,8 @@ def shrink(img: Image.Image, # upright, RGB
     return img if scale >= 1 else img.resize([max(side, round(scale*n)) for n in img.size], Image.Resampling.BILINEAR)
 
 # %% ../nbs/20_cache.ipynb #2b941be5
+_KINDS = 'short-*', 'square-*', 'embeddings-*' # folders in it
+
 class PhotoCache:
     "Small copies of photos."
     def __init__(self,
@@ -55,16 +57,20 @@ class PhotoCache:
         kind = f'square-{preprocess.size}' + ('' if (preprocess.resize, preprocess.crop) == ('short', 1) else f'-{preprocess.resize}-{preprocess.crop:g}')
         return self.folder/kind/sha[:2]/f'{sha}.png'
 
+    def embeddings(self, key: str) -> Path:
+        "Where what a network makes of photos is, or would be; `key` stands for the network."
+        return self.folder/f'embeddings-{key}'/key[:2]/'rows.npz'
+
     def files(self) -> Iterator[Path]:
         "All copies."
-        return (f for kind in ('short-*', 'square-*') for f in self.folder.glob(f'{kind}/*/*'))
+        return (f for kind in _KINDS for f in self.folder.glob(f'{kind}/*/*'))
 
     @property
     def bytes(self) -> int: return sum(f.stat().st_size for f in self.files())
 
     def clear(self) -> None:
         "Throw all copies away; photos are not touched."
-        for kind in ('short-*', 'square-*'):
+        for kind in _KINDS:
             for folder in self.folder.glob(kind): shutil.rmtree(folder)
 
 # %% ../nbs/20_cache.ipynb #0f3fab01

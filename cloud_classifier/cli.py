@@ -629,8 +629,9 @@ def sample(data: Data,
 
 # %% ../nbs/39_cli.ipynb #2c9df2ab
 Recipe = Annotated[str, typer.Option(help='fast, best, small_first, fine_tune, one_cycle, two_stage or scratch.')]
-Arch = Annotated[str, typer.Option(
-    help=f'A backbone of torchvision or timm. With ImageNet weights at hand: {", ".join(packaged_archs())}.')]
+Arch = Annotated[str | None, typer.Option(show_default=False,
+    help=f'A backbone of torchvision or timm. With ImageNet weights at hand: {", ".join(packaged_archs())}.'
+         '  [default: the one that the recipe was made for]')]
 Size = Annotated[int, typer.Option(min=32, max=1024, help='Side of the square that the network sees, pixels.')]
 Weights = Annotated[str, typer.Option(
     help='imagenet (looked for in the cache, in installed packages, then on the net), none, or a file with a state dict.')]
@@ -681,7 +682,7 @@ def demo(seconds: Annotated[float, typer.Option(min=1, help='How long training m
 @verb()
 def train(data: Annotated[Path | None, _argument('Folder with a folder of photos for each class; with --resume only where it has moved.', 'DATA')] = None,
           recipe: Recipe = 'fast',
-          arch: Arch = 'resnet34',
+          arch: Arch = None,
           size: Size = 224,
           epochs: Annotated[int | None, typer.Option(min=1, help="[default: the recipe's own]", show_default=False)] = None,
           lr: Annotated[str | None, typer.Option(help="Highest learning rate of the head, or 'find'.  [default: the recipe's own]", show_default=False)] = None,
@@ -744,7 +745,7 @@ def _show_run(run, as_json: bool) -> None:
 # %% ../nbs/39_cli.ipynb #2b3d6ec3
 @verb('lr-find')
 def lr_find(data: Data,
-            arch: Arch = 'resnet34',
+            arch: Arch = None,
             size: Size = 224,
             weights: Weights = 'imagenet',
             split: SplitFile = None,

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['fine_tune', 'one_cycle', 'two_stage', 'scratch', 'fast', 'best', 'small_first', 'RECIPES', 'SANE', 'Cycle', 'Recipe',
-           'plan', 'ChannelsLastBatches', 'GPUPrecision', 'CPUBFloat16', 'has_bfloat16', 'pick_precision',
+           'head_over', 'plan', 'ChannelsLastBatches', 'GPUPrecision', 'CPUBFloat16', 'has_bfloat16', 'pick_precision',
            'speed_callbacks', 'training_in', 'random_state', 'set_random_state', 'kept_random', 'suggest_lr',
-           'choose_lr', 'AverageWeights', 'recipe_callbacks', 'follow']
+           'choose_lr', 'AverageWeights', 'SolveHead', 'recipe_callbacks', 'follow']
 
 # %% ../nbs/22_recipes.ipynb #bae82fc5
 import random
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +21,12 @@ import numpy as np
 import torch
 
 from .learner import at_size, check_size # before fastai: it silences a warning
+from .embeddings import embeddings
+from .moments import Moments, fit_head
 from .settings import RECIPE_NAMES, BadSetting, check_precision
-from .step import FP32DepthwiseGrad, compute_in, plain_forward
+from .step import FP32DepthwiseGrad, compute_in, frozen_norms, plain_forward
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelTrainException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.schedule import minimum, steep, valley # importing it gives learners fit_one_cycle and lr_find
@@ -44,6 +46,9 @@ class Cycle:
     div: float = 25.        # the first rate is the highest divided by it
     side: float = 1.        # side of the squares, as a share of the run's, in (0, 1]
     dropout: float | None = None # 0 to 1; None leaves it: .25 and .5 in fastai's head
+    solve: bool = False     # whether the head is solved for the body as it is, instead of trained: see `moments.fit_head`
+    kept: int = 0           # groups of first layers that stay as they are
+    still: bool = False     # whether batch norms keep their statistics: see `step.frozen_norms`
 
 def _slice(lr): return slice(*lr) if isinstance(lr, tuple | list) else lr
 
@@ -59,6 +64,7 @@ class Recipe:
     cutmix: float = 0.      # alpha of CutMix; 0 is none
     average: float = 0.     # decay of the running average of the weights, which is what the run ends with; 0 is none
     scratch_epochs: int | None = None # how many epochs there are over random weights where nobody says; `epochs` where None
+    head: str = 'pool'      # over a body that knows something: see `cloud_learner`; over random weights it is 'pool'
 
     def __call__(self, learn: Learner, epochs: int | None = None) -> None: follow(self, learn, epochs)
     def __repr__(self): return f'{self.name}: {self.why}'
@@ -81,32 +87,38 @@ two_stage = Recipe('two_stage', 'the head, then all layers, for longer', 14, _tw
 scratch = Recipe('scratch', 'all layers at one rate, from random weights', 12, _scratch)
 
 # %% ../nbs/22_recipes.ipynb #9b19579f
-def _rate(lr, pretrained): return (lr/20, lr) if pretrained else lr # layers that know something change slowly
-
-def _dropout_over(pretrained): return None if pretrained else 0.
+def _over_weights(epochs):
+    "The head is solved; what epochs are left are for all but the first layers."
+    tuned = [Cycle(epochs - 1, (1e-4, 2e-4), kept=1, still=True)] if epochs > 1 else []
+    return [Cycle(1, 0., frozen=True, solve=True), *tuned]
 
 def _ours(epochs, pretrained, size, side=1.):
-    "All layers; a body that knows something waits until the head does."
-    head = [Cycle(1, (None, 4e-3), frozen=True, pct_start=.99, side=side)] if pretrained and epochs > 1 else []
-    return [*head, Cycle(epochs - len(head), _rate(1e-3, pretrained), side=side, dropout=_dropout_over(pretrained))]
+    "All layers; over a body that knows something, the head first."
+    return _over_weights(epochs) if pretrained else [Cycle(epochs, 1e-3, side=side, dropout=0.)]
 
 def _fast(epochs, pretrained, size):
-    "At first small squares, in the end full ones for head and norms."
-    if size is None or size < 128 or epochs == 1: return _ours(epochs, pretrained, size)
-    full = max(1, round(epochs/(8 if pretrained else 20))) if size > 128 else 0
-    last = [Cycle(full, 1e-3, frozen=True, dropout=_dropout_over(pretrained))] if full else []
-    small = 0 if pretrained else min(round(epochs*.8), epochs - full - 1)
+    "Over random weights small squares come first, and in the end full ones for head and norms."
+    if pretrained or size is None or size < 128 or epochs == 1: return _ours(epochs, pretrained, size)
+    full = max(1, round(epochs/20)) if size > 128 else 0
+    last = [Cycle(full, 1e-3, frozen=True, dropout=0.)] if full else []
+    small = min(round(epochs*.8), epochs - full - 1)
     if not small: return [*_ours(epochs - full, pretrained, size, 128/size), *last]
     return [*_ours(small, pretrained, size, 64/size), Cycle(epochs - small - full, 5e-4, side=128/size, dropout=0.), *last]
 
 def _small_first(epochs, pretrained, size):
     small = min(round(epochs*.6), epochs - 1)
-    if not small: return _ours(epochs, pretrained, size)
-    return [*_ours(small, pretrained, size, 4/7), Cycle(epochs - small, _rate(6e-4, pretrained), dropout=_dropout_over(pretrained))]
+    if pretrained or not small: return _ours(epochs, pretrained, size)
+    return [*_ours(small, pretrained, size, 4/7), Cycle(epochs - small, 6e-4, dropout=0.)]
 
-fast = Recipe('fast', 'a good model soon: the default', 8, _fast, average=.98, scratch_epochs=20)
-best = Recipe('best', 'longer, at full size', 20, _ours, average=.99)
-small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98)
+fast = Recipe('fast', 'a good model soon: the default', 1, _fast, average=.98, scratch_epochs=20, head='moments')
+best = Recipe('best', 'longer, at full size', 12, _ours, average=.99, scratch_epochs=20, head='moments')
+small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98, head='moments')
+
+def head_over(weights: str | Path, # as in `cloud_learner`
+              recipe: Recipe = fast,
+              ) -> str: # one of `HEADS`
+    "The head that a recipe takes: over random weights there is nothing to solve one for."
+    return 'pool' if str(weights) == 'none' else recipe.head
 
 RECIPES = dict(zip(RECIPE_NAMES, (fast, best, small_first, fine_tune, one_cycle, two_stage, scratch)))
 
@@ -120,7 +132,9 @@ def plan(recipe: Recipe,
     if epochs is None: epochs = recipe.epochs if pretrained or recipe.scratch_epochs is None else recipe.scratch_epochs
     cycles = recipe.cycles(epochs, pretrained, size)
     if lr is None: return cycles
-    by = lr/max(np.max([o for o in np.atleast_1d(c.lr) if o is not None]) for c in cycles)
+    highest = max(np.max([o for o in np.atleast_1d(c.lr) if o is not None]) for c in cycles)
+    if not highest: raise BadSetting(f'{recipe.name} of {epochs} epochs solves the head and trains at no rate; leave the rate out, or give it more epochs')
+    by = lr/highest
     return [replace(c, lr=tuple(o and o*by for o in c.lr) if isinstance(c.lr, tuple) else c.lr*by) for c in cycles]
 
 # %% ../nbs/22_recipes.ipynb #d439c363
@@ -255,7 +269,8 @@ class AverageWeights(Callback):
     def after_validate(self):
         if self.now is not None: get_model(self.learn.model).load_state_dict(self.now)
         self.now = None
-    def finish(self) -> None: get_model(self.learn.model).load_state_dict(self.average)
+    def finish(self) -> None:
+        if self.average is not None: get_model(self.learn.model).load_state_dict(self.average) # None: nothing was trained
 
     def state(self) -> dict: return dict(steps=self.steps, average=self.average)
     def restore(self, state: dict) -> None: self.steps, self.average = state['steps'], state['average']
@@ -286,6 +301,42 @@ def _resize(learn: Learner, side: float, full: DataLoaders) -> None:
     except BadSetting: return
     learn.dls = at_size(full, size)
 
+# %% ../nbs/22_recipes.ipynb #9d2e3f40
+def _autocast(learn: Learner) -> tuple[str, Callable]: # a name for the precision, and what makes its context
+    "What the learner trains in."
+    if any(isinstance(cb, CPUBFloat16) for cb in learn.cbs): return 'bf16', lambda: torch.autocast('cpu', torch.bfloat16)
+    gpu = next((cb for cb in learn.cbs if isinstance(cb, GPUPrecision)), None)
+    if gpu is None: return 'fp32', nullcontext
+    dtype = torch.bfloat16 if gpu.amp_mode == AMPMode.BF16 else torch.float16
+    return str(dtype), lambda: torch.autocast('cuda', dtype)
+
+def _train_embeddings(learn: Learner) -> tuple[np.ndarray, np.ndarray]: # (2 n, d) and (2 n,): each photo as it is, then mirrored
+    "What the body makes of the photos to train on, and the columns of their classes."
+    made, items = learn.dls.made_with, learn.dls.train_ds.items
+    root, (precision, compute) = made['parts'].root, _autocast(learn)
+    body = learn.model[0].to(learn.dls.device, memory_format=torch.channels_last)
+    paths = [str(Path(o).relative_to(root)) for o in items]
+    rows = embeddings(body, root, paths, made['preprocess'], made['cache'], precision, compute, made['progress'])
+    targets = np.array([int(y) for y in learn.dls.train_ds.tls[1]])
+    return np.concatenate([rows[:, 0], rows[:, 1]]), np.tile(targets, 2)
+
+class SolveHead(Callback):
+    "Solves the head in the place of an epoch of training."
+    order = 95 # after those that note that an epoch begins
+    def before_train(self):
+        balanced = self.dls.made_with['balance'] == 'weighted'
+        loss = fit_head(self.model[1].cpu(), *_train_embeddings(self.learn), balanced)
+        self.model.to(self.dls.device)
+        smooth = self.recorder.smooth_loss # of which the recorder takes the epoch's training loss
+        smooth.val, smooth.count = torch.tensor(loss), 10_000
+        raise CancelTrainException
+
+def _solve(learn: Learner, callbacks: list[Callback]) -> None:
+    "Solve the head, without the recipe's callbacks."
+    if not isinstance(learn.model[0], Moments) or not hasattr(learn.dls, 'made_with'):
+        raise BadSetting("this recipe solves the head that cloud_learner makes with head='moments', over loaders of cloud_dls")
+    with learn.removed_cbs(callbacks): learn.fit(1, cbs=SolveHead())
+
 # %% ../nbs/22_recipes.ipynb #d5a973f6
 def _loss(recipe: Recipe): return LabelSmoothingCrossEntropyFlat(eps=recipe.smoothing) if recipe.smoothing else CrossEntropyLossFlat()
 
@@ -298,11 +349,16 @@ def _dropout(learn: Learner, p: float | None):
     finally:
         for m, was in layers: m.p = was
 
-def _freeze(learn: Learner) -> None:
-    "Freeze the body, and let it stay as it is: fastai's optimiser goes on moving what has a gradient left, even of zeros."
-    learn.freeze()
+def _freeze(learn: Learner, groups: int) -> None:
+    "Freeze groups of layers, and let them stay as they are: fastai's optimiser goes on moving what has a gradient left, even of zeros."
+    learn.freeze_to(groups)
     for p in learn.model.parameters():
         if not p.requires_grad: p.grad = None
+
+def _fit(learn: Learner, cycle: Cycle, done: int) -> None:
+    "Train a cycle, of which some epochs may be done."
+    with _dropout(learn, cycle.dropout), frozen_norms(learn) if cycle.still else nullcontext():
+        learn.fit_one_cycle(cycle.epochs, _slice(cycle.lr), pct_start=cycle.pct_start, div=cycle.div, cbs=[_Skip(done)] if done else None)
 
 def recipe_callbacks(recipe: Recipe) -> list[Callback]:
     "What a recipe adds to the training loop."
@@ -326,13 +382,14 @@ def follow(recipe: Recipe,
         for cycle in cycles:
             at, end = max(0, done - end), end + cycle.epochs # epochs of this cycle that are done, and epochs that there are up to its end
             if done > end: continue
-            _freeze(learn) if cycle.frozen else learn.unfreeze()
+            _freeze(learn, -1 if cycle.frozen else cycle.kept)
             _resize(learn, cycle.side, full)
             if restore and done:
                 restore()
                 restore = None
             if at == cycle.epochs: continue
-            with _dropout(learn, cycle.dropout): learn.fit_one_cycle(cycle.epochs, _slice(cycle.lr), pct_start=cycle.pct_start, div=cycle.div, cbs=[_Skip(at)] if at else None)
+            if cycle.solve: _solve(learn, callbacks)
+            else: _fit(learn, cycle, at)
         for callback in callbacks:
             if hasattr(callback, 'finish'): callback.finish()
     finally: # also after Ctrl-C, which leaves the loaders of a cycle and mixup's loss in place

@@ -28,10 +28,10 @@ from .files import replacing
 from .images import Preprocess
 from .learner import NoWeights, check_size, cloud_dls, cloud_learner, imagenet_weights, preprocess_for, weights_source
 from .processes import in_first, in_turn, meet, together
-from .recipes import RECIPES, Cycle, choose_lr, follow, pick_precision, plan, speed_callbacks, suggest_lr, training_in
+from .recipes import RECIPES, Cycle, choose_lr, follow, head_over, pick_precision, plan, speed_callbacks, suggest_lr, training_in
 from .run_folder import check_resumable, check_run, read_history, run_settings, write_json
 from .sampling import Split, changes_line, load_split, save_split, split
-from .settings import BadSetting, check_new_file, check_new_run, check_settings
+from .settings import BadSetting, check_new_file, check_new_run, check_settings, default_arch
 from .track import TRACKERS, Track, check_tracker, showing, tracked
 from fastai.learner import Learner, load_learner
 from fastai.torch_core import default_device, num_distrib, rank_distrib, set_seed
@@ -138,7 +138,7 @@ def _set_up(settings: dict, parts: Split, weights: str, progress: bool) -> Learn
     preprocess, size = Preprocess(**settings['preprocess']), settings['preprocess']['size']
     dls = cloud_dls(parts, preprocess, settings['balance'], settings['bs']//max(1, num_distrib()), settings['seed'], settings['num_workers'],
                     PhotoCache(settings['cache']) if settings['cache'] else None, settings['cap'], device=device, progress=progress)
-    learn = cloud_learner(dls, settings['arch'], weights)
+    learn = cloud_learner(dls, settings['arch'], weights, settings.get('head', 'pool')) # earlier versions had no other
     check_size(learn, settings['arch'], size)
     return learn
 
@@ -157,7 +157,7 @@ def _choices(learn: Learner, settings: dict, precision: str, lr) -> dict:
 # %% ../nbs/25_train.ipynb #89075234
 def train(data: str | Path, # folder that holds the class folders
           recipe: str | None = None, # one of `RECIPES`; 'fast' where None
-          arch: str = 'resnet34', # a backbone of torchvision or timm by name
+          arch: str | None = None, # a backbone of torchvision or timm by name; `settings.default_arch` where None
           size: int = 224, # side of the square that the network sees, pixels
           epochs: int | None = None, # the recipe's own number where None
           weights: str = 'imagenet', # 'imagenet', 'none' or a file
@@ -181,6 +181,7 @@ def train(data: str | Path, # folder that holds the class folders
     "Train a learner on a folder of labelled photos."
     recipe = recipe or 'fast'
     check_settings(recipe, arch, weights, epochs, bs, lr, patience, precision)
+    arch, head = arch or default_arch(recipe, weights), head_over(weights, RECIPES[recipe])
     check_tracker(track)
     check_new_run(out or RUNS)
     meet()
@@ -190,7 +191,7 @@ def train(data: str | Path, # folder that holds the class folders
         else: looked_at = 'what was given'
     with clock('split'): parts = parts or split(dataset, seed=seed, scan=seen)
     settings = dict(status='running', started=datetime.now(timezone.utc).isoformat(timespec='seconds'), data=str(dataset.path.resolve()),
-                    recipe=recipe, arch=arch, epochs=epochs, weights=str(weights), balance=balance, cap=cap, bs=bs, seed=seed, num_workers=num_workers,
+                    recipe=recipe, arch=arch, head=head, epochs=epochs, weights=str(weights), balance=balance, cap=cap, bs=bs, seed=seed, num_workers=num_workers,
                     skip_bad=skip_bad, patience=patience, track=track, preprocess=json.loads(preprocess.to_json()), data_hash=data_hash(seen), data_hash_of=looked_at, split_hash=parts.hash,
                     cache=str((cache if isinstance(cache, PhotoCache) else PhotoCache()).folder.resolve()) if cache else None)
     with clock('set up'), in_turn(): learn = _set_up(settings, parts, weights, progress and not rank_distrib())
@@ -202,17 +203,18 @@ def train(data: str | Path, # folder that holds the class folders
         return _go(path, settings, learn, parts, progress, clock)
 
 # %% ../nbs/25_train.ipynb #708b576d
-def find_lr(data: str | Path, arch: str = 'resnet34', size: int = 224, weights: str = 'imagenet', parts: Split | None = None, balance: str | None = 'weighted',
+def find_lr(data: str | Path, arch: str | None = None, size: int = 224, weights: str = 'imagenet', parts: Split | None = None, balance: str | None = 'weighted',
             bs: int = 32, seed: int = 42, skip_bad: bool = False, # all as in `train`
             num_it: int = 100, # batches to try, each at a higher rate; 20 or more
             plot: str | Path | None = None, # a PNG to draw loss over rate into
             progress: bool = True):
     "Learning rates that fastai's finder suggests for these settings."
     check_settings(arch=arch, weights=weights, bs=bs)
+    arch = arch or default_arch(weights=weights)
     if plot is not None: check_new_file(plot)
     dataset, preprocess = Dataset(data), preprocess_for(arch, size)
     if parts is None: parts = split(dataset, seed=seed, scan=usable(dataset, None, skip_bad, progress))
-    learn = _set_up(dict(seed=seed, preprocess=json.loads(preprocess.to_json()), balance=balance, bs=bs, num_workers=None, cache=None, cap=None, arch=arch), parts, weights, progress)
+    learn = _set_up(dict(seed=seed, preprocess=json.loads(preprocess.to_json()), balance=balance, bs=bs, num_workers=None, cache=None, cap=None, arch=arch, head=head_over(weights)), parts, weights, progress)
     found = suggest_lr(learn, plot is not None, num_it)
     if plot is not None: _save_plot(Path(plot))
     return found
