@@ -8,7 +8,6 @@ __all__ = ['settle', 'trained_shares']
 # %% ../nbs/29_trust.ipynb #accbd6b9
 import io, json, logging, math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
