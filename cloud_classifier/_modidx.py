@@ -1799,7 +1799,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'cloud_classifier.train.train': ('train.html#train', 'cloud_classifier/train.py'),
                                         'cloud_classifier.train.usable': ('train.html#usable', 'cloud_classifier/train.py')},
             'cloud_classifier.trust': { 'cloud_classifier.trust._as_made': ('trust.html#_as_made', 'cloud_classifier/trust.py'),
-                                        'cloud_classifier.trust._checksum': ('trust.html#_checksum', 'cloud_classifier/trust.py'),
                                         'cloud_classifier.trust._columns': ('trust.html#_columns', 'cloud_classifier/trust.py'),
                                         'cloud_classifier.trust._fit': ('trust.html#_fit', 'cloud_classifier/trust.py'),
                                         'cloud_classifier.trust._keep': ('trust.html#_keep', 'cloud_classifier/trust.py'),

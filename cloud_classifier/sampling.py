@@ -343,14 +343,10 @@ def read_split(file: str | Path, # what `save_split` wrote
 
 # %% ../nbs/19_sampling.ipynb #e5e90843
 def _edited(dataset: Dataset, rows: pd.DataFrame) -> dict[str, str]: # by path
-    "The SHA-256 of photos that are at their places with other bytes, as far as the manifest lets it be seen without opening all of them."
-    known = {row['path']: row for row in dataset.manifest.read("SELECT path, sha256, size, mtime FROM photos WHERE sha256 <> '' AND status IN ('ok', 'failed')")}
-    top = os.path.join(dataset.path, '')
-    def same(path: str, sha: str) -> bool:
-        row, stat = known[path], os.stat(top + path)
-        return row['sha256'] == sha and row['size'] == stat.st_size and row['mtime'] in (None, stat.st_mtime_ns) # None: downloaded, and nobody has looked since
+    "The SHA-256 of photos that the manifest knows, and that are at their places with other bytes."
+    known = {row['path'] for row in dataset.manifest.read("SELECT path FROM photos WHERE status IN ('ok', 'failed')")}
     was = {path: sha for path, sha in zip(rows.path.tolist(), rows.sha256.tolist()) if sha and path in known}
-    return {path: sha for path, sha in dataset.digests(path for path, sha in was.items() if not same(path, sha)).items() if sha != was[path]}
+    return {path: sha for path, sha in dataset.digests(was).items() if sha != was[path]}
 
 def _claim(rows: pd.DataFrame, files: dict[str, str]) -> dict[str, str]: # by the path that it had
     "Where photos are now: each has a file with its bytes to itself, one that kept its name before others."

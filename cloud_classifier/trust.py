@@ -6,16 +6,15 @@
 __all__ = ['settle', 'trained_shares']
 
 # %% ../nbs/29_trust.ipynb #accbd6b9
-import hashlib, io, json, logging, math
+import io, json, logging, math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 from .calibrate import Trust, fit_trust
-from .files import write_whole
+from .files import file_hash, write_whole
 from .learner import BadSetting
 from .run_folder import BadRun, read_json
 from .sampling import Split, balance, read_split
@@ -40,8 +39,6 @@ def _fit(run: Run, oof: pd.DataFrame | None, target_error: float, alpha: float) 
     return fit_trust(oof[list(classes)].to_numpy(), _columns(oof.label, classes), classes, target_error, alpha, oof.group, 'out of fold')
 
 # %% ../nbs/29_trust.ipynb #14990ce4
-def _checksum(file: Path) -> str: return hashlib.sha256(file.read_bytes()).hexdigest()
-
 def _read_trust(said: dict) -> Trust:
     "What trust.json says; `ValueError`, `TypeError` or `KeyError` where that can't be."
     trust = Trust.from_dict(said)
@@ -54,7 +51,8 @@ def _kept(run: Run) -> tuple[Trust, Strangeness] | None:
     if not (file.exists() and weights.exists()): return None
     try:
         said = read_json(file)
-        if said['learner'] != _checksum(run.path/'learner.pkl'): return None
+        learner = file_hash(run.path/'learner.pkl') # empty where it can't be read
+        if not learner or said['learner'] != learner: return None
         return _read_trust(said['trust']), Strangeness.from_state(torch.load(weights, weights_only=True))
     except Exception as e: # torch raises whatever its reading comes upon
         logging.getLogger(__name__).warning(f'{run.path}: trust.json and strangeness.pth can\'t be read ({type(e).__name__}: {e}); they are made again')
@@ -64,7 +62,7 @@ def _keep(run: Run, trust: Trust, strangeness: Strangeness) -> None:
     "Write what was settled, where that can be."
     buffer = io.BytesIO()
     torch.save(strangeness.state_dict(), buffer)
-    said = json.dumps(dict(learner=_checksum(run.path/'learner.pkl'), trust=trust.as_dict()), indent=1, allow_nan=False)
+    said = json.dumps(dict(learner=file_hash(run.path/'learner.pkl'), trust=trust.as_dict()), indent=1, allow_nan=False)
     try:
         write_whole(run.path/'strangeness.pth', buffer.getvalue())
         write_whole(run.path/'trust.json', said)

@@ -53,6 +53,11 @@ def test_a_run_hands_over_its_predictions_history_and_settings():
     assert page.index('not from “test”') < page.index('photos the first answer is right')
 
 
+def test_a_card_says_which_weights_the_training_began_with(run, model_of_run):
+    card = CloudClassifier(model_of_run).card
+    assert card['weights_source'] == run.settings['weights_source'] == {'origin': 'random'}
+
+
 def test_run_and_file_get_the_same_report(run, model_of_run):
     one = evaluate(run, n_boot=50, look=False).data
     two = evaluate(model_of_run, data=run.split.root, parts=run.split, n_boot=50, look=False).data

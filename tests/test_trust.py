@@ -12,7 +12,7 @@ from cloud_classifier import trust as module
 from cloud_classifier.decide import calibrated
 from cloud_classifier.evaluate import evaluate
 from cloud_classifier.sampling import save_split
-from cloud_classifier.train import BadSetting, Run
+from cloud_classifier.train import BadRun, BadSetting, Run
 from cloud_classifier.trust import settle, trained_shares
 
 RUN = ('run.json', 'split.csv', 'split.json', 'learner.pkl', 'history.csv')
@@ -71,6 +71,15 @@ def test_another_learner_is_settled_anew(mine_settled):
         json.dumps(said | {'learner': 'another', 'trust': said['trust'] | {'photos': 0}})
     )
     assert settle(mine_settled)[0].photos > 0
+
+
+def test_a_learner_that_can_not_be_read_has_nothing_settled(mine_settled):
+    "Whatever trust.json says of a learner that is not there, it was not settled for this one."
+    said = json.loads((mine_settled.path / 'trust.json').read_text())
+    (mine_settled.path / 'trust.json').write_text(json.dumps(said | {'learner': ''}))
+    (mine_settled.path / 'learner.pkl').unlink()
+    with pytest.raises(BadRun, match='is no learner that can be opened'):
+        settle(mine_settled)
 
 
 def test_another_target_is_settled_anew_and_stays(mine_settled):

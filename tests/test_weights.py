@@ -16,9 +16,7 @@ import torch
 from PIL import Image
 
 from cloud_classifier import weights
-from cloud_classifier.export import export_run
 from cloud_classifier.images import Preprocess
-from cloud_classifier.infer import CloudClassifier
 from cloud_classifier.learner import imagenet_weights, network, preprocess_for, weights_source
 from cloud_classifier.train import resume, train
 from cloud_classifier.weights import PACKAGED, NoWeights, PackagedWeights, package_file, packaged
@@ -296,7 +294,7 @@ def test_help_names_the_backbones_whose_weights_are_at_hand(command, verb):
     assert 'imagenet (looked for in the cache, in installed packages, then on the net)' in said
 
 
-def test_a_run_and_its_model_say_where_their_weights_are_from(package, no_net, skies, tmp_path):
+def test_a_run_says_where_its_weights_are_from(package, no_net, skies, tmp_path):
     file = package()
     run = train(skies, 'one_cycle', out=tmp_path / 'run', **TINY_RUN)
     said = run.settings['weights_source']
@@ -304,7 +302,6 @@ def test_a_run_and_its_model_say_where_their_weights_are_from(package, no_net, s
         'origin': 'package', 'source': 'nobody', 'licence': 'Apache-2.0', 'package': 'tiny-pytorch-model',
         'version': None, 'file': 'tiny.pth', 'sha256': hashlib.sha256(file.read_bytes()).hexdigest(),
     }  # fmt: skip
-    assert CloudClassifier(export_run(run)[0]).card['weights_source'] == said
 
 
 def test_a_run_that_begins_again_says_what_it_begins_with(package, no_net, skies, tmp_path, monkeypatch):
