@@ -33,7 +33,7 @@ browser: ## install Chromium for the browser test, where apt is there and may
 	  { apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1; } || \
 	  echo 'Chromium is not there and could not be installed; the browser test will be skipped'
 
-demo: setup ## photos in, a prediction out, in five minutes (CLOUD_DATA=folder for your own photos)
+demo: setup ## photos in, a prediction out, in three minutes (CLOUD_DATA=folder for your own photos)
 	$(BIN)/cloud-classifier demo
 
 # Two processes at a time, each on a core: with threads of their own they would get in each other's way.

@@ -6,7 +6,7 @@
 __all__ = ['fine_tune', 'one_cycle', 'two_stage', 'scratch', 'fast', 'best', 'small_first', 'RECIPES', 'SANE', 'Cycle', 'Recipe',
            'head_over', 'plan', 'ChannelsLastBatches', 'GPUPrecision', 'CPUBFloat16', 'has_bfloat16', 'pick_precision',
            'speed_callbacks', 'training_in', 'random_state', 'set_random_state', 'kept_random', 'suggest_lr',
-           'choose_lr', 'AverageWeights', 'SolveHead', 'recipe_callbacks', 'follow']
+           'choose_lr', 'AverageWeights', 'autocast_for', 'SolveHead', 'recipe_callbacks', 'follow']
 
 # %% ../nbs/22_recipes.ipynb #bae82fc5
 import random
@@ -302,13 +302,19 @@ def _resize(learn: Learner, side: float, full: DataLoaders) -> None:
     learn.dls = at_size(full, size)
 
 # %% ../nbs/22_recipes.ipynb #9d2e3f40
+def autocast_for(precision: str, # 'fp32', 'bf16' or 'fp16'
+                 device: torch.device, # what computes
+                 ) -> tuple[str, Callable]: # the precision, and what makes its context
+    "What to compute in, for what is asked of a body without a learner's loop."
+    if precision == 'fp32': return precision, nullcontext
+    dtype = torch.bfloat16 if precision == 'bf16' else torch.float16
+    return precision, lambda: torch.autocast(device.type, dtype)
+
 def _autocast(learn: Learner) -> tuple[str, Callable]: # a name for the precision, and what makes its context
     "What the learner trains in."
-    if any(isinstance(cb, CPUBFloat16) for cb in learn.cbs): return 'bf16', lambda: torch.autocast('cpu', torch.bfloat16)
+    if any(isinstance(cb, CPUBFloat16) for cb in learn.cbs): return autocast_for('bf16', learn.dls.device)
     gpu = next((cb for cb in learn.cbs if isinstance(cb, GPUPrecision)), None)
-    if gpu is None: return 'fp32', nullcontext
-    dtype = torch.bfloat16 if gpu.amp_mode == AMPMode.BF16 else torch.float16
-    return str(dtype), lambda: torch.autocast('cuda', dtype)
+    return autocast_for('fp32' if gpu is None else gpu.amp_mode.value, learn.dls.device)
 
 def _train_embeddings(learn: Learner) -> tuple[np.ndarray, np.ndarray]: # (2 n, d) and (2 n,): each photo as it is, then mirrored
     "What the body makes of the photos to train on, and the columns of their classes."
