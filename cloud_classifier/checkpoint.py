@@ -17,7 +17,7 @@ import torch
 
 from .files import replacing, write_whole
 from .processes import anyones, everyones, in_first
-from .recipes import random_state, set_random_state
+from .recipes import blended, random_state, set_random_state
 from .settings import BadRun
 from fastai.callback.core import Callback, CancelFitException
 from fastai.learner import Learner, SkipToEpoch
@@ -162,12 +162,17 @@ def _on(o, device):
 def _tuples(o): return tuple(map(_tuples, o)) if isinstance(o, list | tuple) else o
 
 # %% ../nbs/24_checkpoint.ipynb #958ece36
+def _validated(state: dict) -> dict:
+    "The weights of a checkpoint that its epoch was validated with."
+    if not (kept := state['average']): return state['model']
+    return blended(kept['average'], kept.get('start', {}), kept.get('blend', 0.))
+
 def load_best(learn: Learner,
               folder: Path, # where best.pth is
               ) -> int: # the epoch
     "Give a learner the weights that the best epoch was validated with."
     state = load_checkpoint(folder/'best.pth')
-    get_model(learn.model).load_state_dict(state['average']['average'] if state['average'] else state['model'])
+    get_model(learn.model).load_state_dict(_validated(state))
     return len(state['rows']) - 1
 
 def best_so_far(folder: Path, # where best.pth may be

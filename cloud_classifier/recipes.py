@@ -6,7 +6,7 @@
 __all__ = ['fine_tune', 'one_cycle', 'two_stage', 'scratch', 'fast', 'best', 'small_first', 'RECIPES', 'SANE', 'Cycle', 'Recipe',
            'head_over', 'plan', 'ChannelsLastBatches', 'GPUPrecision', 'CPUBFloat16', 'has_bfloat16', 'pick_precision',
            'speed_callbacks', 'training_in', 'random_state', 'set_random_state', 'kept_random', 'suggest_lr',
-           'choose_lr', 'AverageWeights', 'autocast_for', 'SolveHead', 'recipe_callbacks', 'follow']
+           'choose_lr', 'blended', 'AverageWeights', 'autocast_for', 'SolveHead', 'recipe_callbacks', 'follow']
 
 # %% ../nbs/22_recipes.ipynb #bae82fc5
 import random
@@ -63,7 +63,9 @@ class Recipe:
     mixup: float = 0.       # alpha of mixup; 0 is none
     cutmix: float = 0.      # alpha of CutMix; 0 is none
     average: float = 0.     # decay of the running average of the weights, which is what the run ends with; 0 is none
-    scratch_epochs: int | None = None # how many epochs there are over random weights where nobody says; `epochs` where None
+    blend: float = 0.       # share in it of the weights that the averaging began with, 0 to 1
+    scratch_epochs: int | None = None # how many epochs there are over random weights where nobody says; `epochs` where None. With a number, smoothing,
+    # mixup, CutMix and blending are for a body that knows something alone
     head: str = 'pool'      # over a body that knows something: see `cloud_learner`; over random weights it is 'pool'
 
     def __call__(self, learn: Learner, epochs: int | None = None) -> None: follow(self, learn, epochs)
@@ -89,7 +91,7 @@ scratch = Recipe('scratch', 'all layers at one rate, from random weights', 12, _
 # %% ../nbs/22_recipes.ipynb #9b19579f
 def _over_weights(epochs):
     "The head is solved; what epochs are left are for all but the first layers."
-    tuned = [Cycle(epochs - 1, (1e-4, 2e-4), kept=1, still=True)] if epochs > 1 else []
+    tuned = [Cycle(epochs - 1, (9e-5, 1e-3), kept=1, still=True)] if epochs > 1 else []
     return [Cycle(1, 0., frozen=True, solve=True), *tuned]
 
 def _ours(epochs, pretrained, size, side=1.):
@@ -111,7 +113,7 @@ def _small_first(epochs, pretrained, size):
     return [*_ours(small, pretrained, size, 4/7), Cycle(epochs - small, 6e-4, dropout=0.)]
 
 fast = Recipe('fast', 'a good model soon: the default', 1, _fast, average=.98, scratch_epochs=20, head='moments')
-best = Recipe('best', 'longer, at full size', 12, _ours, average=.99, scratch_epochs=20, head='moments')
+best = Recipe('best', 'longer, at full size', 9, _ours, smoothing=.1, mixup=.2, average=.99, blend=.5, scratch_epochs=20, head='moments')
 small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98, head='moments')
 
 def head_over(weights: str | Path, # as in `cloud_learner`
@@ -244,15 +246,26 @@ def choose_lr(suggested, # what `suggest_lr` returned
     return float(np.clip(suggested.valley, *SANE))
 
 # %% ../nbs/22_recipes.ipynb #d1711e01
+def blended(average: dict[str, torch.Tensor], start: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
+    "`share` of the weights in `start` and the rest of the average; the average itself where the share is 0."
+    if not share: return average
+    return {k: torch.lerp(v, start[k], share) if v.is_floating_point() else v for k, v in average.items()}
+
 class AverageWeights(Callback):
     "Validates, and in the end leaves, the running average of the weights and of batch normalisation's statistics."
     order = 60 # after the optimiser's step and the recorder
-    def __init__(self, decay: float): # share of the average that a step leaves, 0 to 1
-        self.decay, self.steps, self.average, self.now = decay, 0, None, None
+    def __init__(self,
+                 decay: float, # share of the average that a step leaves, 0 to 1
+                 blend: float = 0., # share of the weights that it began with in what it leaves, 0 to 1
+                 ):
+        self.decay, self.blend, self.steps, self.average, self.start, self.now = decay, blend, 0, None, {}, None
 
     def _weights(self): return get_model(self.learn.model).state_dict()
     def before_fit(self):
-        if self.average is None: self.average = {k: v.clone() for k, v in self._weights().items()}
+        if self.average is not None: return
+        self.average = {k: v.clone() for k, v in self._weights().items()}
+        self.start = {k: v.clone() for k, v in self.average.items()} if self.blend else {}
+    def left(self) -> dict: return blended(self.average, self.start, self.blend)
 
     @torch.no_grad()
     def after_batch(self):
@@ -265,15 +278,16 @@ class AverageWeights(Callback):
 
     def before_validate(self):
         self.now = {k: v.clone() for k, v in self._weights().items()}
-        get_model(self.learn.model).load_state_dict(self.average)
+        get_model(self.learn.model).load_state_dict(self.left())
     def after_validate(self):
         if self.now is not None: get_model(self.learn.model).load_state_dict(self.now)
         self.now = None
     def finish(self) -> None:
-        if self.average is not None: get_model(self.learn.model).load_state_dict(self.average) # None: nothing was trained
+        if self.average is not None: get_model(self.learn.model).load_state_dict(self.left()) # None: nothing was trained
 
-    def state(self) -> dict: return dict(steps=self.steps, average=self.average)
-    def restore(self, state: dict) -> None: self.steps, self.average = state['steps'], state['average']
+    def state(self) -> dict: return dict(steps=self.steps, average=self.average, start=self.start, blend=self.blend)
+    def restore(self, state: dict) -> None:
+        self.steps, self.average, self.start = state['steps'], state['average'], state.get('start', {})
 
 # %% ../nbs/22_recipes.ipynb #81e6d326
 class _Skip(SkipToEpoch):
@@ -368,7 +382,12 @@ def _fit(learn: Learner, cycle: Cycle, done: int) -> None:
 
 def recipe_callbacks(recipe: Recipe) -> list[Callback]:
     "What a recipe adds to the training loop."
-    return ([MixUp(recipe.mixup)] if recipe.mixup else []) + ([CutMix(recipe.cutmix)] if recipe.cutmix else []) + ([AverageWeights(recipe.average)] if recipe.average else [])
+    return ([MixUp(recipe.mixup)] if recipe.mixup else []) + ([CutMix(recipe.cutmix)] if recipe.cutmix else []) + ([AverageWeights(recipe.average, recipe.blend)] if recipe.average else [])
+
+def _as_followed(recipe: Recipe, cycles: list[Cycle]) -> Recipe:
+    "The recipe without what is not meant for random weights, where it starts from them."
+    if not recipe.scratch_epochs or any(c.solve for c in cycles): return recipe
+    return replace(recipe, smoothing=0., mixup=0., cutmix=0., blend=0.)
 
 # %% ../nbs/22_recipes.ipynb #c1245fee
 def follow(recipe: Recipe,
@@ -381,6 +400,7 @@ def follow(recipe: Recipe,
     "Take a learner through a recipe."
     pretrained = learn.opt is not None and learn.opt.frozen_idx > 0
     cycles = plan(recipe, epochs, pretrained, size=_side(learn.dls)) if cycles is None else cycles
+    recipe = _as_followed(recipe, cycles)
     callbacks, full, end = recipe_callbacks(recipe), learn.dls, 0
     learn.loss_func = _loss(recipe)
     learn.add_cbs(callbacks)
