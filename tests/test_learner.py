@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import logging
+import random
 import shutil
 import threading
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from fastai.torch_core import set_seed
 from PIL import Image
 from safetensors.torch import save
 
@@ -256,3 +258,26 @@ def test_the_same_photo_twice_shares_a_copy(big, tmp_path):
     assert (done['made'], done['bad']) == (1, 0)
     square = np.asarray(Image.open(cache.square(sha, Preprocess(64))))
     assert np.array_equal(square, np.asarray(Preprocess(64).square(Preprocess(64).open(photo))))
+
+
+@pytest.mark.parametrize('balance', [None, 'weighted'])
+def test_batches_made_at_once_are_those_that_fastai_makes_photo_by_photo(skies, tmp_path, balance):
+    "To the last bit, and from the same random numbers; where a copy is spoilt, the photo itself is read."
+    cache = PhotoCache(tmp_path)
+    batches, left = [], []
+    for at_once in (True, False):
+        set_seed(1, reproducible=True)
+        dls = cloud_dls(split(skies), Preprocess(32), balance, bs=4, cache=cache, device='cpu', progress=False)
+        if at_once:
+            next(iter(cache.files())).write_bytes(b'spoilt')
+        else:
+            del dls.train.create_batches
+        set_seed(2, reproducible=True)
+        batches.append([*dls.train, *dls.train])
+        left.append(random.random())
+    assert len(batches[0]) == len(batches[1]) > 2
+    for one, other in zip(*batches, strict=True):
+        assert [type(o) for o in one] == [type(o) for o in other]
+        assert all(map(torch.equal, one, other))
+    assert left[0] == left[1]
+    assert 'create_batches' not in vars(dls.test_dl(dls.train_ds.items[:2]))
