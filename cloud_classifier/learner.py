@@ -11,10 +11,13 @@ __all__ = ['HEADS', 'Square', 'OpenPhoto', 'CloudCrop', 'FolderLabel', 'Augment'
 # %% ../nbs/21_learner.ipynb #d70e3d25
 import math, os, random, socket, warnings
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from types import MethodType
 
 import numpy as np
 import torch, torchvision
@@ -26,7 +29,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, IntToFloatTensor, Normalize
 from fastai.learner import Learner
 from fastai.metrics import error_rate
-from fastai.torch_core import default_device
+from fastai.torch_core import TensorCategory, default_device
 from fastai.vision.augment import RandomResizedCrop, RandTransform, aug_transforms
 from fastai.vision.core import PILImage, TensorImage
 from fastai.vision.learner import create_body, model_meta, vision_learner
@@ -58,7 +61,9 @@ class OpenPhoto(Transform):
         super().__init__()
         self.preprocess, self.shrunk, self.squares = preprocess, {}, {} # copies to train on and to validate on, by photo
 
-    def encodes(self, photo):
+    def encodes(self, photo): return self.read(photo)
+
+    def read(self, photo: Path | str | bytes | Image.Image) -> PILImage:
         if isinstance(photo, Image.Image): return PILImage(photo.convert('RGB'))
         if (img := _loaded(self.shrunk.get(photo))) is not None: return PILImage(img)
         if (img := _loaded(self.squares.get(photo))) is not None: return Square(img)
@@ -179,6 +184,29 @@ def use_copies(open_photo: OpenPhoto, # what reads the photos
     open_photo.squares = {photo: copy for photo, sha in valid.items() if (copy := cache.square(sha, preprocess)).exists()}
     return {k: done[0][k] + done[1][k] for k in done[0]}
 
+# %% ../nbs/21_learner.ipynb #b527a22c
+def _square(img: Image.Image, crop: CloudCrop, tl, size, view, light) -> np.ndarray: # (size, size, 3) uint8
+    "What `CloudCrop` and `ItemAugment` make of an image."
+    box = *tl, tl[0] + size[0], tl[1] + size[1]
+    img = seen_from(img.convert('RGB').crop(box).resize(crop.size, crop.mode), view)
+    return np.asarray(img.point(light*3) if light else img)
+
+def _draw(img: Image.Image, crop: CloudCrop, augment: ItemAugment) -> tuple: # for `_square`
+    "What is random about a photo, in the transforms' order."
+    for tfm in (crop, augment): tfm.before_call(img, 0)
+    return img, crop, crop.tl, crop.cp_size, augment.view, augment.light
+
+def _batch(dl, photos: list[Path], open_photo: OpenPhoto, label: FolderLabel, pool: ThreadPoolExecutor
+           ) -> tuple[TensorImage, TensorCategory]:
+    tfms = [next(tfm for tfm in dl.after_item.fs if isinstance(tfm, kind)) for kind in (CloudCrop, ItemAugment)]
+    drawn = [_draw(img, *tfms) for img in pool.map(open_photo.read, photos)]
+    x = torch.from_numpy(np.stack(list(pool.map(lambda args: _square(*args), drawn))))
+    return TensorImage(x.permute(0, 3, 1, 2)), TensorCategory(torch.tensor([dl.vocab.o2i[label(photo)] for photo in photos]))
+
+def _batches(open_photo: OpenPhoto, label: FolderLabel, dl, samps): # in the place of fastai's `create_batches`
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for idxs in dl.chunkify(samps): yield _batch(dl, [dl.dataset.items[i] for i in idxs], open_photo, label, pool)
+
 # %% ../nbs/21_learner.ipynb #4e3f18bb
 def good_workers(device: torch.device, # what trains
                  ) -> int: # processes
@@ -226,6 +254,8 @@ def cloud_dls(parts: Split, # which photo is for what
     settings = dict(bs=min(bs, len(train)), num_workers=workers, device=device, pin_memory=device.type == 'cuda')
     dls = (block.weighted_dataloaders(photos, np.r_[train.weight, np.ones(len(valid))], **settings) if 'weight' in train
            else block.dataloaders(photos, **settings))
+    if augment == 'item' and open_photo.shrunk.keys() >= set(photos[:len(train)]): # a batch of whole photos would fill the memory
+        dls.train.create_batches = MethodType(partial(_batches, open_photo, FolderLabel(parts.root)), dls.train)
     dls.made_with, dls.copies = made_with, copies
     return dls
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import random
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from fastai.torch_core import set_seed
 from PIL import Image
 
 from cloud_classifier.cache import PhotoCache
@@ -203,3 +205,26 @@ def test_the_same_photo_twice_shares_a_copy(big, tmp_path):
     assert (done['made'], done['bad']) == (1, 0)
     square = np.asarray(Image.open(cache.square(sha, Preprocess(64))))
     assert np.array_equal(square, np.asarray(Preprocess(64).square(Preprocess(64).open(photo))))
+
+
+@pytest.mark.parametrize('balance', [None, 'weighted'])
+def test_batches_made_at_once_are_those_that_fastai_makes_photo_by_photo(skies, tmp_path, balance):
+    "To the last bit, and from the same random numbers; where a copy is spoilt, the photo itself is read."
+    cache, loaders, batches, left = PhotoCache(tmp_path), [], [], []
+    for _ in range(2):
+        set_seed(1, reproducible=True)
+        loaders.append(
+            cloud_dls(split(skies), Preprocess(32), balance, bs=4, cache=cache, device='cpu', progress=False)
+        )
+    del loaders[1].train.create_batches
+    next(iter(cache.files())).write_bytes(b'spoilt')
+    for dls in loaders:
+        set_seed(2, reproducible=True)
+        batches.append([*dls.train, *dls.train])
+        left.append(random.random())
+    assert len(batches[0]) == len(batches[1]) > 2
+    for one, other in zip(*batches, strict=True):
+        assert [type(o) for o in one] == [type(o) for o in other]
+        assert all(map(torch.equal, one, other))
+    assert left[0] == left[1]
+    assert 'create_batches' not in vars(loaders[0].test_dl(loaders[0].train_ds.items[:2]))

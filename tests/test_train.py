@@ -15,6 +15,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 import torchvision
 from bounds import run_bounded
@@ -380,12 +381,24 @@ def hardware(monkeypatch):
 def test_the_precision_is_chosen_by_what_the_hardware_and_the_network_are(hardware):
     cpu = torch.device('cpu')
     plain, depthwise = torchvision.models.resnet18(), torchvision.models.mobilenet_v3_small()
+    without_batch_norms = timm.create_model('test_convnext')
     hardware(True)
     assert {pick_precision(plain, cpu) for _ in range(5)} == {'bf16'}
-    assert pick_precision(depthwise, cpu) == 'fp32'
-    assert pick_precision(depthwise, torch.device('cuda')) == 'bf16'
+    assert pick_precision(depthwise, cpu) == 'bf16'
+    assert pick_precision(without_batch_norms, cpu) == 'fp32'
+    assert pick_precision(without_batch_norms, torch.device('cuda')) == 'bf16'
     hardware(False)
-    assert pick_precision(plain, cpu) == pick_precision(plain, torch.device('cuda')) == 'fp32'
+    for net in (plain, depthwise, without_batch_norms):
+        assert pick_precision(net, cpu) == pick_precision(net, torch.device('cuda')) == 'fp32'
+
+
+def test_a_processor_without_bfloat16_trains_in_fp32():
+    code = (
+        'import torch, torchvision; from cloud_classifier.recipes import pick_precision\n'
+        'print(pick_precision(torchvision.models.mobilenet_v3_small(), torch.device("cpu")))'
+    )
+    done = run_bounded(code, seconds=300, env={'ONEDNN_MAX_CPU_ISA': 'AVX2'})
+    assert (done.status, done.out.split()) == (0, ['fp32']), done.err
 
 
 @pytest.mark.parametrize('begun', [True, False], ids=['begun with bfloat16', 'begun without'])
