@@ -9,9 +9,10 @@ __all__ = ['FORMAT', 'METADATA', 'MORE', 'MAX_CLASSES', 'MAX_NAME', 'MAX_PIXELS'
 
 # %% ../nbs/36_infer.ipynb #6e650586
 import atexit, os, re, stat, sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -212,6 +213,7 @@ def _session(model: str | bytes, threads: int | None) -> ort.InferenceSession: #
     options = ort.SessionOptions()
     options.log_severity_level = 4 # what goes wrong is raised; the log would say it a second time
     options.add_session_config_entry('session.use_env_allocators', '1')
+    options.add_session_config_entry('session.x64quantprecision', '1') # int8 sums that can't overflow, where older processors' could
     if threads: options.intra_op_num_threads = threads
     providers, without = ['CPUExecutionProvider'], ['ConstantFolding']
     try: return ort.InferenceSession(model, options, providers=providers, disabled_optimizers=without)
@@ -273,17 +275,31 @@ def _pixels(preprocess: Preprocess, photo) -> np.ndarray | BadImage:
     try: return preprocess(photo)
     except BadImage as e: return e
 
+# %% ../nbs/36_infer.ipynb #454b526d
+def _batches(preprocess: Preprocess, photos: Iterable, batch_size: int) -> Iterator[list]: # of pixels or `BadImage`
+    "Photos opened, a batch at a time and one batch ahead where all of them are there."
+    ahead, photos, waiting = isinstance(photos, Sequence), iter(photos), deque()
+    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
+        def begin(): waiting.append([pool.submit(_pixels, preprocess, o) for o in islice(photos, batch_size)])
+        try:
+            begin()
+            while batch := waiting.popleft():
+                if ahead: begin()
+                yield [o.result() for o in batch]
+                if not ahead: begin()
+        finally: pool.shutdown(cancel_futures=True)
+
 def asked(preprocess: Preprocess,
           photos: Iterable, # as `Preprocess` takes them
           ask: Callable, # of pixels (n, 3, size, size) float32, normalised: n answers
           batch_size: int, # photos that are asked about together
           ) -> Iterator: # one a photo, in order
     "The answer to each photo, or the `BadImage` that says what is wrong with it."
-    photos = iter(photos)
-    while seen := [_pixels(preprocess, o) for o in islice(photos, batch_size)]:
-        good = [o for o in seen if not isinstance(o, BadImage)]
-        said = iter(ask(np.stack(good)) if good else ())
-        yield from (o if isinstance(o, BadImage) else next(said) for o in seen)
+    with closing(_batches(preprocess, photos, batch_size)) as batches:
+        for seen in batches:
+            good = [o for o in seen if not isinstance(o, BadImage)]
+            said = iter(ask(np.stack(good)) if good else ())
+            yield from (o if isinstance(o, BadImage) else next(said) for o in seen)
 
 # %% ../nbs/36_infer.ipynb #42669a92
 def _numbers(found: np.ndarray, *shape: int) -> np.ndarray: # float64
@@ -304,6 +320,9 @@ class CloudClassifier:
         with self._named(): facts, self._onnx = _open(self.path, threads)
         self.classes, self.preprocess, self.temperature, self.card = facts.classes, facts.preprocess, facts.temperature, facts.card
         self.rules, self.trained = facts.rules, facts.trained
+
+    @property
+    def input_name(self) -> str: return self._onnx.get_inputs()[0].name # what the network calls its pixels
 
     def __repr__(self): return f'CloudClassifier({self.path.name!r}, {len(self.classes)} classes)'
 

@@ -6,14 +6,17 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from cloud_classifier import infer
 from cloud_classifier.decide import BadPrior
-from cloud_classifier.infer import BadModel, CloudClassifier, Prediction, find_model
+from cloud_classifier.infer import BadModel, CloudClassifier, Prediction, asked, find_model, shipped_model, ships
 from cloud_classifier.onnxfile import seal
 from cloud_classifier.taxonomy import GENERA, UnknownGenus
 
@@ -195,9 +198,15 @@ def test_a_prior_is_obeyed_and_forgotten(model, skies):
         clouds.predict(photo, prior={'Zirrus': 0.2})
 
 
-def test_which_model_is_found(tmp_path, monkeypatch):
+@pytest.fixture
+def none_ships(monkeypatch):
+    "An installation without the model that ships."
+    monkeypatch.setattr(infer, 'shipped_model', lambda: None)
+
+
+def test_which_model_is_found(tmp_path, monkeypatch, none_ships):
     monkeypatch.delenv('CLOUD_MODEL', raising=False)
-    with pytest.raises(BadModel, match='there is no model yet'):
+    with pytest.raises(BadModel, match=r'there is no model: .* install cloud_classifier again'):
         find_model(root=tmp_path)
     for name in ('runs/a/clouds.onnx', 'runs/b/clouds.onnx', 'clouds.onnx'):
         (tmp_path / 'models' / name).parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +219,91 @@ def test_which_model_is_found(tmp_path, monkeypatch):
     assert [str(find_model(root=tmp_path)), str(find_model('given.onnx', tmp_path))] == ['mine.onnx', 'given.onnx']
 
 
-def test_only_files_are_found(tmp_path, monkeypatch):
+def test_the_model_that_ships_comes_last(tmp_path, monkeypatch):
+    "In a checkout it is models/clouds.onnx; whoever has trained there means the newest run."
+    monkeypatch.delenv('CLOUD_MODEL', raising=False)
+    shipped = tmp_path / 'checkout' / 'models' / 'clouds.onnx'
+    shipped.parent.mkdir(parents=True)
+    shipped.touch()
+    monkeypatch.setattr(infer, 'shipped_model', lambda: shipped)
+    assert [find_model(root=o) for o in (tmp_path, shipped.parents[1])] == [shipped, shipped]
+    assert ships(shipped)
+    run = shipped.parent / 'runs' / 'a' / 'clouds.onnx'
+    run.parent.mkdir(parents=True)
+    run.touch()
+    assert find_model(root=shipped.parents[1]) == run
+    own = tmp_path / 'models' / 'clouds.onnx'
+    own.parent.mkdir()
+    own.touch()
+    assert find_model(root=tmp_path) == own
+    assert not ships(own)
+    assert not ships('a\0b')
+    assert not ships(tmp_path / 'none.onnx')
+
+
+def test_where_the_model_that_ships_lies(tmp_path, monkeypatch):
+    "Inside the package, or in the checkout around it; a folder of libraries is no checkout."
+    import cloud_classifier
+
+    package = tmp_path / 'cloud_classifier'
+    monkeypatch.setattr(cloud_classifier, '__file__', str(package / '__init__.py'))
+    outer, inner = tmp_path / 'models' / 'clouds.onnx', package / 'models' / 'clouds.onnx'
+    for file in (outer, inner):
+        file.parent.mkdir(parents=True)
+    outer.touch()
+    assert shipped_model() is None
+    (tmp_path / 'settings.ini').touch()
+    assert shipped_model() == outer
+    inner.touch()
+    assert shipped_model() == inner
+
+
+class Opened:
+    "Stands for the preprocessing: keeps which photos were opened."
+
+    def __init__(self):
+        self.photos = []
+
+    def __call__(self, photo):
+        self.photos.append(photo)
+        return np.full(1, photo)
+
+
+def test_photos_are_opened_one_batch_ahead_and_no_further():
+    "Thousands of them must not fill the memory."
+    opened, most = Opened(), []
+
+    def ask(pixels):
+        most.append(len(opened.photos))
+        return pixels[:, 0]
+
+    assert list(asked(opened, list(range(100)), ask, 8)) == list(range(100))
+    assert all(n <= 8 * (i + 2) for i, n in enumerate(most))
+
+
+def test_an_iterator_is_asked_for_no_more_than_a_batch():
+    "The next photo may not be there before the last one has its answer."
+    taken = []
+
+    def photos():
+        for i in range(6):
+            taken.append(i)
+            yield i
+
+    for i, answer in enumerate(asked(Opened(), photos(), lambda pixels: pixels[:, 0], 1)):
+        assert answer == i
+        assert taken == list(range(i + 1))
+
+
+def test_answers_that_nobody_waits_for_leave_no_threads():
+    before = threading.active_count()
+    answers = asked(Opened(), list(range(100)), lambda pixels: pixels[:, 0], 8)
+    assert next(answers) == 0
+    answers.close()
+    assert threading.active_count() == before
+
+
+def test_only_files_are_found(tmp_path, monkeypatch, none_ships):
     "Folders of that name, links to nothing, and what a killed export left."
     monkeypatch.delenv('CLOUD_MODEL', raising=False)
     runs = tmp_path / 'models' / 'runs'
@@ -220,7 +313,7 @@ def test_only_files_are_found(tmp_path, monkeypatch):
     (runs / 'a' / 'clouds.onnx').mkdir()
     (runs / 'b' / 'clouds.onnx').symlink_to('nowhere')
     (runs / 'c' / '.clouds.onnx.123-456.tmp').write_text('half')
-    with pytest.raises(BadModel, match='there is no model yet'):
+    with pytest.raises(BadModel, match='there is no model: '):
         find_model(root=tmp_path)
     (runs / 'c' / 'clouds.onnx').touch()
     assert find_model(root=tmp_path) == runs / 'c' / 'clouds.onnx'
@@ -285,7 +378,6 @@ def test_a_path_in_any_encoding(model, tmp_path, skies):
 
 def test_a_file_that_becomes_another_while_it_is_opened(model, tmp_path, monkeypatch):
     "The classes of one model must not stand beside the network of another."
-    from cloud_classifier import infer
 
     shutil.copy(model, tmp_path / 'clouds.onnx')
     session = infer._session

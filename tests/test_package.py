@@ -13,9 +13,12 @@ from importlib.metadata import distributions
 import pytest
 from packaging.specifiers import SpecifierSet
 from readme import ROOT
+from small_net import small_net
 
+from cloud_classifier.samples import render_sky
 from cloud_classifier.weights import PACKAGED
 
+SHIPPED = ('clouds.onnx', 'clouds.onnx.sha256', 'clouds.md')
 PYTHONS = ('3.11.2', '3.12.0', '3.13.0')  # Debian 12's, and the first of what else is promised
 
 
@@ -43,6 +46,11 @@ def sources(tmp_path_factory):
     ):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / 'cloud_classifier', copy / 'cloud_classifier', ignore=shutil.ignore_patterns('__pycache__'))
+    (copy / 'models' / 'runs').mkdir(parents=True)
+    small_net(copy / 'models' / 'clouds.onnx', card='{"trained_on": "nothing"}')  # in the place of the real one
+    (copy / 'models' / 'clouds.md').write_text('# A card\n\nIt knows nothing.\n')
+    (copy / 'models' / 'clouds.onnx.sha256').write_text('its digest')
+    (copy / 'models' / 'runs' / 'clouds.onnx').write_text('somebody’s own')
     return copy
 
 
@@ -67,7 +75,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     expected = {
         p.relative_to(ROOT).as_posix() for p in (ROOT / 'cloud_classifier').rglob('*') if p.suffix in ('.py', '.html')
     }
-    assert names == expected
+    assert names == expected | {f'cloud_classifier/models/{name}' for name in SHIPPED}
+
+
+def test_the_model_that_ships_is_the_same_in_wheel_and_source_distribution(wheel, sdist_file, sources):
+    with tarfile.open(sdist_file) as tar:
+        within = {o.name.partition('/')[2]: o for o in tar.getmembers() if o.isfile() and '/models/' in o.name}
+        assert set(within) == {f'models/{name}' for name in SHIPPED}
+        for name in SHIPPED:
+            whole = (sources / 'models' / name).read_bytes()
+            assert wheel.read(f'cloud_classifier/models/{name}') == whole
+            assert tar.extractfile(within[f'models/{name}']).read() == whole
 
 
 def test_metadata_comes_from_settings_ini(wheel):
@@ -180,6 +198,34 @@ def test_it_runs_where_it_is_the_first_thing_installed(kind, wheel_file, sdist_f
         )  # fmt: skip
         assert (said.returncode, said.stderr) == (0, '')
         assert said.stdout
+    (tmp_path / 'empty').mkdir()
+    render_sky('Cumulus', 96).save(tmp_path / 'sky.jpg')
+
+    def call(*args):
+        return subprocess.run(
+            [tmp_path / 'env' / 'bin' / 'cloud-classifier', *args],
+            cwd=tmp_path / 'empty', env=env | {'HOME': '.'}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    answer = call('predict', '../sky.jpg')
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[1].startswith('../sky.jpg\t')
+    assert answer.stderr.count('\n') == answer.stderr.count('the model that ships') == 1
+    for quiet in ('--json', '--quiet'):
+        answer = call('predict', '../sky.jpg', quiet)
+        assert (answer.returncode, answer.stderr) == (0, '')
+    assert call('card').stdout == '# A card\n\nIt knows nothing.\n'
+    assert call('card', '--json').stdout == '{"trained_on": "nothing"}\n'
+    assert list((tmp_path / 'empty').iterdir()) == []
+    [model] = (tmp_path / 'env').rglob('clouds.onnx')
+    model.write_bytes(model.read_bytes()[:-1] + b'x')
+    damaged = call('predict', '../sky.jpg')
+    assert (damaged.returncode, damaged.stderr.count('\n')) == (2, 1)
+    assert 'clouds.onnx: is damaged' in damaged.stderr
+    model.unlink()
+    lacking = call('predict', '../sky.jpg')
+    assert (lacking.returncode, lacking.stderr.count('\n')) == (2, 1)
+    assert 'this installation lacks the one that ships; install cloud_classifier again' in lacking.stderr
 
 
 def test_each_version_that_was_tested_is_for_every_python_that_is_promised():
