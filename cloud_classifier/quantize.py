@@ -6,7 +6,7 @@
 __all__ = ['LARGE', 'TO', 'quantized', 'quantize']
 
 # %% ../nbs/35_quantize.ipynb #03e11077
-import logging, os
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory

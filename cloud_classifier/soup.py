@@ -14,7 +14,7 @@ import torch
 from .files import replacing
 from .run_folder import write_json
 from .sampling import Split, save_split
-from .settings import BadRun, BadSetting, check_new_run
+from .settings import BadSetting, check_new_run
 from .train import Run
 
 # %% ../nbs/26_soup.ipynb #026b505a

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from cloud_classifier.export import export_model
 from cloud_classifier.learner import BadSetting, cloud_dls, cloud_learner, preprocess_for
-from cloud_classifier.sampling import split
 from cloud_classifier.moments import maps
+from cloud_classifier.sampling import split
 from cloud_classifier.strange import KINDS, Judged, Strangeness, auroc, fit_strangeness, not_skies, plain_skies
 
 
