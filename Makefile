@@ -11,7 +11,7 @@ unexport $(filter PYTHON%,$(.VARIABLES))
 # Without a screen; and no message of ours depends on the language of the machine.
 export MPLBACKEND := Agg
 
-.PHONY: help setup browser demo test soak check readme docs bench app clean
+.PHONY: help setup browser demo model test soak check readme docs bench app clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,9 @@ browser: ## install Chromium for the browser test, where apt is there and may
 
 demo: setup ## photos in, a prediction out, in three minutes (CLOUD_DATA=folder for your own photos)
 	$(BIN)/cloud-classifier demo
+
+model: setup ## make the model that ships anew, from CCSN (CLOUD_DATA=folder; half an hour)
+	$(BIN)/python models/make_model.py
 
 # Two processes at a time, each on a core: with threads of their own they would get in each other's way.
 test: export OMP_NUM_THREADS := 1
