@@ -1273,6 +1273,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'cloud_classifier.recipes._Skip': ('recipes.html#_skip', 'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._Skip.before_epoch': ( 'recipes.html#_skip.before_epoch',
                                                                                            'cloud_classifier/recipes.py'),
+                                          'cloud_classifier.recipes._all_layers': ( 'recipes.html#_all_layers',
+                                                                                    'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._as_followed': ( 'recipes.html#_as_followed',
                                                                                      'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._autocast': ('recipes.html#_autocast', 'cloud_classifier/recipes.py'),

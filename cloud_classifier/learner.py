@@ -437,6 +437,7 @@ def _put_moments(learn: Learner) -> None:
     body = Moments(learn.model[0].cpu())
     features = body(torch.zeros(1, 3, 64, 64)).shape[1]
     learn.model, learn.splitter = torch.nn.Sequential(body, moments_head(features, learn.dls.c)), split_moments
+    learn.train_bn = False # or layers that are kept would still be walked through backwards, for their norms
 
 def cloud_learner(dls: DataLoaders,
                   arch: str = 'resnet34', # a backbone of torchvision or timm by name

@@ -94,9 +94,14 @@ def _over_weights(epochs):
     tuned = [Cycle(epochs - 1, (9e-5, 1e-3), kept=1, still=True)] if epochs > 1 else []
     return [Cycle(1, 0., frozen=True, solve=True), *tuned]
 
+def _all_layers(epochs, pretrained, side=1.):
+    "All layers; over a body that knows something the head comes first, and what it knows changes slowly."
+    if not pretrained: return [Cycle(epochs, 1e-3, side=side, dropout=0.)]
+    head = [Cycle(1, (None, 4e-3), frozen=True, pct_start=.99, side=side)] if epochs > 1 else []
+    return [*head, Cycle(epochs - len(head), (5e-5, 1e-3), side=side)]
+
 def _ours(epochs, pretrained, size, side=1.):
-    "All layers; over a body that knows something, the head first."
-    return _over_weights(epochs) if pretrained else [Cycle(epochs, 1e-3, side=side, dropout=0.)]
+    return _over_weights(epochs) if pretrained else _all_layers(epochs, pretrained, side)
 
 def _fast(epochs, pretrained, size):
     "Over random weights small squares come first, and in the end full ones for head and norms."
@@ -109,12 +114,13 @@ def _fast(epochs, pretrained, size):
 
 def _small_first(epochs, pretrained, size):
     small = min(round(epochs*.6), epochs - 1)
-    if pretrained or not small: return _ours(epochs, pretrained, size)
-    return [*_ours(small, pretrained, size, 4/7), Cycle(epochs - small, 6e-4, dropout=0.)]
+    if not small: return _all_layers(epochs, pretrained)
+    last = Cycle(epochs - small, (3e-5, 6e-4)) if pretrained else Cycle(epochs - small, 6e-4, dropout=0.)
+    return [*_all_layers(small, pretrained, 4/7), last]
 
 fast = Recipe('fast', 'a good model soon: the default', 1, _fast, average=.98, scratch_epochs=20, head='moments')
 best = Recipe('best', 'longer, at full size', 9, _ours, smoothing=.1, mixup=.2, average=.99, blend=.5, scratch_epochs=20, head='moments')
-small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98, head='moments')
+small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98)
 
 def head_over(weights: str | Path, # as in `cloud_learner`
               recipe: Recipe = fast,

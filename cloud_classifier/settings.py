@@ -36,7 +36,7 @@ def default_arch(recipe: str = 'fast', # one of `RECIPE_NAMES`
                  weights: str | Path = 'imagenet', # as in `check_settings`
                  ) -> str: # a backbone by name
     "The backbone where nobody names one: what our recipes were measured with, or the first notebook's."
-    ours = recipe in ('fast', 'best', 'small_first') and str(weights) == 'imagenet'
+    ours = recipe in ('fast', 'best') and str(weights) == 'imagenet'
     return 'tf_efficientnet_lite2' if ours else 'resnet34'
 
 def check_precision(name: str) -> None:
