@@ -119,7 +119,7 @@ def _small_first(epochs, pretrained, size):
     return [*_all_layers(small, pretrained, 4/7), last]
 
 fast = Recipe('fast', 'a good model soon: the default', 1, _fast, average=.98, scratch_epochs=20, head='moments')
-best = Recipe('best', 'longer, at full size', 9, _ours, smoothing=.1, mixup=.2, average=.99, blend=.5, scratch_epochs=20, head='moments')
+best = Recipe('best', 'longer, at full size', 7, _ours, smoothing=.1, mixup=.2, average=.99, blend=.5, scratch_epochs=20, head='moments')
 small_first = Recipe('small_first', 'most epochs on small squares', 10, _small_first, average=.98)
 
 def head_over(weights: str | Path, # as in `cloud_learner`
