@@ -52,11 +52,11 @@ def by_turns(ways, repeats):
 def first_answers(clouds, photo, repeats, **_):
     "From the start of a process to its answer."
     names = {'model': str(clouds.path), 'photo': photo, 'size': clouds.preprocess.size}
-    python = lambda code: (
-        lambda: subprocess.run(  # noqa: E731
-            [sys.executable, '-c', code.format(**names)], check=True, capture_output=True
-        )
-    )
+
+    def python(code):
+        line = [sys.executable, '-c', code.format(**names)]
+        return lambda: subprocess.run(line, check=True, capture_output=True)
+
     command = [Path(sys.executable).with_name('cloud-classifier'), 'predict', photo, '-m', clouds.path]
     times = by_turns(
         {
@@ -106,7 +106,7 @@ def folder(clouds, found, photos, repeats, **_):
     many, seen, alone, taken = list(islice(cycle(found), photos)), [], [], []
     for chunk in (many[i : i + 250] for i in range(0, photos, 250)):
         start = perf_counter()
-        for i in range(0, 250, 32):
+        for _ in range(8):
             network(best)
         alone.append((perf_counter() - start) / 256)
         start = perf_counter()
@@ -152,7 +152,7 @@ def main():
 
         learn = load_learner(args.learner)
         learn.remove_cb(learn.progress)
-    clouds, found = CloudClassifier(args.model), list(photo_files(args.folder))
+    clouds, found = CloudClassifier(args.model.resolve()), list(photo_files(args.folder))
     known = dict(clouds=clouds, found=found, photo=found[0], learn=learn, repeats=args.repeats, photos=args.photos)
     rows = []
     for stage in (first_answers, warm, folder, large):
