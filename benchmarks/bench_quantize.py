@@ -1,0 +1,85 @@
+"""What a smaller file costs and brings: a run's own photos, its file in fp32, fp16 and int8.
+
+    python benchmarks/bench_quantize.py RUN [--photos 256]
+
+Writes benchmarks/results/quantize.csv: accuracy and calibration error on validation and test photos together (each
+file with the temperature that its own validation answers give), size, and milliseconds for a photo on one thread and
+on all, the medians of turns A B C A B C. Ratios of times hold on other machines, times do not.
+"""
+
+import argparse
+import csv
+import platform
+import shlex
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from cloud_classifier.calibrate import ece, fit_temperature
+from cloud_classifier.decide import softmax
+from cloud_classifier.export import RANGE_PHOTOS, _all_answers, _some, export_run
+from cloud_classifier.infer import CloudClassifier
+from cloud_classifier.quantize import quantized
+from cloud_classifier.train import Run
+
+
+def by_turns(files, pixels, threads, turns=15):
+    "Median milliseconds of each file for one photo."
+    models, times = {k: CloudClassifier(file, threads) for k, file in files.items()}, {k: [] for k in files}
+    for turn in range(turns + 1):
+        for k, model in models.items():
+            start = perf_counter()
+            model.run(pixels)
+            if turn:
+                times[k].append(perf_counter() - start)
+    return {k: 1e3 * median(taken) for k, taken in times.items()}
+
+
+def judge(file, run):
+    "Accuracy, calibration error, logits and temperature of a file."
+    clouds, said, labels = CloudClassifier(file), {}, {}
+    for part in ('valid', 'test'):
+        said[part] = _all_answers(clouds, run.split.files(part))[0]
+        labels[part] = np.array([clouds.classes.index(o) for o in run.split.part(part).label])
+    temperature = fit_temperature(softmax(said['valid']), labels['valid'])
+    probs, y = softmax(np.concatenate([*said.values()]), temperature), np.concatenate([*labels.values()])
+    return (probs.argmax(1) == y).mean(), ece(probs, y, n_boot=1)['value'], probs, temperature
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('run', type=Path)
+    parser.add_argument('--photos', type=int, default=RANGE_PHOTOS, help='training photos that show the ranges')
+    args = parser.parse_args()
+    run = Run(args.run)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {k: Path(folder) / f'{k}.onnx' for k in ('fp32', 'fp16', 'int8')}
+        export_run(run, files['fp32'])
+        for to in ('fp16', 'int8'):
+            files[to].write_bytes(quantized(files['fp32'], _some(run.split.files('train'), args.photos), to))
+        pixels = CloudClassifier(files['fp32']).preprocess(run.split.files('test')[0])[None]
+        one, many = by_turns(files, pixels, 1), by_turns(files, pixels, None)
+        exact, rows = None, []
+        for k, file in files.items():
+            accuracy, error, probs, temperature = judge(file, run)
+            exact = probs if exact is None else exact
+            agreement = (probs.argmax(1) == exact.argmax(1)).mean()
+            size = f'{file.stat().st_size / 2**20:.2f}'
+            numbers = [f'{o:.4f}' for o in (accuracy, error, agreement, temperature)]
+            rows.append([k, len(probs), *numbers, size, f'{one[k]:.1f}', f'{many[k]:.1f}'])
+            print(*rows[-1], flush=True)
+    with open(Path(__file__).parent / 'results' / 'quantize.csv', 'w', newline='') as f:
+        f.write(f'# {date.today()}, {platform.machine()}, Python {platform.python_version()}\n')
+        f.write(f'# python {shlex.join(sys.argv)}; {run.settings["arch"]} at {run.preprocess.size} pixels\n')
+        writer = csv.writer(f)
+        head = 'file,photos,accuracy,ece,agreement,temperature,MiB,ms on one thread,ms on all'
+        writer.writerows([head.split(','), *rows])
+
+
+if __name__ == '__main__':
+    main()
