@@ -1268,6 +1268,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'cloud_classifier.recipes.Recipe.__repr__': ( 'recipes.html#recipe.__repr__',
                                                                                         'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes.SolveHead': ('recipes.html#solvehead', 'cloud_classifier/recipes.py'),
+                                          'cloud_classifier.recipes.SolveHead.after_cancel_train': ( 'recipes.html#solvehead.after_cancel_train',
+                                                                                                     'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes.SolveHead.before_train': ( 'recipes.html#solvehead.before_train',
                                                                                                'cloud_classifier/recipes.py'),
                                           'cloud_classifier.recipes._Skip': ('recipes.html#_skip', 'cloud_classifier/recipes.py'),

@@ -67,7 +67,8 @@ def _key(body: torch.nn.Module, preprocess: Preprocess, precision: str) -> str: 
 def _kept(file: Path) -> dict[str, np.ndarray]: # (2, d) each, by SHA-256
     "What the file holds; nothing where it is not there or damaged."
     try:
-        with np.load(file, allow_pickle=False) as found: return dict(zip(found['sha256'].tolist(), found['rows']))
+        with open(file, 'rb') as f, np.load(f, allow_pickle=False) as found:
+            return dict(zip(found['sha256'].tolist(), found['rows']))
     except Exception: return {} # numpy and zipfile have errors of many kinds; what is not kept is computed
 
 # %% ../nbs/21_embeddings.ipynb #f953041f

@@ -360,6 +360,7 @@ class SolveHead(Callback):
         smooth = self.recorder.smooth_loss # of which the recorder takes the epoch's training loss
         smooth.val, smooth.count = torch.tensor(loss), 10_000
         raise CancelTrainException
+    def after_cancel_train(self): self.recorder.cancel_train = False # or there would be no training loss in its line
 
 def _solve(learn: Learner, callbacks: list[Callback]) -> None:
     "Solve the head, without the recipe's callbacks."
