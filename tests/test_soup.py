@@ -1,0 +1,75 @@
+"Runs that are averaged."
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloud_classifier.run_folder import write_json
+from cloud_classifier.sampling import split
+from cloud_classifier.settings import BadRun, BadSetting, default_arch
+from cloud_classifier.soup import average_states, soup
+from cloud_classifier.train import Run, train
+
+
+@pytest.fixture(scope='module')
+def runs(skies, tmp_path_factory):
+    place, parts = tmp_path_factory.mktemp('soup'), split(skies)
+    how = dict(recipe='scratch', arch='timm/test_resnet', weights='none', epochs=1, size=32, bs=8, cache=False)
+    made = [train(skies, parts=parts, out=place / f'{i}', seed=i, progress=False, **how) for i in (1, 2, 3)]
+    return parts, made
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=5))
+def test_the_average_lies_between_what_is_averaged(values):
+    states = [{'w': torch.tensor([v]), 'n': torch.tensor(7)} for v in values]
+    found = average_states(states)
+    assert min(values) - 1e-4 <= found['w'].item() <= max(values) + 1e-4
+    assert found['n'].item() == 7
+
+
+def test_a_soup_is_a_run_with_the_mean_of_the_weights(runs, tmp_path):
+    parts, made = runs
+    mixed = soup(made, parts, tmp_path / 'soup')
+    states = [run.learner().model.state_dict() for run in made]
+    for name, value in mixed.learner().model.state_dict().items():
+        if value.is_floating_point():
+            assert torch.allclose(value, torch.stack([s[name] for s in states]).mean(0), atol=1e-6)
+    assert mixed.settings['soup'] == [str(run.path) for run in made]
+    assert mixed.split.counts().equals(parts.counts())
+    paths, _, probs, _, _ = mixed.predictions('test')
+    assert probs.shape == (len(paths), 10)
+
+
+def test_what_did_not_begin_alike_is_not_averaged(runs, tmp_path):
+    parts, made = runs
+    settings = json.loads((made[0].path / 'run.json').read_text())
+    other = tmp_path / 'other'
+    other.mkdir()
+    for name in ('learner.pkl', 'split.csv'):
+        (other / name).write_bytes((made[0].path / name).read_bytes())
+    write_json(other / 'run.json', settings | dict(arch='resnet18'))
+    with pytest.raises(BadSetting, match='differ in their arch'):
+        soup([made[0], Run(other)], parts, tmp_path / 'soup')
+    assert not (tmp_path / 'soup').exists()
+
+
+def test_one_run_is_no_soup_and_a_run_is_not_overwritten(runs, tmp_path):
+    parts, made = runs
+    with pytest.raises(BadSetting, match='2 runs or more'):
+        soup(made[:1], parts, tmp_path / 'soup')
+    with pytest.raises(BadRun, match='holds a run already'):
+        soup(made, parts, made[0].path)
+
+
+@pytest.mark.parametrize('recipe', ['fine_tune', 'one_cycle', 'two_stage', 'scratch', 'small_first'])
+def test_the_first_notebooks_recipes_keep_their_backbone(recipe):
+    assert default_arch(recipe) == 'resnet34'
+
+
+def test_ours_take_the_backbone_whose_weights_come_with_pip():
+    assert default_arch('fast') == default_arch('best') == 'tf_efficientnet_lite2'
+    assert default_arch('fast', 'none') == default_arch('fast', 'mine.pth') == 'resnet34'
