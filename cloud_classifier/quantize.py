@@ -157,6 +157,32 @@ def _correct_biases(rounded: onnx.ModelProto, model: onnx.ModelProto, pixels: _P
         changed[b.input[0]] = bias.clip(-2**31, 2**31 - 1).astype(np.int32)
     _replace(rounded.graph, changed)
 
+# %% ../nbs/35_quantize.ipynb #18293a4b
+def _centres(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]: # names of what is measured, and of what it is measured from
+    "Where a row of constants is subtracted from what the network found."
+    arrays = _arrays(graph)
+    for node in graph.node:
+        name = node.input[1] if node.op_type == 'Sub' else ''
+        if name in arrays and arrays[name].ndim == 1 and len(arrays[name]) > 1: yield node.input[0], name
+
+def _mean_of(model: onnx.ModelProto, name: str, pixels: _Pixels) -> np.ndarray: # (d,) float64
+    "The mean over photos of what `name` is in the network."
+    import onnxruntime as ort
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = ort.InferenceSession(probe.SerializeToString(), providers=['CPUExecutionProvider'])
+    return np.mean([session.run(None, o)[0][0] for o in pixels], axis=0, dtype=np.float64)
+
+def _recentre(rounded: onnx.ModelProto, model: onnx.ModelProto, pixels: _Pixels) -> None:
+    "Measure features from where the rounded network's means are."
+    before = {name: source for source, name in _centres(model.graph)}
+    for source, name in list(_centres(rounded.graph)): # in order: the first shifts what the next are measured of
+        if name not in before: continue
+        shift = _mean_of(rounded, source, pixels) - _mean_of(model, before[name], pixels)
+        _replace(rounded.graph, {name: (_arrays(rounded.graph)[name] + shift).astype(np.float32)})
+
 # %% ../nbs/35_quantize.ipynb #0ff46983
 LARGE = 10_000 # elements of a matrix from which on storing it small is worth a node
 
@@ -235,6 +261,7 @@ def quantized(model: str | Path, # an .onnx file that `export` wrote
     else:
         _opened(pixels)
         _correct_biases(made, merged, pixels)
+        _recentre(made, merged, pixels)
         _store_small(made.graph)
         how['ranges_from'] = pixels.seen
     return _finished(made, source, how)
