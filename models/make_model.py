@@ -112,7 +112,7 @@ def main() -> None:
     parts, oof, run = trained(args.photos, args.work)
     settle(run, oof=oof)
     shipped = dict(split_hash=parts.hash, photos='CCSN (Zhang et al. 2018), CC0', folds=FOLDS)
-    model, _ = export_run(run, args.out, card=shipped, to='int8')
+    model, _ = export_run(run, args.out, card=shipped, to='fp16')
     report = evaluate(CloudClassifier(model), data=args.photos, parts=parts)
     report.save(args.work)
     minutes = json.loads((args.work / 'seconds.json').read_text()) / 60
