@@ -38,7 +38,7 @@ def embed(body: torch.nn.Module, # pixels (n, 3, size, size) to features (n, d)
           photos: Sequence, # paths, or whatever `Preprocess` takes
           preprocess: Preprocess,
           compute: Callable = nullcontext, # makes the context to compute in: `torch.autocast`'s, say
-          bs: int = 32, # photos in a batch
+          bs: int = 16, # photos in a batch; of more the maps leave the cache
           progress: bool = True, # whether a bar shows how far it is
          ) -> np.ndarray: # (n, 2, d) float32: of each photo as it is, and mirrored
     "What a body makes of photos; it is left as it was."

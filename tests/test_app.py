@@ -187,8 +187,14 @@ def test_a_phone_photo_is_shown_small_upright_and_without_its_metadata():
     assert len(shown) < 100_000
 
 
-def test_without_a_model_the_page_says_how_to_get_one(tmp_path, monkeypatch):
+def test_without_a_model_the_page_asks_the_one_that_ships(tmp_path, monkeypatch):
     monkeypatch.delenv('CLOUD_MODEL', raising=False)
+    assert isinstance(open_app(root=tmp_path), CloudApp)
+
+
+def test_where_none_ships_the_page_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.delenv('CLOUD_MODEL', raising=False)
+    monkeypatch.setattr('cloud_classifier.infer.shipped_model', lambda: None)
     page = open_app(root=tmp_path)
     assert isinstance(page, ipywidgets.HTML)
     assert 'role="alert"' in page.value
