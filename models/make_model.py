@@ -6,7 +6,6 @@ file, once. Cut off, it goes on where it was when it is called again.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import time
@@ -22,7 +21,7 @@ from cloud_classifier.dataset import Dataset
 from cloud_classifier.decide import softmax
 from cloud_classifier.evaluate import answers, evaluate, of_file
 from cloud_classifier.export import export_run
-from cloud_classifier.files import write_whole
+from cloud_classifier.files import file_hash, write_whole
 from cloud_classifier.infer import CloudClassifier
 from cloud_classifier.report import verdict_words
 from cloud_classifier.runs import cross_validate
@@ -77,9 +76,9 @@ def of_genera(p: Predictions) -> dict:
 
 def card(model: Path, run: Run, folds: Predictions, test: Predictions, report: dict, **facts) -> str:
     "The card, in Markdown."
-    about = evaluate(folds, part='folds').data
+    about = evaluate(folds, part='folds', top=len(folds.classes) ** 2).data  # all pairs that were confused
     confused, own = {}, {o['class']: o for o in report['by_class']}
-    for o in evaluate(folds, part='folds', top=200).data['confused']:
+    for o in about['confused']:
         confused.setdefault(o['true'], []).append(f'{o["predicted"]} ({o["count"]})')
     names = [
         dict(name=o['class'], fold=o, test=own[o['class']], wrong=confused.get(o['class'], [])[:2])
@@ -90,7 +89,7 @@ def card(model: Path, run: Run, folds: Predictions, test: Predictions, report: d
     return page.get_template('card.md.j2').render(
         facts,
         mib=model.stat().st_size / 2**20,
-        sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
+        sha256=file_hash(model),
         classes=clouds.classes,
         parity=clouds.card['parity'],
         folds=about,
@@ -119,8 +118,7 @@ def main() -> None:
     folds = of_folds(oof, tuple(run.settings['classes']))
     page = card(model, run, folds, asked(model, parts), report.data, split_hash=parts.hash, minutes=minutes)
     write_whole(model.with_suffix('.md'), page)
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    write_whole(model.with_name(f'{model.name}.sha256'), f'{digest}  {model.name}\n')
+    write_whole(model.with_name(f'{model.name}.sha256'), f'{file_hash(model)}  {model.name}\n')
     print(page)
 
 
