@@ -213,9 +213,11 @@ def audit_views(probabilities: Callable, # of pixels (n, 3, size, size) float32,
                 batch_size: int = 64, # photos that go through the network together
                 n_boot: int = 1000, # resamples
                 seed: int = 0, # of the resampling
+                known: Mapping[str, np.ndarray] = {}, # (n,) the column of the first answer, for views that were asked before
                ) -> list[dict]: # for each view: view, says, suspect, and what `beyond_chance` returns
     "How often the first answer is right when only a part of each photo is seen."
-    truth, answers = _columns(labels, classes), _answers(probabilities, photos, preprocess, views, batch_size)
+    new = {name: view for name, view in views.items() if name not in known}
+    truth, answers = _columns(labels, classes), dict(known) | _answers(probabilities, photos, preprocess, new, batch_size)
     return [dict(view=name, says=view.says, suspect=view.suspect) | beyond_chance(answers[name], truth, groups, n_boot, seed) for name, view in views.items()]
 
 # %% ../nbs/30_audit.ipynb #c4754233

@@ -20,6 +20,7 @@ from .cache import PhotoCache
 from .dataset import Dataset, draws_bars
 from .files import write_whole
 from .images import Preprocess
+from .step import folded_norms
 
 # %% ../nbs/21_embeddings.ipynb #6b8ccd23
 def _batches(photos: Sequence, preprocess: Preprocess, bs: int) -> Iterator[torch.Tensor]: # (bs, 3, size, size) each
@@ -42,17 +43,14 @@ def embed(body: torch.nn.Module, # pixels (n, 3, size, size) to features (n, d)
           progress: bool = True, # whether a bar shows how far it is
          ) -> np.ndarray: # (n, 2, d) float32: of each photo as it is, and mirrored
     "What a body makes of photos; it is left as it was."
-    device, training, rows = next(body.parameters()).device, body.training, []
+    device, rows = next(body.parameters()).device, []
     bar = tqdm(total=len(photos), desc='embeddings', delay=1, leave=False, disable=not (progress and draws_bars()))
-    body.eval()
-    try:
-        with torch.no_grad(), bar:
-            for pixels in _batches(photos, preprocess, bs):
-                pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
-                with compute(): views = [body(x).float().cpu() for x in (pixels, pixels.flip(3))]
-                rows.append(torch.stack(views, 1))
-                bar.update(len(pixels))
-    finally: body.train(training)
+    with bar, folded_norms(body, torch.zeros(1, 3, preprocess.size, preprocess.size, device=device)):
+        for pixels in _batches(photos, preprocess, bs):
+            pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
+            with compute(): views = [body(x).float().cpu() for x in (pixels, pixels.flip(3))]
+            rows.append(torch.stack(views, 1))
+            bar.update(len(pixels))
     return torch.cat(rows).numpy()
 
 # %% ../nbs/21_embeddings.ipynb #97c67147

@@ -17,7 +17,7 @@ import pandas as pd
 
 from .calibrate import Trust
 from .dataset import BadDataset, Dataset
-from .decide import calibrated, softmax
+from .decide import softmax
 from .images import BadImage, Preprocess
 from .infer import CloudClassifier, asked
 from .report import NOT_COMPARABLE, Report, data_uri, plot_confusion, plot_losses, plot_recall, plot_reliability, plot_risk
@@ -45,14 +45,15 @@ def of_run(run, # a finished `train.Run`
           ) -> Judge:
     "Ask a run's learner."
     import torch
+    from cloud_classifier.step import FoldedNorms, norm_pairs
     from cloud_classifier.strange import Judged
     from cloud_classifier.trust import settle
     trust, strangeness = settle(run, target_error)
     learn = run.learner()
     model = Judged(learn.model, strangeness).eval()
-    @torch.no_grad()
+    pairs = norm_pairs(model, torch.zeros(1, 3, run.preprocess.size, run.preprocess.size))
     def ask(pixels):
-        logits, _, strange = model(torch.from_numpy(pixels))
+        with torch.no_grad(), FoldedNorms(pairs): logits, _, strange = model(torch.from_numpy(pixels))
         return logits.double().numpy(), strange.double().numpy()
     return Judge(ask, run.preprocess, tuple(learn.dls.vocab), trust, learn)
 
@@ -65,7 +66,7 @@ def of_file(clouds: CloudClassifier) -> Judge:
 # %% ../nbs/33_evaluate.ipynb #9737ca2d
 def answers(judge: Judge,
             photos: Iterable, # as `Preprocess` takes them
-            batch_size: int = 32, # photos that go through the network together
+            batch_size: int = 16, # photos that go through the network together
            ) -> Iterator: # of each photo its (c,) logits and its strangeness (None where nobody judges that), or `BadImage`
     "What the network says of each photo."
     def ask(pixels):
@@ -147,7 +148,8 @@ def _audit(judge: Judge, p: Predictions, parts: Split | None, part: str, at_most
     "What is known from parts of the photos, and from their files."
     from cloud_classifier.audit import audit_facts, audit_views, file_facts, in_words
     some = p.take(np.sort(np.random.default_rng(seed).permutation(len(p))[:at_most]))
-    found = audit_views(judge.probabilities, some.paths, some.labels, judge.classes, some.groups, judge.preprocess)
+    whole = dict(all=some.probs.argmax(1)) # who has answered that need not be asked again
+    found = audit_views(judge.probabilities, some.paths, some.labels, judge.classes, some.groups, judge.preprocess, known=whole)
     words, facts = in_words(found), []
     if parts is not None:
         known = lambda rows: file_facts(parts.root, rows.path).assign(label=rows.label.tolist(), group=rows.group.tolist())
@@ -186,13 +188,11 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
         p, raw, strangeness, notes = _of_folder(judge, data, parts, part)
         part, settings = 'all' if parts is None else part, source.card if settings is None else settings
     elif hasattr(source, 'predictions'):
-        p, divided = Predictions(*source.predictions(part)), source.split
-        notes = _how_divided(divided)
-        history, settings = (source.history if history is None else history), (source.settings if settings is None else settings)
-        if hasattr(source, 'learner'):
-            judge, raw = of_run(source, target_error), p.probs
-            p = replace(p, probs=calibrated(raw, judge.trust.temperature))
-            strangeness = _strangeness(list(answers(judge, p.paths)))
+        divided, history, settings = source.split, (source.history if history is None else history), (source.settings if settings is None else settings)
+        if hasattr(source, 'learner') and len(divided.part(part)):
+            judge = of_run(source, target_error)
+            p, raw, strangeness, notes = _of_folder(judge, divided.root, divided, part)
+        else: p, notes = Predictions(*source.predictions(part)), _how_divided(divided)
     else: raise TypeError(f'evaluate judges Predictions, a run or a model, not a {type(source).__name__}')
     found = scores(p, part, raw=raw, trust=judge and judge.trust, strangeness=strangeness, history=history, settings=settings, n_boot=n_boot, seed=seed, top=top)
     found['notes'] += notes

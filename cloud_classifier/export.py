@@ -166,10 +166,10 @@ def export_run(run: Run, # a finished run
                card: dict | None = None, # what else should be known of the model, in JSON's types
                target_error: float | None = None, # share of errors among confident answers, above 0 and below 1; as settled before, or .25, where None
                photos: int = 100, # test photos to prove the file by, at most
-               to: str = 'fp32', # how its weights are stored; 'int8' and 'fp16' are smaller
+               to: str = 'fp32', # how its weights are stored, or one of `TO`, which are smaller
                ) -> tuple[Path, float]: # the file, and the largest difference from the learner in any probability
     "Export a run's learner with its rules, once the file says what it says; `ParityError` where they differ."
-    if to not in ('fp32', *TO): raise BadSetting(f'a model is exported as fp32, {" or ".join(TO)}, not {to!r}')
+    if to not in ('fp32', *TO): raise BadSetting(f'a model is exported as fp32, {", ".join(TO[:-1])} or {TO[-1]}, not {to!r}')
     path = _place(path or run.path/'clouds.onnx')
     trust, strangeness = settle(run, target_error)
     learn, preprocess = run.learner(), run.preprocess
@@ -246,7 +246,7 @@ def check_worth(found: dict, # as `compare` returns it
 def quantize_run(run: Run, # a finished run
                  exact: str | Path, # its file in fp32
                  path: str | Path, # the file to write
-                 to: str = 'int8', # or 'fp16'
+                 to: str = 'int8', # one of `TO`
                  ) -> float: # the largest difference in any probability
     "Write a run's file smaller, with temperature and rules of its own, once it is worth as much; `ParityError` where it is not."
     path, exact = _place(path), CloudClassifier(exact)

@@ -231,6 +231,7 @@ def cloud_dls(parts: Split, # which photo is for what
               seed: int = 42, # of the balance
               num_workers: int | None = None, # processes that load photos; 0 loads them in this one; None: `good_workers`
               cache: PhotoCache | None = None, # where small copies are kept; None opens the photos themselves
+              small_copies: bool = True, # whether copies are made there; for one look at each photo they are not worth it
               cap: int | None = None, # photos of a class at most, for 'capped'
               augment: str | None = None, # 'item' or 'batch'; None: what is cheaper here
               device: torch.device | None = None, # what trains; a GPU where there is one
@@ -243,7 +244,7 @@ def cloud_dls(parts: Split, # which photo is for what
     train, valid = _train_rows(parts, balance, cap, seed), parts.part('valid')
     photos = [parts.root/p for p in [*train.path, *valid.path]]
     open_photo = OpenPhoto(preprocess)
-    copies = None if cache is None else use_copies(open_photo, cache, parts.root, train.path, valid.path, progress)
+    copies = None if cache is None or not small_copies else use_copies(open_photo, cache, parts.root, train.path, valid.path, progress)
     block = DataBlock(
         blocks=(TransformBlock(type_tfms=open_photo, batch_tfms=IntToFloatTensor), CategoryBlock(vocab=parts.classes, sort=False)),
         splitter=IndexSplitter(range(len(train), len(photos))),

@@ -221,6 +221,19 @@ def _halve(graph: onnx.GraphProto) -> None:
     _put_first(graph, [helper.make_node('Cast', [f'{k} fp16'], [k], f'{k} restored', to=onnx.TensorProto.FLOAT) for k in large])
     _replace(graph, {f'{k} fp16': a.astype(np.float16) for k, a in large.items()})
 
+def _store_convolutions_small(graph: onnx.GraphProto) -> None:
+    "Store the weights of convolutions in 8 bits, a scale for each channel that they make."
+    arrays, small, restored = _arrays(graph), {}, []
+    for name in dict.fromkeys(node.input[1] for node in graph.node if node.op_type == 'Conv'):
+        weights = arrays.get(name)
+        if weights is None or weights.dtype != np.float32: continue
+        rows, scale = _columns(weights.reshape(len(weights), -1), 0)
+        small[f'{name} int8'], small[f'{name} scale'] = rows.reshape(weights.shape), scale.reshape(-1, *[1]*(weights.ndim - 1))
+        restored.append(helper.make_node('Cast', [f'{name} int8'], [f'{name} whole'], f'{name} whole', to=onnx.TensorProto.FLOAT))
+        restored.append(helper.make_node('Mul', [f'{name} whole', f'{name} scale'], [name], f'{name} restored'))
+    _put_first(graph, restored)
+    _replace(graph, small)
+
 # %% ../nbs/35_quantize.ipynb #aaaad3a6
 def _finished(model: onnx.ModelProto, source: onnx.ModelProto, how: dict) -> bytes:
     "The bytes of the file, sealed."
@@ -241,23 +254,24 @@ def _finished(model: onnx.ModelProto, source: onnx.ModelProto, how: dict) -> byt
     return seal(model.SerializeToString(deterministic=True))
 
 # %% ../nbs/35_quantize.ipynb #af5271fe
-TO = 'int8', 'fp16' # what a file may be made to
+TO = 'int8', 'int8-weights', 'fp16' # what a file may be made to
 
 def quantized(model: str | Path, # an .onnx file that `export` wrote
               photos: Iterable = (), # that it was trained on: paths, bytes or images; for int8 a hundred or more, of all classes
               to: str = 'int8', # one of `TO`
               ) -> bytes: # of the file
     "A model whose weights take fewer bits, with the metadata that it had."
-    if to not in TO: raise BadSetting(f'a model can be made {" or ".join(TO)}, not {to!r}')
+    if to not in TO: raise BadSetting(f'a model can be made {", ".join(TO[:-1])} or {TO[-1]}, not {to!r}')
     clouds, data = CloudClassifier(model), Path(model).read_bytes()
     source, pixels = onnx.load_from_string(data), _Pixels(clouds.preprocess, photos, clouds.input_name)
     if from_json({o.key: o.value for o in source.metadata_props}['card']).get('precision', 'fp32') != 'fp32': raise BadSetting(f'{model}: is quantised already; start from the file that export wrote in fp32')
     if to == 'int8' and not pixels.photos: raise BadSetting('int8 takes photos to find its ranges by, a hundred or more that the model was trained on')
     with TemporaryDirectory() as folder:
         merged = _merged(data, Path(folder))
-        made = merged if to == 'fp16' else _rounded(merged, pixels, Path(folder))
+        made = _rounded(merged, pixels, Path(folder)) if to == 'int8' else merged
     how = dict(precision=to)
-    if to == 'fp16': _halve(made.graph)
+    if to == 'int8-weights': _store_convolutions_small(made.graph)
+    if to != 'int8': _halve(made.graph)
     else:
         _opened(pixels)
         _correct_biases(made, merged, pixels)
@@ -269,7 +283,7 @@ def quantized(model: str | Path, # an .onnx file that `export` wrote
 # %% ../nbs/35_quantize.ipynb #583d160e
 def quantize(model: str | Path, # an .onnx file that `export` wrote
              photos: Iterable = (), # that it was trained on, as in `quantized`
-             to: str = 'int8', # or 'fp16'
+             to: str = 'int8', # one of `TO`
              out: str | Path | None = None, # the file to write; MODEL-int8.onnx beside the model where None
              ) -> Path: # the file
     "Write a smaller copy of a model; its temperature and rules are those of the model, which `export_run` finds anew."

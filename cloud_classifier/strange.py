@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from .images import Preprocess, preprocess_of
 from .learner import BadSetting
 from .moments import Moments, maps, moments
+from .step import folded_norms
 
 # %% ../nbs/28_strange.ipynb #68007f20
 _WORDS = 'of and a to in is was he for it with as his on be at by had not are but from or have an they which one you were all she there would their we him been has when who will more'.split()
@@ -154,17 +155,14 @@ class Judged(torch.nn.Module):
         return self.model[1](pooled), found[-1].mean((2, 3)), self.strangeness(found)
 
 # %% ../nbs/28_strange.ipynb #52a9ee30
-def _stack(learn, preprocess: Preprocess, photos: Iterable, do: Callable, batch_size: int = 32) -> torch.Tensor:
+def _stack(learn, preprocess: Preprocess, photos: Iterable, do: Callable, batch_size: int = 16) -> torch.Tensor:
     "What `do` makes of the maps of photos, a batch at a time."
     model, photos, out = learn.model, list(photos), []
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for i in range(0, len(photos), batch_size):
-                pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos[i:i + batch_size]])).to(device)
-                out.append(do([o.float() for o in maps(model[0], pixels)]).cpu())
-    finally: model.train(training)
+    device = next(model.parameters()).device
+    with folded_norms(model, torch.zeros(1, 3, preprocess.size, preprocess.size, device=device)):
+        for i in range(0, len(photos), batch_size):
+            pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos[i:i + batch_size]])).to(device)
+            out.append(do([o.float() for o in maps(model[0], pixels)]).cpu())
     return torch.cat(out)
 
 def fit_strangeness(learn, # a trained learner over `cloud_dls`
@@ -173,7 +171,7 @@ def fit_strangeness(learn, # a trained learner over `cloud_dls`
                     accept: float = .95, # share of skies that are to be accepted, above 0 and below 1
                     drawn: int = 60, # pictures of each kind that is no sky to learn from
                     seed: int = 1000, # of those; not the one that a report is drawn from
-                    at_most: int = 2000, # photos of either part that are looked at
+                    at_most: int = 600, # photos of either part that are looked at
                    ) -> Strangeness:
     "Learn what skies look like to a network."
     if not 0 < accept < 1: raise BadSetting(f'the share of skies to accept lies above 0 and below 1; it is {accept!r}')

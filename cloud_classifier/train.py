@@ -32,6 +32,7 @@ from .recipes import RECIPES, Cycle, choose_lr, follow, head_over, pick_precisio
 from .run_folder import check_resumable, check_run, read_history, run_settings, write_json
 from .sampling import Split, changes_line, load_split, save_split, split
 from .settings import BadSetting, check_new_file, check_new_run, check_settings, default_arch
+from .step import folded_norms
 from .track import TRACKERS, Track, check_tracker, showing, tracked
 from fastai.learner import Learner, load_learner
 from fastai.torch_core import default_device, num_distrib, rank_distrib, set_seed
@@ -76,7 +77,7 @@ class Run:
         learn, parts = self.learner(), self.split
         photos, rows = parts.files(part), parts.part(part)
         if not photos: raise BadRun(f'{self.path}: no photo of the part {part} is left ({changes_line(parts) or "it had none"})')
-        with learn.no_bar():
+        with learn.no_bar(), folded_norms(learn.model, torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)):
             probs, _ = learn.get_preds(dl=learn.dls.test_dl(photos, num_workers=0))
         probs = probs.numpy().astype('float64')
         return [str(p) for p in photos], rows.label.tolist(), probs / probs.sum(1, keepdims=True), tuple(learn.dls.vocab), rows.group.tolist()
@@ -130,6 +131,12 @@ def usable(dataset: Dataset,
 # %% ../nbs/25_train.ipynb #e0a9e58e
 def _device() -> torch.device: return torch.device(default_device())
 
+def _one_look(settings: dict) -> bool:
+    "Whether training looks at each photo once: a head is solved, and nothing else is trained."
+    recipe = RECIPES.get(settings.get('recipe'))
+    if recipe is None or head_over(settings['weights'], recipe) != 'moments': return False
+    return all(c.solve for c in plan(recipe, settings['epochs'], True))
+
 def _set_up(settings: dict, parts: Split, weights: str, progress: bool) -> Learner:
     "The learner that the settings describe, at its beginning."
     device = _device()
@@ -137,7 +144,7 @@ def _set_up(settings: dict, parts: Split, weights: str, progress: bool) -> Learn
     if device.type == 'cuda': torch.backends.cudnn.benchmark = True
     preprocess, size = Preprocess(**settings['preprocess']), settings['preprocess']['size']
     dls = cloud_dls(parts, preprocess, settings['balance'], settings['bs']//max(1, num_distrib()), settings['seed'], settings['num_workers'],
-                    PhotoCache(settings['cache']) if settings['cache'] else None, settings['cap'], device=device, progress=progress)
+                    PhotoCache(settings['cache']) if settings['cache'] else None, not _one_look(settings), settings['cap'], device=device, progress=progress)
     learn = cloud_learner(dls, settings['arch'], weights, settings.get('head', 'pool')) # earlier versions had no other
     check_size(learn, settings['arch'], size)
     return learn

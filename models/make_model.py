@@ -1,14 +1,13 @@
 """Makes the model that ships, from the CCSN database: `make model`.
 
-Five folds are fine-tuned and their weights averaged. What each says of its own fold settles temperature, thresholds
-and conformal limit, so no photo judges a network that was trained on it; the test part of the split judges the finished
-file, once. Cut off, it goes on where it was when it is called again.
+Two backbones are fine-tuned in five folds each, the weights of a backbone's folds averaged, and the two networks put
+side by side. What the folds say of photos that they have not seen settles temperature, thresholds and conformal limit,
+so no photo judges a network that was trained on it; the test part of the split judges the finished file, once. Cut off,
+it goes on where it was when it is called again.
 """
 
 import argparse
-import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cloud_classifier.calibrate import cross_fitted_temperature, mean_interval
-from cloud_classifier.dataset import Dataset
+from cloud_classifier.dataset import Dataset, data_hash
 from cloud_classifier.decide import softmax
 from cloud_classifier.evaluate import answers, evaluate, of_file
 from cloud_classifier.export import export_run
@@ -27,13 +26,15 @@ from cloud_classifier.report import verdict_words
 from cloud_classifier.runs import cross_validate
 from cloud_classifier.sampling import Split, split
 from cloud_classifier.scores import Predictions
-from cloud_classifier.soup import soup
+from cloud_classifier.soup import ensemble, soup
 from cloud_classifier.taxonomy import GENERA
 from cloud_classifier.train import Run
 from cloud_classifier.trust import settle
 
 HERE = Path(__file__).parent
 FOLDS, RECIPE, SEED = 5, 'best', 42
+BACKBONES = 'tf_efficientnet_lite0', 'tf_efficientnet_lite2'
+FACTS = 'path', 'label', 'group', 'fold'  # what a row of out-of-fold answers says besides the probabilities
 
 
 def whole(parts: Split) -> Split:
@@ -49,16 +50,33 @@ def whole(parts: Split) -> Split:
     return replace(parts, frame=frame)
 
 
-def trained(photos: Path, work: Path) -> tuple[Split, pd.DataFrame, Run]:
-    "The split, the folds' answers and the averaged run; seconds.json says how long it took."
-    start, dataset = time.perf_counter(), Dataset(photos)
+def of_backbone(arch: str, photos: Path, parts: Split, work: Path) -> tuple[pd.DataFrame, Run, float]:
+    "What the folds of a backbone answer, their averaged run, and the seconds that they took."
+    oof = cross_validate(photos, FOLDS, work / 'folds', parts, seed=SEED, recipe=RECIPE, arch=arch)
+    runs = [Run(work / 'folds' / f'fold-{i}') for i in range(FOLDS)]
+    done = (work / 'soup' / 'run.json').exists()
+    mixed = Run(work / 'soup') if done else soup(runs, whole(parts), work / 'soup')
+    return oof, mixed, sum(run.settings['seconds'] for run in runs)
+
+
+def together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    "Out-of-fold answers of all backbones: the mean of their logits."
+    first, *others = tables
+    if any(not first[[*FACTS]].equals(o[[*FACTS]]) for o in others):
+        raise SystemExit('the backbones were not trained on the same folds; name another --work')
+    classes = [o for o in first if o not in FACTS]
+    logits = np.mean([np.log(np.clip(o[classes], 1e-12, 1)) for o in tables], axis=0)
+    return first.assign(**dict(zip(classes, softmax(logits).T, strict=True)))
+
+
+def trained(photos: Path, work: Path) -> tuple[Split, pd.DataFrame, Run, float]:
+    "The split, the folds' answers, the network of all, and the seconds that the folds took."
+    dataset = Dataset(photos)
     parts = split(dataset, seed=SEED, scan=dataset.scan())
-    oof = cross_validate(photos, FOLDS, work / 'folds', parts, seed=SEED, recipe=RECIPE)
-    if not (work / 'soup' / 'run.json').exists():
-        soup([Run(work / 'folds' / f'fold-{i}') for i in range(FOLDS)], whole(parts), work / 'soup')
-        spent = sum(Run(work / 'folds' / f'fold-{i}').settings['seconds'] for i in range(FOLDS))
-        write_whole(work / 'seconds.json', json.dumps(max(spent, time.perf_counter() - start)))
-    return parts, oof, Run(work / 'soup')
+    tables, runs, seconds = zip(*(of_backbone(arch, photos, parts, work / arch) for arch in BACKBONES), strict=True)
+    done = (work / 'ensemble' / 'run.json').exists()
+    run = Run(work / 'ensemble') if done else ensemble(runs, whole(parts), work / 'ensemble')
+    return parts, together(tables), run, sum(seconds)
 
 
 def of_folds(oof: pd.DataFrame, classes: tuple[str, ...]) -> Predictions:
@@ -108,15 +126,15 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=HERE / 'runs' / 'shipped', help='where the folds are kept')
     parser.add_argument('--out', type=Path, default=HERE / 'clouds.onnx')
     args = parser.parse_args()
-    parts, oof, run = trained(args.photos, args.work)
+    parts, oof, run, seconds = trained(args.photos, args.work)
     settle(run, oof=oof)
-    shipped = dict(split_hash=parts.hash, photos='CCSN (Zhang et al. 2018), CC0', folds=FOLDS)
-    model, _ = export_run(run, args.out, card=shipped, to='fp16')
+    hashes = dict(data_hash=data_hash(parts.frame), split_hash=parts.hash)
+    shipped = hashes | dict(photos='CCSN (Zhang et al. 2018), CC0', folds=FOLDS, ensemble=run.settings['ensemble'])
+    model, _ = export_run(run, args.out, card=shipped, to='int8-weights')
     report = evaluate(CloudClassifier(model), data=args.photos, parts=parts)
     report.save(args.work)
-    minutes = json.loads((args.work / 'seconds.json').read_text()) / 60
     folds = of_folds(oof, tuple(run.settings['classes']))
-    page = card(model, run, folds, asked(model, parts), report.data, split_hash=parts.hash, minutes=minutes)
+    page = card(model, run, folds, asked(model, parts), report.data, **hashes, minutes=seconds / 60)
     write_whole(model.with_suffix('.md'), page)
     write_whole(model.with_name(f'{model.name}.sha256'), f'{file_hash(model)}  {model.name}\n')
     print(page)

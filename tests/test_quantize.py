@@ -30,7 +30,9 @@ def pixels(photos):
     return np.stack([Preprocess(SIZE)(o) for o in photos])
 
 
-@pytest.mark.parametrize(('to', 'share', 'apart'), [('int8', 0.4, 0.02), ('fp16', 0.6, 0.002)])
+@pytest.mark.parametrize(
+    ('to', 'share', 'apart'), [('int8', 0.4, 0.02), ('int8-weights', 0.4, 0.01), ('fp16', 0.6, 0.002)]
+)
 def test_a_smaller_file_says_nearly_the_same(to, share, apart, exact, photos):
     small = quantize(exact, photos[::2], to)
     assert small.name == f'clouds-{to}.onnx'
@@ -46,7 +48,7 @@ def test_what_is_known_of_the_model_stays(exact, photos):
     assert b.card == a.card | {'precision': 'int8', 'ranges_from': len(photos[::2])}
 
 
-@pytest.mark.parametrize('to', ['int8', 'fp16'])
+@pytest.mark.parametrize('to', ['int8', 'int8-weights', 'fp16'])
 def test_the_file_holds_each_weight_once_and_what_every_reader_knows(to, exact, photos):
     data = quantized(exact, photos[::2], to)
     assert [o.name for o in read_graph(data)[1]] == ['logits', 'embedding']
@@ -57,6 +59,10 @@ def test_the_file_holds_each_weight_once_and_what_every_reader_knows(to, exact, 
     arrays = {o.name: numpy_helper.to_array(o) for o in model.graph.initializer}
     assert {o for node in model.graph.node for o in node.input} >= set(arrays)
     assert not [k for k, a in arrays.items() if a.size >= 10_000 and a.itemsize > (1 if to == 'int8' else 2)]
+    weights = {o.input[0] for o in model.graph.node if o.op_type == 'Cast'}
+    if to == 'int8-weights':
+        assert any(o.op_type == 'Conv' for o in model.graph.node)
+        assert {arrays[o].dtype for o in weights if arrays[o].ndim == 4} == {np.dtype('int8')}
 
 
 def test_the_same_photos_give_the_same_bytes(exact, photos):

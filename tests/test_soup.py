@@ -2,15 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud_classifier.export import export_run
+from cloud_classifier.infer import CloudClassifier
+from cloud_classifier.learner import network
 from cloud_classifier.run_folder import write_json
 from cloud_classifier.sampling import split
 from cloud_classifier.settings import BadRun, BadSetting, default_arch
-from cloud_classifier.soup import average_states, soup
+from cloud_classifier.soup import average_states, ensemble, soup
 from cloud_classifier.train import Run, train
 
 
@@ -73,3 +77,48 @@ def test_the_first_notebooks_recipes_keep_their_backbone(recipe):
 def test_ours_take_the_backbone_whose_weights_come_with_pip():
     assert default_arch('fast') == default_arch('best') == 'tf_efficientnet_lite2'
     assert default_arch('fast', 'none') == default_arch('fast', 'mine.pth') == 'resnet34'
+
+
+@pytest.fixture(scope='module')
+def nets(skies, runs, tmp_path_factory):
+    place, (parts, _) = tmp_path_factory.mktemp('nets'), runs
+    names = 'timm/test_convnext', 'timm/test_resnet'
+    made = []
+    for name in names:
+        torch.manual_seed(0)
+        weights = place / f'{name[5:]}.pth'  # a head over moments stands on weights, of whatever origin
+        torch.save(network(name).state_dict(), weights)
+        how = dict(recipe='fast', arch=name, weights=str(weights), size=32, bs=8, cache=False, progress=False)
+        made.append(train(skies, parts=parts, out=place / name[5:], **how))
+    return made
+
+
+def logits(run):
+    "Up to a constant of each photo."
+    found = np.log(run.predictions('test')[2])
+    return found - found.mean(1, keepdims=True)
+
+
+def test_an_ensemble_says_the_mean_of_what_its_members_say(nets, runs, tmp_path):
+    parts, _ = runs
+    both = ensemble(nets, parts, tmp_path / 'ensemble')
+    assert np.allclose(logits(both), (logits(nets[0]) + logits(nets[1])) / 2, atol=1e-3)
+    assert not np.allclose(logits(both), logits(nets[0]), atol=1e-2)
+    assert [o['arch'] for o in both.settings['ensemble']] == [run.settings['arch'] for run in nets]
+    assert both.split.hash == parts.hash
+
+
+def test_an_ensemble_is_exported_like_any_run(nets, runs, tmp_path):
+    parts, _ = runs
+    file, worst = export_run(ensemble(nets, parts, tmp_path / 'ensemble'), to='int8-weights')
+    assert CloudClassifier(file).card['precision'] == 'int8-weights'
+    assert worst < 0.05
+
+
+def test_heads_of_another_kind_are_not_put_side_by_side(nets, runs, tmp_path):
+    parts, made = runs
+    with pytest.raises(BadSetting, match='differ in their head'):
+        ensemble([nets[0], made[0]], parts, tmp_path / 'other')
+    with pytest.raises(BadSetting, match='heads over moments'):
+        ensemble(made, parts, tmp_path / 'other')
+    assert not (tmp_path / 'other').exists()
