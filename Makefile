@@ -24,7 +24,7 @@ $(STAMP): settings.ini setup.py pyproject.toml constraints.txt
 	@rm -f .venv/.done*
 	cmp -s <($(BIN)/python -V 2>&1) <($(PYTHON) -V) || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install -q uv
-	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]' -c constraints.txt
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -e '.[dev]' -c constraints.txt
 	@touch $@
 
 browser: ## install Chromium for the browser test, where apt is there and may

@@ -210,7 +210,7 @@ def audit_views(probabilities: Callable, # of pixels (n, 3, size, size) float32,
                 groups: Iterable | None = None, # (n,) photos that belong together; each alone where None
                 preprocess: Preprocess | None = None, # how photos become pixels
                 views: Mapping[str, View] = VIEWS, # what remains to be seen
-                batch_size: int = 64, # photos that go through the network together
+                batch_size: int = 16, # photos that go through the network together; of more the maps leave the cache
                 n_boot: int = 1000, # resamples
                 seed: int = 0, # of the resampling
                 known: Mapping[str, np.ndarray] = {}, # (n,) the column of the first answer, for views that were asked before

@@ -50,7 +50,7 @@ def of_run(run, # a finished `train.Run`
     from cloud_classifier.trust import settle
     trust, strangeness = settle(run, target_error)
     learn = run.learner()
-    model = Judged(learn.model, strangeness).eval()
+    model = Judged(learn.model, strangeness).eval().to(memory_format=torch.channels_last)
     pairs = norm_pairs(model, torch.zeros(1, 3, run.preprocess.size, run.preprocess.size))
     def ask(pixels):
         with torch.no_grad(), FoldedNorms(pairs): logits, _, strange = model(torch.from_numpy(pixels))

@@ -253,6 +253,7 @@ def cloud_dls(parts: Split, # which photo is for what
         batch_tfms=[*([Augment()] if augment == 'batch' else []), Normalize.from_stats(preprocess.mean, preprocess.std)])
     workers = good_workers(device) if num_workers is None else num_workers
     settings = dict(bs=min(bs, len(train)), num_workers=workers, device=device, pin_memory=device.type == 'cuda')
+    if device.type == 'cpu': settings['val_bs'] = min(bs, 16) # of more the maps leave the cache
     dls = (block.weighted_dataloaders(photos, np.r_[train.weight, np.ones(len(valid))], **settings) if 'weight' in train
            else block.dataloaders(photos, **settings))
     if augment == 'item' and open_photo.shrunk.keys() >= set(photos[:len(train)]): # a batch of whole photos would fill the memory

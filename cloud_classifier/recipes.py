@@ -24,7 +24,7 @@ from .learner import at_size, check_size # before fastai: it silences a warning
 from .embeddings import embeddings
 from .moments import Moments, fit_head
 from .settings import RECIPE_NAMES, BadSetting, check_precision
-from .step import FP32DepthwiseGrad, compute_in, frozen_norms, plain_forward
+from .step import FP32DepthwiseGrad, FoldedValidation, compute_in, frozen_norms, plain_forward
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelTrainException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
@@ -194,7 +194,7 @@ def speed_callbacks(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
     check_precision(precision)
     if precision == 'fp16' and device.type != 'cuda': raise BadSetting('fp16 is for GPUs; on a CPU there are fp32 and bf16')
     lower = [] if precision == 'fp32' else [GPUPrecision(AMPMode(precision))] if device.type == 'cuda' else [CPUBFloat16()]
-    return [ChannelsLast(), ChannelsLastBatches(), *lower]
+    return [ChannelsLast(), ChannelsLastBatches(), *lower, *([FoldedValidation()] if device.type == 'cpu' else [])]
 
 @contextmanager
 def training_in(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FP32DepthwiseGrad', 'norm_pairs', 'FoldedNorms', 'folded_norms', 'compute_in', 'plain_forward', 'FrozenNorms',
-           'frozen_norms']
+           'frozen_norms', 'FoldedValidation']
 
 # %% ../nbs/21_step.ipynb #19723e30
 import warnings
@@ -180,3 +180,14 @@ def frozen_norms(learn: Learner):
     try:
         with learn.added_cbs(FrozenNorms()): yield learn
     finally: plain_forward(learn) # which Ctrl-C leaves as it was in the middle of a batch
+
+# %% ../nbs/21_step.ipynb #d1d2e3f5
+class FoldedValidation(Callback):
+    "Validates with the batch norms folded away."
+    run_train = False
+    def before_validate(self): self.pairs = None
+    def before_batch(self):
+        net = get_model(self.model)
+        if self.pairs is None: self.pairs = norm_pairs(net, *(x[:1] for x in self.xb))
+        compute_in(net, FoldedNorms(self.pairs))
+    def after_pred(self): plain_forward(self.learn)

@@ -70,11 +70,13 @@ def _clutter(rng, size):
     y, x = np.mgrid[:size, :size]/size
     out = np.tile(shade(), (size, size, 1))
     for r in np.minimum(small*rng.random(int(6/small))**-.5, .6): # so many of each size that all sizes cover the same area
-        cx, cy, turn = *rng.uniform(-.1, 1.1, 2), rng.uniform(0, np.pi)
-        u, v = ((x - cx)*np.cos(turn) + (y - cy)*np.sin(turn))/r, ((y - cy)*np.cos(turn) - (x - cx)*np.sin(turn))/r*rng.uniform(1, 3)
+        cx, cy, turn, flat = *rng.uniform(-.1, 1.1, 2), rng.uniform(0, np.pi), rng.uniform(1, 3)
+        at = tuple(slice(max(0, int((c - r)*size)), max(0, int((c + r)*size) + 2)) for c in (cy, cx)) # beyond it there is nothing of the shape
+        dx, dy = x[at] - cx, y[at] - cy
+        u, v = (dx*np.cos(turn) + dy*np.sin(turn))/r, (dy*np.cos(turn) - dx*np.sin(turn))/r*flat
         inside = u*u + v*v < 1 if rng.random() < .5 else np.maximum(abs(u), abs(v)) < .7
         light = 1 + rng.uniform(-.6, .6)*u[inside] + (rng.uniform(.05, .3)*np.sin(rng.uniform(5, 60)*u[inside]) if rng.random() < .5 else 0)
-        out[inside] = shade()*light[:, None]
+        out[at][inside] = shade()*light[:, None]
     img = Image.fromarray(np.clip(out + rng.normal(0, rng.uniform(0, 6), out.shape), 0, 255).astype(np.uint8))
     return img.filter(ImageFilter.GaussianBlur(rng.uniform(0, size/100))) if rng.random() < .6 else img
 
@@ -118,7 +120,7 @@ def _plain_sky(rng, size, clear):
 
 # %% ../nbs/28_strange.ipynb #bd7350b7
 class Strangeness(torch.nn.Module):
-    "How little pictures are like skies, from the maps of a network's body."
+    "How little pictures are like skies, from the moments of the maps of a network's body."
     NAMES = 'floor', 'middle', 'scale', 'centre', 'axes', 'mean', 'whiten', 'weights', 'bias', 'usual', 'unit', 'limit'
     def __init__(self, **arrays): # what `fit_strangeness` found, by the names above
         super().__init__()
@@ -130,17 +132,17 @@ class Strangeness(torch.nn.Module):
     @property
     def threshold(self) -> float: return float(self.limit) # from which on a picture is no sky
 
-    def project(self, found: Sequence[torch.Tensor]) -> torch.Tensor: # (n, k)
+    def project(self, features: torch.Tensor) -> torch.Tensor: # (n, k)
         "The main directions of what the maps hold."
-        means, spreads = moments(found).chunk(2, 1)
+        means, spreads = features.chunk(2, 1)
         z = (torch.cat([means, (spreads + self.floor).log()], 1) - self.middle)/self.scale
         return (3*torch.asinh(z/3) - self.centre) @ self.axes
 
     def both(self, p: torch.Tensor) -> torch.Tensor: # (n, 2) logarithm of the distance, and logit
         return torch.stack([((p - self.mean) @ self.whiten).square().mean(1).clamp_min(1e-12).log(), p @ self.weights + self.bias], 1)
 
-    def forward(self, found: Sequence[torch.Tensor]) -> torch.Tensor: # (n,) rising
-        return ((self.both(self.project(found)) - self.usual)/self.unit).amax(1)
+    def forward(self, features: torch.Tensor) -> torch.Tensor: # (n,) rising
+        return ((self.both(self.project(features)) - self.usual)/self.unit).amax(1)
 
 class Judged(torch.nn.Module):
     "A network that also says how strange a picture is to it."
@@ -151,8 +153,9 @@ class Judged(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple: # (n, c) logits, (n, channels) embedding, (n,) strangeness
         found = maps(self.model[0], pixels)
-        pooled = moments(found) if isinstance(self.model[0], Moments) else found[-1]
-        return self.model[1](pooled), found[-1].mean((2, 3)), self.strangeness(found)
+        features = moments(found)
+        pooled = features if isinstance(self.model[0], Moments) else found[-1]
+        return self.model[1](pooled), found[-1].mean((2, 3)), self.strangeness(features)
 
 # %% ../nbs/28_strange.ipynb #52a9ee30
 def _stack(learn, preprocess: Preprocess, photos: Iterable, do: Callable, batch_size: int = 16) -> torch.Tensor:
@@ -161,7 +164,7 @@ def _stack(learn, preprocess: Preprocess, photos: Iterable, do: Callable, batch_
     device = next(model.parameters()).device
     with folded_norms(model, torch.zeros(1, 3, preprocess.size, preprocess.size, device=device)):
         for i in range(0, len(photos), batch_size):
-            pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos[i:i + batch_size]])).to(device)
+            pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos[i:i + batch_size]])).to(device, memory_format=torch.channels_last)
             out.append(do([o.float() for o in maps(model[0], pixels)]).cpu())
     return torch.cat(out)
 

@@ -130,14 +130,14 @@ def test_what_best_leaves_lies_between_its_beginning_and_its_average(skies):
 
 
 class Body(nn.Module):
-    "Counts what it is asked."
+    "Counts the photos that it is asked for; a black square only shows where norms are."
 
     def __init__(self):
         super().__init__()
         self.layer, self.asked = nn.Conv2d(3, 2, 1), 0
 
     def forward(self, x):
-        self.asked += len(x)
+        self.asked += int(x.flatten(1).any(1).sum())
         return moments([self.layer(x)])
 
 
