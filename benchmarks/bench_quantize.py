@@ -1,9 +1,10 @@
-"""What a smaller file costs and brings: a run's own photos, its file in fp32, fp16 and int8.
+"""What a smaller file costs and brings: a run's own photos, its file in fp32 and made smaller in each way.
 
     python benchmarks/bench_quantize.py RUN [--photos 256]
 
 Writes benchmarks/results/quantize.csv: accuracy and calibration error on validation and test photos together (each
-file with the temperature that its own validation answers give), size, and milliseconds for a photo on one thread and
+file with the temperature that its own validation answers give, or, where a run was settled by answers out of fold,
+with the run's), size, and milliseconds for a photo on one thread and
 on all, the medians of turns A B C A B C. Ratios of times hold on other machines, times do not.
 """
 
@@ -13,10 +14,12 @@ import platform
 import shlex
 import sys
 import tempfile
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from unittest.mock import patch
 
 import numpy as np
 
@@ -26,6 +29,9 @@ from cloud_classifier.export import RANGE_PHOTOS, _all_answers, _some, export_ru
 from cloud_classifier.infer import CloudClassifier
 from cloud_classifier.quantize import quantized
 from cloud_classifier.train import Run
+from cloud_classifier.trust import settle
+
+WAYS = 'fp16', 'int8-weights', 'int8-weights, small convolutions too', 'int8'
 
 
 def by_turns(files, pixels, threads, turns=15):
@@ -46,7 +52,9 @@ def judge(file, run):
     for part in ('valid', 'test'):
         said[part] = _all_answers(clouds, run.split.files(part))[0]
         labels[part] = np.array([clouds.classes.index(o) for o in run.split.part(part).label])
-    temperature = fit_temperature(softmax(said['valid']), labels['valid'])
+    trust, _ = settle(run)
+    own = trust.basis != 'out of fold'
+    temperature = fit_temperature(softmax(said['valid']), labels['valid']) if own else trust.temperature
     probs, y = softmax(np.concatenate([*said.values()]), temperature), np.concatenate([*labels.values()])
     return (probs.argmax(1) == y).mean(), ece(probs, y, n_boot=1)['value'], probs, temperature
 
@@ -58,10 +66,13 @@ def main():
     args = parser.parse_args()
     run = Run(args.run)
     with tempfile.TemporaryDirectory() as folder:
-        files = {k: Path(folder) / f'{k}.onnx' for k in ('fp32', 'fp16', 'int8')}
+        files = {k: Path(folder) / f'{i}.onnx' for i, k in enumerate(('fp32', *WAYS))}
         export_run(run, files['fp32'])
-        for to in ('fp16', 'int8'):
-            files[to].write_bytes(quantized(files['fp32'], _some(run.split.files('train'), args.photos), to))
+        for way in WAYS:
+            to, *all_of_them = way.split(', ')
+            with patch('cloud_classifier.quantize.COARSE', 0) if all_of_them else nullcontext():
+                made = quantized(files['fp32'], _some(run.split.files('train'), args.photos), to)
+            files[way].write_bytes(made)
         pixels = CloudClassifier(files['fp32']).preprocess(run.split.files('test')[0])[None]
         one, many = by_turns(files, pixels, 1), by_turns(files, pixels, None)
         exact, rows = None, []

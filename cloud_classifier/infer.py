@@ -28,7 +28,7 @@ import onnxruntime as ort
 from .decide import Backoff, Decision, Rules, decide, read_prior, softmax, switch_prior
 from .files import from_json
 from .images import BadImage, Preprocess
-from .onnxfile import FLOAT, NotONNX, Value, is_sealed, read_graph, read_metadata
+from .onnxfile import FLOAT, NotONNX, Value, is_sealed, only_restores, read_graph, read_metadata
 from .taxonomy import GENERA
 
 # %% ../nbs/36_infer.ipynb #d3be64cd
@@ -207,7 +207,7 @@ def _bound_memory() -> None:
     arena = ort.OrtMemoryInfo('Cpu', ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(arena, ort.OrtArenaCfg({'max_mem': MAX_MEMORY, 'arena_extend_strategy': 1}))
 
-def _session(model: str | bytes, threads: int | None) -> ort.InferenceSession: # a path, or what is in the file
+def _session(model: str | bytes, threads: int | None, fold: bool = False) -> ort.InferenceSession: # a path, or what is in the file
     "The network in memory; `BadModel` where ONNX Runtime does not take it."
     _bound_memory()
     options = ort.SessionOptions()
@@ -215,7 +215,7 @@ def _session(model: str | bytes, threads: int | None) -> ort.InferenceSession: #
     options.add_session_config_entry('session.use_env_allocators', '1')
     options.add_session_config_entry('session.x64quantprecision', '1') # int8 sums that can't overflow, where older processors' could
     if threads: options.intra_op_num_threads = threads
-    providers, without = ['CPUExecutionProvider'], ['ConstantFolding']
+    providers, without = ['CPUExecutionProvider'], [] if fold else ['ConstantFolding']
     try: return ort.InferenceSession(model, options, providers=providers, disabled_optimizers=without)
     except Exception as e: raise BadModel('is a model that ONNX Runtime can’t run') from e # its errors share no class
 
@@ -226,8 +226,10 @@ def _open(path: Path, threads: int | None) -> tuple[_Facts, ort.InferenceSession
     try: before, data = path.stat(), path.read_bytes()
     except OSError as e: raise BadModel(f'can’t be read ({e.strerror})') from e
     facts, source = _check(data), data if _UNNAMED.search(str(path)) else str(path)
+    try: fold = only_restores(data)
+    except ValueError as e: raise BadModel(f'is no model that can be used: {e}') from e
     del data # as large as the weights, which come into memory now
-    session = _session(source, threads)
+    session = _session(source, threads, fold)
     if not os.path.samestat(before, now := path.stat()) or before.st_mtime_ns != now.st_mtime_ns:
         raise BadModel('was changed while it was read; ask again')
     return facts, session

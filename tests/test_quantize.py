@@ -136,7 +136,7 @@ def test_photos_that_can_not_be_opened_are_said(exact, photos, tmp_path, caplog)
 
 def test_wrong_arguments_get_a_line(exact, photos, tmp_path):
     lines = {
-        'int8 or fp16': lambda: quantized(exact, photos, 'int4'),
+        'int8, int8-weights or fp16': lambda: quantized(exact, photos, 'int4'),
         'takes photos to find its ranges by': lambda: quantized(exact),
         'none could be opened: .*gone.jpg': lambda: quantized(exact, [tmp_path / 'gone.jpg']),
         'is a folder': lambda: quantize(exact, photos, out=tmp_path),
