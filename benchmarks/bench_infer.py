@@ -37,11 +37,17 @@ print(session.run(['logits'], {{session.get_inputs()[0].name: pixels}})[0].argma
 OURS = "from cloud_classifier.infer import CloudClassifier\nprint(CloudClassifier({model!r}).predict({photo!r}).genus)"
 
 
-def by_turns(ways, repeats):
-    "Median seconds of each way, taking turns; a first turn warms up."
+def by_turns(ways, repeats, rest=0):
+    """Median seconds of each way, taking turns; a first turn warms up.
+
+    For `rest` seconds a way is called before it is timed: threads of the one before it spin for up to 0.2 s (OpenMP).
+    """
     times = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, way in ways.items():
+            until = perf_counter() + rest
+            while perf_counter() < until:
+                way()
             start = perf_counter()
             way()
             if turn:
@@ -81,7 +87,7 @@ def warm(clouds, photo, repeats, learn, **_):
             'bare': lambda: session.run(None, {clouds.input_name: pixels}),
             'ours': lambda: clouds.predict(file),
         } | ({'fastai': lambda: learn.predict(file)} if learn else {})
-        times = by_turns(ways, 6 * repeats)
+        times = by_turns(ways, 6 * repeats, rest=0.3)
     yield 'warm photo', 'session.run', times['bare'], times['ours'], times['ours'] / times['bare']
     if learn:
         yield 'warm photo', 'learn.predict', times['fastai'], times['ours'], times['fastai'] / times['ours']

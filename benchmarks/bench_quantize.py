@@ -34,15 +34,18 @@ from cloud_classifier.trust import settle
 WAYS = 'fp16', 'int8-weights', 'int8-weights, small convolutions too', 'int8'
 
 
-def by_turns(files, pixels, threads, turns=15):
-    "Median milliseconds of each file for one photo."
-    models, times = {k: CloudClassifier(file, threads) for k, file in files.items()}, {k: [] for k in files}
-    for turn in range(turns + 1):
-        for k, model in models.items():
-            start = perf_counter()
-            model.run(pixels)
-            if turn:
-                times[k].append(perf_counter() - start)
+def by_turns(files, pixels, threads, turns=5, runs=5):
+    "Median milliseconds of each file for one photo; one is open at a time, or their threads would wait for each other."
+    times = {k: [] for k in files}
+    for _ in range(turns):
+        for k, file in files.items():
+            model = CloudClassifier(file, threads)
+            for i in range(runs + 1):
+                start = perf_counter()
+                model.run(pixels)
+                if i:
+                    times[k].append(perf_counter() - start)
+            del model
     return {k: 1e3 * median(taken) for k, taken in times.items()}
 
 

@@ -68,7 +68,7 @@ def measure(parts, arch, args, cache):
     learn, clock = cloud_learner(dls, arch, 'none'), Clock()
     learn.remove_cb(learn.progress)
     learn.logger = lambda _: None
-    precision = pick_precision(learn.model, torch.device('cpu'))
+    precision = pick_precision(learn.model, torch.device('cpu'), args.size)
     step, turns = bare(deepcopy(learn.model), args.size, args.bs, precision == 'bf16'), []
     photos = args.batches * args.bs
     for _ in range(args.repeats + 1):

@@ -56,7 +56,7 @@ def embedding_speed(parts: Split, size: int) -> float: # photos a second
     preprocess = preprocess_for(default_arch(), size)
     learn = cloud_learner(cloud_dls(parts, preprocess), default_arch(), 'none', head='moments') # as fast with any weights
     body = learn.model[0].to(learn.dls.device)
-    _, compute = autocast_for(pick_precision(learn.model, learn.dls.device), learn.dls.device)
+    _, compute = autocast_for(pick_precision(learn.model, learn.dls.device, size), learn.dls.device)
     few, times = parts.files('train')[:16], []
     for _ in range(3):
         start = perf_counter()

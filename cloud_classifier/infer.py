@@ -379,7 +379,7 @@ class CloudClassifier:
     def predict_many(self,
                      photos: Iterable, # as `predict` takes them
                      k: int = 3, # how many labels each `top` names
-                     batch_size: int = 16, # photos that go through the network together
+                     batch_size: int = 8, # photos that go through the network together; of more the maps leave the cache
                      prior: Mapping[str, float] | None = None, # as in `answers`
                      ) -> Iterator[Prediction | BadImage]: # one a photo, in order
         "An answer for each photo, or what is wrong with it."

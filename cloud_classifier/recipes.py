@@ -175,16 +175,17 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def _is_depthwise(m: torch.nn.Module) -> bool: return isinstance(m, torch.nn.Conv2d) and 1 < m.groups == m.in_channels
 
-def _gains(model: torch.nn.Module) -> bool:
-    "Whether a CPU trains the network faster in bfloat16: all that were measured, but for depthwise convolutions without batch norms."
+def _gains(model: torch.nn.Module, size: int) -> bool:
+    "Whether a CPU trains the network faster in bfloat16: with depthwise convolutions only over batch norms, and from squares of 160 pixels on."
     modules = [*model.modules()]
-    return not any(map(_is_depthwise, modules)) or any(isinstance(m, torch.nn.BatchNorm2d) for m in modules)
+    return not any(map(_is_depthwise, modules)) or (size >= 160 and any(isinstance(m, torch.nn.BatchNorm2d) for m in modules))
 
 def pick_precision(model: torch.nn.Module, # the network that is to be trained
                    device: torch.device, # what trains
+                   size: int = 224, # side of the square that the network sees, pixels
                    ) -> str: # 'fp32' or 'bf16'
     "What precision to train in here: bfloat16 where the hardware has it and the network gains by it."
-    return 'bf16' if has_bfloat16(device) and (device.type == 'cuda' or _gains(model)) else 'fp32'
+    return 'bf16' if has_bfloat16(device) and (device.type == 'cuda' or _gains(model, size)) else 'fp32'
 
 # %% ../nbs/22_recipes.ipynb #4668f2cb
 def speed_callbacks(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)

@@ -153,7 +153,7 @@ def _set_up(settings: dict, parts: Split, weights: str, progress: bool) -> Learn
 # %% ../nbs/25_train.ipynb #b12c84d0
 def _choices(learn: Learner, settings: dict, precision: str, lr) -> dict:
     "What is decided here: precision, rate, cycles."
-    if precision == 'auto': precision = pick_precision(learn.model, learn.dls.device)
+    if precision == 'auto': precision = pick_precision(learn.model, learn.dls.device, settings['preprocess']['size'])
     speed_callbacks(precision, learn.dls.device) # it says so where that can't be
     found = suggest_lr(learn) if lr == 'find' else None
     if found: lr = choose_lr(found)
