@@ -283,7 +283,7 @@ def test_a_learner_trains_the_same_with_folded_norms_as_with_norms_that_stay():
         assert torch.allclose(v, ours[k], rtol=1e-2, atol=1e-4), k
 
 
-def test_validation_sees_the_network_in_fp32_and_with_its_norms():
+def test_validation_is_in_fp32_and_says_with_folded_norms_what_it_says_without():
     learn, seen = learner(), []
     norm = next(m for m in learn.model.modules() if isinstance(m, nn.BatchNorm2d))
     norm.register_forward_hook(lambda m, x, y: seen.append((learn.model.training, x[0].dtype, torch.equal(x[0], y))))
@@ -291,7 +291,10 @@ def test_validation_sees_the_network_in_fp32_and_with_its_norms():
         learn.fit(1, 1e-3)
     training = [o for o in seen if o[0]]
     assert {o[1] for o in training} == {torch.bfloat16}
-    assert [o[1:] for o in seen if not o[0]][-2:] == [(torch.float32, False)] * 2
+    assert [o[1:] for o in seen if not o[0]][-1] == (torch.float32, True)
+    folded = learn.recorder.values[-1][1]
+    assert abs(learn.validate()[0] - folded) < 1e-4
+    assert seen[-1] == (False, torch.float32, False)
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
