@@ -51,10 +51,10 @@ soak: setup ## run what takes too long for every change: hundreds of kills, proc
 check: setup ## look for notebooks and package that differ, unclean notebooks, and what ruff finds
 	$(BIN)/python -m pytest -q tests/test_notebooks.py
 	$(BIN)/ruff check -q
-	$(BIN)/ruff format -q --check tests benchmarks
+	$(BIN)/ruff format -q --check tests benchmarks tools models
 
 readme: setup ## write README.md from nbs/index.ipynb
-	$(BIN)/python tests/readme.py
+	$(BIN)/python tools/readme.py
 
 docs: setup ## make the pages of the documentation (needs Quarto)
 	$(BIN)/nbdev-docs

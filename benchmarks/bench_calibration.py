@@ -26,8 +26,8 @@ def main():
     parser.add_argument('--epochs', type=int, default=6)
     args = parser.parse_args()
 
-    from cloud_classifier.calibrate import brier, cross_fitted_temperature, ece
-    from cloud_classifier.runs import cross_validate
+    from cloud_classifier.evaluation.calibrate import brier, cross_fitted_temperature, ece
+    from cloud_classifier.training.run import cross_validate
 
     how = {'arch': args.arch, 'size': args.size, 'epochs': args.epochs, 'weights': 'none'}
     table = cross_validate(args.photos, 5, args.out, skip_bad=True, progress=False, **how)

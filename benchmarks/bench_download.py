@@ -63,9 +63,9 @@ def serve(files, port):
 
 def ours(urls, folder):
     "Photos that were kept, and the addresses that were named as bad."
-    from cloud_classifier.dataset import Dataset
-    from cloud_classifier.download import Limits, download
-    from cloud_classifier.sources import Found
+    from cloud_classifier.data.dataset import Dataset
+    from cloud_classifier.data.download import Limits, download
+    from cloud_classifier.data.sources import Found
 
     dataset = Dataset(folder)
     download(dataset, (Found(url, label='Cirrus') for url in urls), limits=Limits(allow_private=True))
@@ -105,7 +105,7 @@ def main():
         kinds = [fate(i)[1] for i in range(args.urls)]
         import fastai.vision.utils  # noqa: F401  neither way pays for its imports
 
-        import cloud_classifier.download  # noqa: F401
+        import cloud_classifier.data.download  # noqa: F401
 
         seconds, kept = {ours: [], fastai_way: []}, {}
         for repeat in range(args.repeats):

@@ -28,8 +28,8 @@ from time import perf_counter
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.duplicates import (
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.duplicates import (
     MANY,
     MOST,
     SAME,

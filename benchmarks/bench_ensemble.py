@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cloud_classifier.calibrate import mean_interval
+from cloud_classifier.evaluation.calibrate import mean_interval
 from cloud_classifier.taxonomy import GENERA
 
 sys.path.insert(0, str(Path(__file__).parent.parent / 'models'))

@@ -23,9 +23,9 @@ def once(photos):
     "Seconds for the numbers, and for report.json and report.html."
     import numpy as np
 
-    from cloud_classifier.calibrate import calibrated, fit_trust
-    from cloud_classifier.report import Report
-    from cloud_classifier.scores import plain, scores, simulate
+    from cloud_classifier.evaluation.calibrate import fit_trust
+    from cloud_classifier.evaluation.report import Report, plain, scores, simulate
+    from cloud_classifier.prediction.decide import calibrated
 
     settled, p = simulate(500, 2, seed=1), simulate(photos // 2, 2)
     trust = fit_trust(settled.probs, settled.y, settled.classes, groups=settled.groups)

@@ -46,7 +46,7 @@ def plain(args, split_file):
     from fastai.vision.all import set_seed
     from plain import fit
 
-    from cloud_classifier.sampling import balance, load_split
+    from cloud_classifier.data.sampling import balance, load_split
 
     parts = load_split(split_file, args.photos)
     rows, valid = balance(parts.part('train'), 'equal', seed=args.seed), parts.part('valid')
@@ -59,9 +59,9 @@ def plain(args, split_file):
 
 def fast(args, split_file):
     "The same through `train`."
-    from cloud_classifier.dataset import Dataset
-    from cloud_classifier.sampling import load_split
-    from cloud_classifier.train import train, usable
+    from cloud_classifier.data.dataset import Dataset
+    from cloud_classifier.data.sampling import load_split
+    from cloud_classifier.training.run import train, usable
 
     parts = load_split(split_file, args.photos)
     seen = usable(Dataset(args.photos), parts.frame[parts.frame.part != 'excluded'], progress=False)
@@ -139,8 +139,8 @@ def main():
         print(json.dumps(WAYS[args.turn](args, args.split)))
         return
 
-    from cloud_classifier.dataset import Dataset
-    from cloud_classifier.sampling import load_split, save_split, split
+    from cloud_classifier.data.dataset import Dataset
+    from cloud_classifier.data.sampling import load_split, save_split, split
 
     with tempfile.TemporaryDirectory() as folder:
         split_file = args.split or str(Path(folder) / 'split.csv')

@@ -22,10 +22,9 @@ def features(arch, size, root, paths):
     "By name of the features: (n, 2, d) of the photos as they are, and mirrored."
     import torch
 
-    from cloud_classifier.embeddings import embed
-    from cloud_classifier.learner import imagenet_weights, network, preprocess_for
-    from cloud_classifier.moments import moments
-    from cloud_classifier.recipes import autocast_for, pick_precision
+    from cloud_classifier.training.callbacks import pick_precision
+    from cloud_classifier.training.learner import imagenet_weights, moments, network, preprocess_for
+    from cloud_classifier.training.recipes import autocast_for, embed
 
     net = network(arch)
     net.load_state_dict(imagenet_weights(arch))
@@ -67,7 +66,7 @@ def out_of_fold(rows, labels, folds, penalty):
 
 
 def worth(probs, labels, groups):
-    from cloud_classifier.calibrate import ece, mean_interval
+    from cloud_classifier.evaluation.calibrate import ece, mean_interval
 
     top = mean_interval(probs.argmax(1) == labels, groups)
     third = np.argsort(-probs, 1)[:, :3] == labels[:, None]
@@ -82,9 +81,9 @@ def worth(probs, labels, groups):
 
 
 def main():
-    from cloud_classifier.dataset import Dataset
-    from cloud_classifier.sampling import folds as cut
-    from cloud_classifier.sampling import split
+    from cloud_classifier.data.dataset import Dataset
+    from cloud_classifier.data.sampling import folds as cut
+    from cloud_classifier.data.sampling import split
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--photos', type=Path, required=True)

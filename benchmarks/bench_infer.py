@@ -25,7 +25,7 @@ import onnxruntime as ort
 from PIL import Image
 
 from cloud_classifier.images import photo_files
-from cloud_classifier.infer import CloudClassifier
+from cloud_classifier.prediction.infer import CloudClassifier
 
 BARE = """
 import numpy, onnxruntime, PIL.Image
@@ -34,7 +34,10 @@ photo = PIL.Image.open({photo!r}).convert('RGB').resize(({size}, {size}))
 pixels = (numpy.asarray(photo, numpy.float32)/255).transpose(2, 0, 1)[None].copy()
 print(session.run(['logits'], {{session.get_inputs()[0].name: pixels}})[0].argmax())
 """
-OURS = "from cloud_classifier.infer import CloudClassifier\nprint(CloudClassifier({model!r}).predict({photo!r}).genus)"
+OURS = """
+from cloud_classifier.prediction.infer import CloudClassifier
+print(CloudClassifier({model!r}).predict({photo!r}).genus)
+"""
 
 
 def by_turns(ways, repeats, rest=0):

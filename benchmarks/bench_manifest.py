@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from cloud_classifier.dataset import Dataset
+from cloud_classifier.data.dataset import Dataset
 
 HERE = Path(__file__).parent
 LABELS = ('Cirrus', 'Stratus', 'Cumulus', 'Contrail')

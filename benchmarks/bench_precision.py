@@ -16,8 +16,7 @@ from pathlib import Path
 import timm
 import torch
 
-from cloud_classifier.recipes import has_bfloat16
-from cloud_classifier.step import FoldedNorms, FP32DepthwiseGrad, norm_pairs
+from cloud_classifier.training.callbacks import FoldedNorms, FP32DepthwiseGrad, has_bfloat16, norm_pairs
 
 SIZES = {arch: (128, 160, 224, 260) for arch in ('resnet34', 'tf_efficientnet_lite0', 'tf_efficientnet_lite2')}
 OTHERS = 'efficientnet_b0 mobilenetv2_100 mobilenetv3_large_100 convnext_atto densenet121 regnety_004'.split()

@@ -32,8 +32,8 @@ def call(*arguments, cache):
 
 def judged(run):
     "Top-1 and top-3 of a run on its test part, with the interval of the first."
-    from cloud_classifier.scores import Predictions, intervals
-    from cloud_classifier.train import Run
+    from cloud_classifier.evaluation.report import Predictions, intervals
+    from cloud_classifier.training.run import Run
 
     found = intervals(Predictions(*Run(run).predictions('test')), 2000, 0)
     top1 = found['top1']

@@ -23,13 +23,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from cloud_classifier.calibrate import ece, fit_temperature
-from cloud_classifier.decide import softmax
-from cloud_classifier.export import RANGE_PHOTOS, _all_answers, _some, export_run
-from cloud_classifier.infer import CloudClassifier
-from cloud_classifier.quantize import quantized
-from cloud_classifier.train import Run
-from cloud_classifier.trust import settle
+from cloud_classifier.evaluation.calibrate import ece, fit_temperature, settle
+from cloud_classifier.prediction.decide import softmax
+from cloud_classifier.prediction.export import RANGE_PHOTOS, _all_answers, _some, export_run, quantized
+from cloud_classifier.prediction.infer import CloudClassifier
+from cloud_classifier.training.run import Run
 
 WAYS = 'fp16', 'int8-weights', 'int8-weights, small convolutions too', 'int8'
 
@@ -73,7 +71,7 @@ def main():
         export_run(run, files['fp32'])
         for way in WAYS:
             to, *all_of_them = way.split(', ')
-            with patch('cloud_classifier.quantize.COARSE', 0) if all_of_them else nullcontext():
+            with patch('cloud_classifier.prediction.export.COARSE', 0) if all_of_them else nullcontext():
                 made = quantized(files['fp32'], _some(run.split.files('train'), args.photos), to)
             files[way].write_bytes(made)
         pixels = CloudClassifier(files['fp32']).preprocess(run.split.files('test')[0])[None]

@@ -45,7 +45,7 @@ COLUMNS = (
 
 def tries():
     "Name: recipe, balance, photos in a batch, what is tried."
-    from cloud_classifier.recipes import RECIPES
+    from cloud_classifier.training.recipes import RECIPES
 
     fast = RECIPES['fast']
 
@@ -78,7 +78,7 @@ def randaugment():
     from PIL import Image
     from timm.data.auto_augment import rand_augment_transform
 
-    from cloud_classifier.learner import ItemAugment
+    from cloud_classifier.training.dataloaders import ItemAugment
 
     class Drawn(ItemAugment):
         def __init__(self):
@@ -109,12 +109,16 @@ def flipped(run, part):
 def once(args, name, seed, parts, seen):
     from sklearn.metrics import accuracy_score
 
-    from cloud_classifier.recipes import RECIPES
-    from cloud_classifier.train import train
+    from cloud_classifier.training.recipes import RECIPES
+    from cloud_classifier.training.run import train
 
     recipe, balance, bs, why = tries()[name]
     RECIPES['tried'] = replace(recipe, name='tried')
-    augment = patch('cloud_classifier.learner.ItemAugment', randaugment()) if 'randaugment' in name else nullcontext()
+    augment = (
+        patch('cloud_classifier.training.dataloaders.ItemAugment', randaugment())
+        if 'randaugment' in name
+        else nullcontext()
+    )
     with tempfile.TemporaryDirectory() as folder, augment:
         run = train(
             args.photos,
@@ -173,8 +177,8 @@ def main():
     parser.add_argument('--split')
     args = parser.parse_args()
 
-    from cloud_classifier.dataset import Dataset
-    from cloud_classifier.sampling import load_split, split
+    from cloud_classifier.data.dataset import Dataset
+    from cloud_classifier.data.sampling import load_split, split
 
     dataset = Dataset(args.photos)
     seen = dataset.scan(progress=False)

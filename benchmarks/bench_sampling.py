@@ -44,7 +44,7 @@ def by_turns(root, repeats):
     "Seconds that each way took, each time."
     from fastai.vision.all import get_image_files
 
-    from cloud_classifier.sampling import get_equal_images
+    from cloud_classifier.data.sampling import get_equal_images
 
     def first_notebook():
         "The first notebook's function, word for word but for its printing."
@@ -79,7 +79,7 @@ def by_turns(root, repeats):
 
 def write_manifest(root):
     "A row for each photo, whose authors took three photos each, of which two have a page in common."
-    from cloud_classifier.dataset import Dataset
+    from cloud_classifier.data.dataset import Dataset
 
     dataset = Dataset(root)
     values = [
@@ -105,8 +105,16 @@ def scan_of(dataset):
 def steps(root, grouped):
     "Each step's seconds, and the most memory held until its end; one line of JSON a step."
     start = perf_counter()
-    from cloud_classifier.dataset import Dataset
-    from cloud_classifier.sampling import balance, certificate, folds, get_equal_images, load_split, save_split, split
+    from cloud_classifier.data.dataset import Dataset
+    from cloud_classifier.data.sampling import (
+        balance,
+        certificate,
+        folds,
+        get_equal_images,
+        load_split,
+        save_split,
+        split,
+    )
 
     def done(name):
         nonlocal start

@@ -39,7 +39,7 @@ def sampling(files, repeats, **_):
 
     from fastai.data.transforms import get_image_files
 
-    from cloud_classifier.sampling import get_equal_images
+    from cloud_classifier.data.sampling import get_equal_images
     from cloud_classifier.taxonomy import GENERA
 
     with tempfile.TemporaryDirectory() as root:
@@ -110,9 +110,10 @@ def answers(code):
 
 def predicting(photos, repeats, **_):
     "resnet34 at 224 pixels, asked for one photo."
-    from cloud_classifier.export import export_model
-    from cloud_classifier.sampling import split
-    from cloud_classifier.train import cloud_dls, cloud_learner
+    from cloud_classifier.data.sampling import split
+    from cloud_classifier.prediction.export import export_model
+    from cloud_classifier.training.dataloaders import cloud_dls
+    from cloud_classifier.training.learner import cloud_learner
 
     with tempfile.TemporaryDirectory() as root:
         learn = cloud_learner(cloud_dls(split(photos), bs=8), 'resnet34', weights='none')
@@ -130,7 +131,7 @@ model.remove_cb(model.progress)
 def ask(): return model.predict(Path('{photo}'))
 """,
             'ours': f"""
-from cloud_classifier.infer import CloudClassifier
+from cloud_classifier.prediction.infer import CloudClassifier
 model = CloudClassifier('{root}/clouds.onnx')
 def ask(): return model.predict('{photo}')
 """,

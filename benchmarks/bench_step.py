@@ -22,12 +22,11 @@ import pandas as pd
 import torch
 from fastai.callback.core import Callback
 
-from cloud_classifier.cache import PhotoCache
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.learner import cloud_dls, cloud_learner, preprocess_for
-from cloud_classifier.recipes import pick_precision, training_in
-from cloud_classifier.sampling import Split
-from cloud_classifier.step import FP32DepthwiseGrad
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.sampling import Split
+from cloud_classifier.training.callbacks import FP32DepthwiseGrad, pick_precision, training_in
+from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
+from cloud_classifier.training.learner import cloud_learner, preprocess_for
 
 COLUMNS = 'date', 'arch', 'size', 'bs', 'precision', 'cores', 'bare step, photos/s', 'ours, photos/s', 'ours over bare'
 

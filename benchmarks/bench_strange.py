@@ -21,7 +21,7 @@ def asked(learn, fitted, preprocess, photos):
     "Of each photo: distance, side, their louder one, energy, and how little is believed of the first answer."
     import torch
 
-    from cloud_classifier.moments import maps
+    from cloud_classifier.training.learner import maps
 
     out = []
     with torch.no_grad():
@@ -35,8 +35,9 @@ def asked(learn, fitted, preprocess, photos):
 
 
 def rows_of(path, drawn):
-    from cloud_classifier.strange import auroc, fit_strangeness, not_skies, plain_skies
-    from cloud_classifier.train import Run
+    from cloud_classifier.evaluation.ood import auroc, fit_strangeness
+    from cloud_classifier.samples import not_skies, plain_skies
+    from cloud_classifier.training.run import Run
 
     run = Run(path)
     learn, parts, preprocess = run.learner(), run.split, run.preprocess

@@ -82,9 +82,9 @@ def ours(root, args):
     "The same through `train`: seconds of each epoch, and what its diary says of training alone."
     import pandas as pd
 
-    from cloud_classifier.dataset import Dataset
-    from cloud_classifier.sampling import Split
-    from cloud_classifier.train import train
+    from cloud_classifier.data.dataset import Dataset
+    from cloud_classifier.data.sampling import Split
+    from cloud_classifier.training.run import train
 
     scan = Dataset(root).scan(progress=False)
     order = random.Random(42).sample(range(len(scan)), len(scan))
@@ -120,7 +120,7 @@ def bare(root, args):
     import torch
     import torchvision
 
-    from cloud_classifier.recipes import pick_precision
+    from cloud_classifier.training.callbacks import pick_precision
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.backends.cudnn.benchmark = True

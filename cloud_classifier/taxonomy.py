@@ -6,7 +6,7 @@
 __all__ = ['LEVELS', 'GENERA', 'FAMILIES', 'Genus', 'height_text', 'base_text', 'UnknownGenus', 'genus', 'read_label',
            'near_miss', 'SpellingWarning', 'near_misses', 'warn_near_misses', 'known_label']
 
-# %% ../nbs/00_taxonomy.ipynb #06edc1e3
+# %% ../nbs/00_taxonomy.ipynb #83f86cab
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -15,21 +15,16 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cloud_classifier.calibrate import cross_fitted_temperature, mean_interval
-from cloud_classifier.dataset import Dataset, data_hash
-from cloud_classifier.decide import softmax
-from cloud_classifier.evaluate import answers, evaluate, of_file
-from cloud_classifier.export import export_run
+from cloud_classifier.data.dataset import Dataset, data_hash
+from cloud_classifier.data.sampling import Split, split
+from cloud_classifier.evaluation.calibrate import cross_fitted_temperature, mean_interval, settle
+from cloud_classifier.evaluation.report import Predictions, answers, evaluate, of_file, verdict_words
 from cloud_classifier.files import file_hash, write_whole
-from cloud_classifier.infer import CloudClassifier
-from cloud_classifier.report import verdict_words
-from cloud_classifier.runs import cross_validate
-from cloud_classifier.sampling import Split, split
-from cloud_classifier.scores import Predictions
-from cloud_classifier.soup import ensemble, soup
+from cloud_classifier.prediction.decide import softmax
+from cloud_classifier.prediction.export import export_run
+from cloud_classifier.prediction.infer import CloudClassifier
 from cloud_classifier.taxonomy import GENERA
-from cloud_classifier.train import Run
-from cloud_classifier.trust import settle
+from cloud_classifier.training.run import Run, cross_validate, ensemble, soup
 
 HERE = Path(__file__).parent
 FOLDS, RECIPE, SEED = 5, 'best', 42

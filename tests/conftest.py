@@ -43,7 +43,7 @@ def skies(tmp_path_factory):
 @pytest.fixture(scope='session')
 def run(skies, tmp_path_factory):
     "A finished run: resnet18 from random weights, on squares of 64 pixels."
-    from cloud_classifier.train import train
+    from cloud_classifier.training.run import train
 
     out = tmp_path_factory.mktemp('runs') / 'run'
     return train(skies, arch='resnet18', size=64, epochs=2, weights='none', bs=8, out=out, progress=False)
@@ -52,7 +52,7 @@ def run(skies, tmp_path_factory):
 @pytest.fixture(scope='session')
 def model(run):
     "The file that is exported from `run`."
-    from cloud_classifier.export import export_model
+    from cloud_classifier.prediction.export import export_model
 
     return export_model(run.learner(), run.path / 'clouds.onnx', card={'trained_on': 'rendered skies'})
 
@@ -60,7 +60,7 @@ def model(run):
 @pytest.fixture(scope='session')
 def model_of_run(run, tmp_path_factory):
     "The file that is exported from `run` with its rules."
-    from cloud_classifier.export import export_run
+    from cloud_classifier.prediction.export import export_run
 
     return export_run(run, tmp_path_factory.mktemp('file') / 'clouds.onnx')[0]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hostile import photo
 
-from cloud_classifier.dataset import BadDataset, Dataset
-from cloud_classifier.download import DownloadFailed
-from cloud_classifier.scrape import add_photos, scrape_clouds
-from cloud_classifier.sources import BadSearch, is_photo_name
+from cloud_classifier.data.dataset import BadDataset, Dataset
+from cloud_classifier.data.download import DownloadFailed
+from cloud_classifier.data.scrape import add_photos, scrape_clouds
+from cloud_classifier.data.sources import BadSearch, is_photo_name
 
 NOBODY = 65534
 ADD = """
@@ -21,7 +21,7 @@ import os, sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from PIL import Image
-from cloud_classifier.scrape import add_photos
+from cloud_classifier.data.scrape import add_photos
 if os.geteuid() == 0:
     with TemporaryDirectory() as place: # once before: what is imported on the way may lie where others can't read
         photos = Path(place, 'mine', 'Ci')
@@ -191,7 +191,7 @@ def test_what_is_added_beside_an_edited_copy_is_kept(mine, tmp_path):
 
 def test_a_database_that_calls_photos_otherwise_than_their_bytes(mine, tmp_path):
     "A file that has the name of another photo's hash is no copy of it."
-    from cloud_classifier.scrape import unpack
+    from cloud_classifier.data.scrape import unpack
 
     name = hashlib.sha256(photo(0)).hexdigest()[:16] + '.jpg'
     (tmp_path / 'packed' / 'Cirrus').mkdir(parents=True)

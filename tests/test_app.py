@@ -13,10 +13,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from traitlets import Dict
 
-import cloud_classifier.app as app_module
-from cloud_classifier.app import CloudApp, answer_html, error_html, open_app, percent, preview, rows, uploaded
+import cloud_classifier.prediction.app as app_module
 from cloud_classifier.images import BadImage, open_image
-from cloud_classifier.infer import Prediction
+from cloud_classifier.prediction.app import (
+    CloudApp,
+    answer_html,
+    error_html,
+    open_app,
+    percent,
+    preview,
+    rows,
+    uploaded,
+)
+from cloud_classifier.prediction.infer import Prediction
 from cloud_classifier.taxonomy import GENERA
 
 
@@ -194,7 +203,7 @@ def test_without_a_model_the_page_asks_the_one_that_ships(tmp_path, monkeypatch)
 
 def test_where_none_ships_the_page_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.delenv('CLOUD_MODEL', raising=False)
-    monkeypatch.setattr('cloud_classifier.infer.shipped_model', lambda: None)
+    monkeypatch.setattr('cloud_classifier.prediction.infer.shipped_model', lambda: None)
     page = open_app(root=tmp_path)
     assert isinstance(page, ipywidgets.HTML)
     assert 'role="alert"' in page.value
@@ -213,6 +222,6 @@ def test_a_relative_model_is_looked_for_in_the_project_not_in_the_notebook_folde
 
 def test_the_app_needs_neither_torch_nor_fastai_nor_pandas():
     heavy = "{'torch', 'fastai', 'fastcore', 'pandas', 'matplotlib'} & set(sys.modules)"
-    code = f'import sys, cloud_classifier.app; sys.exit(str({heavy}) if {heavy} else 0)'
+    code = f'import sys, cloud_classifier.prediction.app; sys.exit(str({heavy}) if {heavy} else 0)'
     done = subprocess.run([sys.executable, '-c', code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -16,8 +16,7 @@ from PIL import Image, ImageColor
 from playwright.sync_api import Page, expect, sync_playwright
 
 from cloud_classifier.images import Preprocess
-from cloud_classifier.infer import FORMAT
-from cloud_classifier.onnxfile import seal
+from cloud_classifier.prediction.infer import FORMAT, seal
 
 LARGE_MESSAGES = (
     "--Voila.tornado_settings={'websocket_max_message_size': 100_000_000}"  # else a photo over 10 MB is lost

@@ -1,227 +1,275 @@
 "Imports run one way, and heavy libraries stay in their rooms."
 
 import ast
+import sys
 
 import pytest
 from bounds import run_bounded
 from readme import ROOT
 
 PACKAGE = ROOT / 'cloud_classifier'
-MAY_IMPORT = {  # what each module may import of this package, wherever in it
+# The five doors, each with what its rooms may import of this package beside rooms of their own. Root rooms stand below
+# all doors, but for `demo` and `cli`, which stand above them.
+DOORS = {
+    'root': set(),
+    'data': {'root'},
+    'prediction': {'root'},
+    'training': {'root', 'data'},
+    'evaluation': {'root', 'data', 'training', 'prediction'},
+    'top': {'root', 'data', 'training', 'evaluation', 'prediction'},
+}
+ROOMS = {  # what each room may import of this package, wherever in it
     'taxonomy': set(),
-    'decide': {'taxonomy'},
     'files': set(),
-    'console': {'files'},
-    'bombs': set(),
-    'images': {'bombs'},
+    'images': set(),
     'samples': {'taxonomy'},
-    'onnxfile': set(),
-    'infer': {'taxonomy', 'images', 'decide', 'files', 'onnxfile'},
-    'app': {'taxonomy', 'images', 'infer'},
-    'manifest': {'files'},
-    'dataset': {'taxonomy', 'files', 'images', 'manifest'},
-    'archive': {'taxonomy'},
-    'sources': {'taxonomy', 'files', 'images', 'archive'},
-    'download': {'files', 'images', 'archive', 'manifest', 'dataset', 'sources'},
-    'scrape': {'taxonomy', 'files', 'archive', 'manifest', 'dataset', 'sources', 'download'},
-    'credits': {'files', 'dataset'},
-    'verify': {'taxonomy', 'files', 'images', 'manifest', 'dataset'},
-    'duplicates': {'images', 'dataset'},
-    'series': {'duplicates'},
-    'curate': {'files', 'images', 'manifest', 'dataset', 'duplicates', 'series', 'verify'},
-    'sampling': {'taxonomy', 'files', 'images', 'dataset', 'curate'},
-    'settings': set(),
-    'weights': set(),
-    'cache': {'files', 'images', 'dataset'},
-    'learner': {'taxonomy', 'files', 'images', 'dataset', 'sampling', 'settings', 'weights', 'cache', 'moments'},
-    'step': set(),
-    'moments': set(),
-    'embeddings': {'files', 'images', 'dataset', 'cache', 'step'},
-    'recipes': {'settings', 'learner', 'moments', 'embeddings', 'step'},
-    'processes': set(),
-    'run_folder': {'files', 'settings'},
-    'checkpoint': {'files', 'settings', 'processes', 'recipes'},
-    'track': {'dataset', 'learner', 'checkpoint'},
-    'train': {
+    'data.dataset': {'taxonomy', 'files', 'images'},
+    'data.sources': {'taxonomy', 'files', 'images'},
+    'data.download': {'files', 'images', 'data.dataset', 'data.sources'},
+    'data.scrape': {'taxonomy', 'files', 'data.dataset', 'data.sources', 'data.download'},
+    'data.verify': {'taxonomy', 'files', 'images', 'data.dataset'},
+    'data.duplicates': {'files', 'images', 'data.dataset'},
+    'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
+    'data.clean': {'taxonomy', 'data.dataset'},
+    'training.config': {'files'},
+    'training.dataloaders': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sampling', 'training.config'},
+    'training.learner': {'files', 'images', 'training.config'},
+    'training.callbacks': {'files', 'data.dataset', 'training.config'},
+    'training.recipes': {
         'files',
         'images',
-        'dataset',
-        'sampling',
-        'settings',
-        'cache',
-        'learner',
-        'recipes',
-        'step',
-        'processes',
-        'run_folder',
-        'checkpoint',
-        'track',
+        'data.dataset',
+        'training.config',
+        'training.dataloaders',
+        'training.learner',
+        'training.callbacks',
     },
-    'soup': {'files', 'moments', 'sampling', 'settings', 'run_folder', 'train'},
-    'runs': {'files', 'dataset', 'sampling', 'run_folder', 'checkpoint', 'train'},
-    'calibrate': {'decide'},
-    'audit': {'taxonomy', 'images', 'calibrate', 'dataset'},
-    'strange': {'images', 'learner', 'moments', 'step'},
-    'trust': {'files', 'learner', 'sampling', 'run_folder', 'train', 'calibrate', 'strange'},
-    'scores': {'taxonomy', 'decide', 'calibrate'},
-    'report': {'files', 'images', 'scores'},
-    'evaluate': {
+    'training.run': {
+        'files',
+        'images',
+        'data.dataset',
+        'data.sampling',
+        'training.config',
+        'training.dataloaders',
+        'training.learner',
+        'training.callbacks',
+        'training.recipes',
+    },
+    'evaluation.ood': {'images', 'samples', 'training.config', 'training.learner', 'training.callbacks'},
+    'evaluation.calibrate': {
+        'files',
+        'data.sampling',
+        'training.config',
+        'training.run',
+        'evaluation.ood',
+        'prediction.decide',
+    },
+    'evaluation.audit': {'taxonomy', 'images', 'data.dataset', 'evaluation.calibrate'},
+    'evaluation.report': {
         'taxonomy',
-        'decide',
-        'images',
-        'infer',
-        'dataset',
-        'sampling',
-        'train',
-        'calibrate',
-        'strange',
-        'step',
-        'trust',
-        'audit',
-        'scores',
-        'report',
-    },
-    'clean': {'taxonomy', 'dataset'},
-    'quantize': {'files', 'settings', 'images', 'onnxfile', 'infer'},
-    'export': {
         'files',
         'images',
-        'onnxfile',
-        'decide',
-        'infer',
-        'quantize',
-        'learner',
-        'train',
-        'calibrate',
-        'strange',
-        'trust',
-    },
-    'demo': {
-        'infer',
         'samples',
-        'dataset',
-        'scrape',
-        'sampling',
-        'settings',
-        'learner',
-        'embeddings',
-        'recipes',
-        'train',
-        'calibrate',
-        'evaluate',
-        'export',
+        'data.dataset',
+        'data.sampling',
+        'training.callbacks',
+        'training.run',
+        'evaluation.ood',
+        'evaluation.calibrate',
+        'evaluation.audit',
+        'prediction.decide',
+        'prediction.infer',
+    },
+    'prediction.decide': {'taxonomy'},
+    'prediction.infer': {'taxonomy', 'files', 'images', 'prediction.decide'},
+    'prediction.export': {
+        'files',
+        'images',
+        'training.config',
+        'training.run',
+        'evaluation.ood',
+        'evaluation.calibrate',
+        'prediction.decide',
+        'prediction.infer',
+    },
+    'prediction.app': {'taxonomy', 'images', 'prediction.infer'},
+    'demo': {
+        'samples',
+        'data.dataset',
+        'data.sources',
+        'data.scrape',
+        'data.sampling',
+        'training.config',
+        'training.dataloaders',
+        'training.learner',
+        'training.callbacks',
+        'training.recipes',
+        'training.run',
+        'evaluation.calibrate',
+        'evaluation.report',
+        'prediction.infer',
+        'prediction.export',
     },
     'cli': {
         'taxonomy',
         'files',
-        'console',
-        'settings',
-        'weights',
-        'run_folder',
         'images',
-        'infer',
-        'dataset',
-        'sources',
-        'download',
-        'scrape',
-        'credits',
-        'verify',
-        'curate',
-        'sampling',
-        'train',
-        'runs',
-        'evaluate',
-        'export',
+        'data.dataset',
+        'data.download',
+        'data.scrape',
+        'data.verify',
+        'data.duplicates',
+        'data.sampling',
+        'training.config',
+        'training.recipes',
+        'training.run',
+        'evaluation.report',
+        'prediction.infer',
+        'prediction.export',
         'demo',
     },
 }
 BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
-ROOMS = {
-    'fastai': {'learner', 'step', 'recipes', 'processes', 'checkpoint', 'track', 'train'},
+TRAINING = {f'training.{room}' for room in ('dataloaders', 'learner', 'callbacks', 'recipes', 'run')}
+USERS = {  # of each heavy library
+    'fastai': TRAINING | {'prediction.export'},
     'torch': {
-        'weights',
-        'learner',
-        'step',
-        'moments',
-        'embeddings',
-        'recipes',
-        'processes',
-        'checkpoint',
-        'train',
-        'soup',
-        'strange',
-        'trust',
-        'audit',
-        'evaluate',
-        'export',
+        *TRAINING,
+        'training.config',
+        'evaluation.ood',
+        'evaluation.calibrate',
+        'evaluation.audit',
+        'evaluation.report',
+        'prediction.export',
     },
-    'torchvision': {'learner'},
-    'pytorch_grad_cam': {'audit'},
-    'fasttransform': {'learner'},
-    'timm': {'learner'},
-    'safetensors': {'learner'},
-    'huggingface_hub': {'learner'},
-    'accelerate': {'processes'},
-    'mlflow': {'track'},
-    'trackio': {'track'},
-    'aiohttp': {'download'},
-    'azure': {'sources'},
-    'ddgs': {'sources'},
-    'mlcroissant': {'credits'},
-    'cleanvision': {'verify'},
-    'faiss': {'duplicates', 'series'},
-    'sqlite3': {'manifest', 'download'},
+    'torchvision': {'training.learner'},
+    'pytorch_grad_cam': {'evaluation.audit'},
+    'fasttransform': {'training.dataloaders'},
+    'timm': {'training.learner'},
+    'safetensors': {'training.learner'},
+    'huggingface_hub': {'training.learner'},
+    'accelerate': {'training.callbacks'},
+    'mlflow': {'training.callbacks'},
+    'trackio': {'training.callbacks'},
+    'aiohttp': {'data.download'},
+    'azure': {'data.sources'},
+    'ddgs': {'data.sources'},
+    'mlcroissant': {'data.dataset'},
+    'cleanvision': {'data.verify'},
+    'faiss': {'data.duplicates'},
+    'sqlite3': {'data.dataset', 'data.download'},
 }
 
 
-def imports(module, top_level_only=False):
-    "The modules that a module imports: dotted names, those of this package beginning with a dot."
-    tree = ast.parse((PACKAGE / f'{module}.py').read_text(encoding='utf-8'))
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+def door(room: str) -> str:
+    "The door that a room lies behind."
+    return room.split('.')[0] if '.' in room else 'top' if room in ('demo', 'cli') else 'root'
+
+
+def file_of(room):
+    return PACKAGE / f'{room.replace(".", "/")}.py'
+
+
+def imports(room, top_level_only=False):
+    "The modules that a room imports: dotted names, those of this package beginning with a dot."
+    tree = ast.parse(file_of(room).read_text(encoding='utf-8'))
+    package = room.split('.')[:-1]
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.replace('cloud_classifier.', '.') for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').startswith('cloud_classifier')):
-            inner = (node.module or '').removeprefix('cloud_classifier').lstrip('.')
-            yield from [f'.{inner}'] if inner else (f'.{alias.name}' for alias in node.names)
+            above = package[: len(package) - node.level + 1] if node.level else []
+            inner = (node.module or '').removeprefix('cloud_classifier').strip('.')
+            names = '.'.join([*above, inner]).strip('.')
+            rooms = [names] if names in ROOMS else [f'{names}.{alias.name}'.strip('.') for alias in node.names]
+            yield from (f'.{name}' for name in rooms)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
 
 
-def test_each_module_is_in_the_plan():
-    assert {p.stem for p in PACKAGE.glob('*.py') if not p.stem.startswith('_')} == set(MAY_IMPORT)
+def ours(room, top_level_only=False):
+    "The rooms that a room imports."
+    return {name[1:] for name in imports(room, top_level_only) if name.startswith('.')} - {'__version__', room}
 
 
-@pytest.mark.parametrize('module', MAY_IMPORT)
-def test_imports_run_one_way(module):
-    ours = {name[1:].split('.')[0] for name in imports(module) if name.startswith('.')} - {'__version__'}
-    assert ours <= MAY_IMPORT[module]
+def test_each_room_is_in_the_plan():
+    files = [p.relative_to(PACKAGE) for p in PACKAGE.rglob('*.py') if not p.stem.startswith('_')]
+    assert {'.'.join(p.with_suffix('').parts) for p in files} == {*ROOMS, 'all'}
 
 
-@pytest.mark.parametrize(('library', 'rooms'), ROOMS.items())
+@pytest.mark.parametrize('room', ROOMS)
+def test_rooms_import_what_the_plan_says(room):
+    assert ours(room) == ROOMS[room]
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_imports_run_one_way_from_door_to_door(room):
+    above_evaluation = {'prediction.export'}  # it writes what evaluation found out
+    may = DOORS['top' if room in above_evaluation else door(room)] | {door(room)}
+    assert {door(other) for other in ours(room)} <= may
+
+
+def test_no_room_is_imported_by_what_it_imports():
+    from graphlib import TopologicalSorter
+
+    assert len([*TopologicalSorter(ROOMS).static_order()]) == len(ROOMS)
+
+
+@pytest.mark.parametrize(('library', 'rooms'), USERS.items())
 def test_heavy_libraries_stay_in_their_rooms(library, rooms):
-    users = {m for m in MAY_IMPORT if any(name.split('.')[0] == library for name in imports(m))}
-    assert users == rooms
+    assert {room for room in ROOMS if any(name.split('.')[0] == library for name in imports(room))} == rooms
 
 
 @pytest.mark.parametrize(
-    'module', ['taxonomy', 'images', 'files', 'settings', 'weights', 'decide', 'onnxfile', 'infer', 'console', 'cli']
+    'room', ['taxonomy', 'files', 'images', 'training.config', 'prediction.decide', 'prediction.infer', 'cli']
 )
-def test_the_base_asks_for_the_base_install_alone(module):
-    import sys
-
-    others = {name.split('.')[0] for name in imports(module, top_level_only=True) if not name.startswith('.')}
+def test_the_base_asks_for_the_base_install_alone(room):
+    others = {name.split('.')[0] for name in imports(room, top_level_only=True) if not name.startswith('.')}
     assert others - set(sys.stdlib_module_names) <= BASE
 
 
-@pytest.mark.parametrize('module', ['run_folder', 'runs', 'weights'])
-def test_runs_are_listed_and_refused_without_waiting_for_what_trains(module):
-    done = run_bounded(f'import cloud_classifier.{module}, sys; print(*sys.modules)')
+@pytest.mark.parametrize(
+    ('code', 'never'),
+    [
+        ('import cloud_classifier', 'numpy PIL onnxruntime torch fastai pandas'),
+        ('import cloud_classifier.data', 'numpy torch fastai pandas'),
+        ('import cloud_classifier.training', 'numpy torch fastai pandas'),
+        ('import cloud_classifier.evaluation', 'numpy torch fastai pandas'),
+        ('import cloud_classifier.prediction', 'numpy torch fastai pandas'),
+        ('import cloud_classifier.training.config', 'numpy torch fastai pandas'),
+        ('from cloud_classifier import genus', 'numpy torch fastai pandas'),
+        ('from cloud_classifier import CloudClassifier, Preprocess', 'torch fastai pandas matplotlib'),
+        ('from cloud_classifier import Dataset', 'torch fastai pandas'),
+        ('import cloud_classifier.cli', 'torch fastai pandas'),
+    ],
+)
+def test_what_is_light_does_not_wait_for_what_is_heavy(code, never):
+    done = run_bounded(f'{code}; import sys; print(*sys.modules)')
     assert done.status == 0, done.err
-    assert not {'torch', 'fastai', 'pandas', 'numpy'} & set(done.out.split())
+    assert not {*never.split()} & set(done.out.split())
 
 
-@pytest.mark.parametrize('module', ['cli', 'demo'])
-def test_what_stands_on_top_imports_the_torch_stages_when_they_are_needed(module):
-    torch_stages = (ROOMS['torch'] | ROOMS['fastai'] | {'runs'}) - {'weights'}  # needs torch only to read a file
-    assert not {f'.{stage}' for stage in torch_stages} & set(imports(module, top_level_only=True))
+@pytest.mark.parametrize('room', ['cli', 'demo'])
+def test_what_stands_on_top_imports_the_torch_stages_when_they_are_needed(room):
+    heavy = (USERS['torch'] | USERS['fastai']) - {'training.config'}  # needs torch only to read a file of weights
+    assert not heavy & ours(room, top_level_only=True)
+
+
+def test_every_public_name_is_where_the_package_says():
+    import cloud_classifier
+
+    homes = {
+        name: getattr(cloud_classifier, name).__module__ for name in cloud_classifier.__all__ if not name.isupper()
+    }
+    assert homes == {name: f'cloud_classifier.{cloud_classifier._ROOMS[name]}' for name in homes}
+    assert set(cloud_classifier.__all__) <= set(dir(cloud_classifier))
+    with pytest.raises(AttributeError, match="'cloud_classifier' has no attribute 'clowds'"):
+        getattr(cloud_classifier, 'clowds')  # noqa: B009
+
+
+def test_notebook_users_get_every_room():
+    exported = {}
+    exec('from cloud_classifier.all import *', exported)
+    assert {'genus', 'Dataset', 'split', 'cloud_learner', 'train', 'evaluate', 'export_run', 'CloudClassifier'} <= {
+        *exported
+    }

@@ -15,13 +15,13 @@ import pytest
 from bounds import run_bounded
 from hostile import photo
 
-from cloud_classifier.archive import FetchError, NotTaken, open_file, take_out
-from cloud_classifier.scrape import unpack
+from cloud_classifier.data.scrape import unpack
+from cloud_classifier.data.sources import FetchError, NotTaken, open_file, take_out
 
 SKY = photo(1)
 TAKE = """
 import json, sys
-from cloud_classifier.archive import FetchError, take_out
+from cloud_classifier.data.sources import FetchError, take_out
 try: print(json.dumps(take_out(*sys.argv[1:])))
 except FetchError as e: sys.exit(f'FetchError: {e}')
 """

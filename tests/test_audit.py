@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cloud_classifier.audit import (
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.sampling import split
+from cloud_classifier.evaluation.audit import (
     FACTS,
     FEWEST,
     VIEWS,
@@ -28,11 +30,10 @@ from cloud_classifier.audit import (
     probabilities_of,
     visible,
 )
-from cloud_classifier.dataset import Dataset
 from cloud_classifier.images import BadImage, Preprocess
-from cloud_classifier.infer import CloudClassifier
-from cloud_classifier.learner import cloud_dls, cloud_learner, preprocess_for
-from cloud_classifier.sampling import split
+from cloud_classifier.prediction.infer import CloudClassifier
+from cloud_classifier.training.dataloaders import cloud_dls
+from cloud_classifier.training.learner import cloud_learner, preprocess_for
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from cloud_classifier.cache import PhotoCache
 from cloud_classifier.images import Preprocess
+from cloud_classifier.training.dataloaders import PhotoCache
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
 
-from cloud_classifier import calibrate as module
-from cloud_classifier.calibrate import (
+from cloud_classifier.evaluation import calibrate as module
+from cloud_classifier.evaluation.calibrate import (
     COLDEST,
     HOTTEST,
     LEAST_PHOTOS,
@@ -28,7 +28,7 @@ from cloud_classifier.calibrate import (
     risk_coverage,
     wilson,
 )
-from cloud_classifier.decide import DEPTHS, backoff, calibrated, conformal_set, decide, softmax
+from cloud_classifier.prediction.decide import DEPTHS, backoff, calibrated, conformal_set, decide, softmax
 from cloud_classifier.taxonomy import GENERA
 
 CLASSES = (*GENERA, 'Ct')

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_classifier.clean import Cleaner, apply_fastai, doubts, photo_name
-from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.data.clean import Cleaner, apply_fastai, doubts, photo_name
+from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.files import move_file
 
 CLASSES = ('Cirrus', 'Stratus', 'Cumulus')
@@ -116,7 +116,7 @@ def test_apply_cut_off_half_way_is_consistent_and_can_be_undone(cleaner, root, m
     for photo in PHOTOS[:3]:
         cleaner.mark_delete(photo, 'a test')
     with monkeypatch.context() as patch:
-        patch.setattr('cloud_classifier.manifest.move_file', cut_off)
+        patch.setattr('cloud_classifier.data.dataset.move_file', cut_off)
         with pytest.raises(KeyboardInterrupt):
             cleaner.apply()
 

@@ -12,7 +12,7 @@ import pytest
 from readme import ROOT
 
 from cloud_classifier import cli
-from cloud_classifier.dataset import Dataset
+from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.samples import make_samples
 
 

@@ -9,10 +9,10 @@ import pytest
 from conftest import ordinary_user
 from wholeness import make_dataset
 
-import cloud_classifier.dataset as module
-from cloud_classifier.dataset import BadDataset, Dataset
+import cloud_classifier.data.dataset as module
+from cloud_classifier.data.dataset import BadDataset, Dataset
+from cloud_classifier.data.scrape import add_photos, scrape_clouds
 from cloud_classifier.files import file_hash, move_file
-from cloud_classifier.scrape import add_photos, scrape_clouds
 from cloud_classifier.taxonomy import SpellingWarning, UnknownGenus
 
 
@@ -68,7 +68,7 @@ def test_a_move_that_never_happened_is_taken_back_without_harm(dataset, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr('cloud_classifier.manifest.move_file', cut_off)
+        patched.setattr('cloud_classifier.data.dataset.move_file', cut_off)
         with pytest.raises(KeyboardInterrupt):
             dataset.quarantine(photo, 'cut off between the row and the move')
     assert len(dataset.journal()) == 1
@@ -238,7 +238,7 @@ def test_a_move_that_fails_is_a_row_and_stops_nothing(dataset, monkeypatch):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     with monkeypatch.context() as patched:
-        patched.setattr('cloud_classifier.manifest.move_file', no_rights)
+        patched.setattr('cloud_classifier.data.dataset.move_file', no_rights)
         with pytest.raises(BadDataset, match=f"{first}: can't be moved: Permission denied"):
             dataset.quarantine(first, 'no rights')
     dataset.quarantine(second, 'fine')
@@ -258,7 +258,7 @@ def test_an_undo_that_fails_can_be_tried_again_and_stops_none_of_the_others(data
         return move_file(source, to)
 
     with monkeypatch.context() as patched:
-        patched.setattr('cloud_classifier.manifest.move_file', no_rights)
+        patched.setattr('cloud_classifier.data.dataset.move_file', no_rights)
         with pytest.raises(BadDataset, match='2 moves') as refused:
             dataset.undo(3)
     assert f'{second} (is not there any more)' in str(refused.value)

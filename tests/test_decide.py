@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_classifier.decide import (
+from cloud_classifier.prediction.decide import (
     DEPTHS,
     Rules,
     at_depth,
@@ -255,7 +255,7 @@ def test_rules_that_can_not_be_are_refused(wrong):
 
 def test_the_rules_ask_for_numpy_alone():
     heavy = {'scipy', 'sklearn', 'pandas', 'torch', 'fastcore', 'onnxruntime'}
-    code = 'import sys, cloud_classifier.decide; print(*{m.partition(".")[0] for m in sys.modules})'
+    code = 'import sys, cloud_classifier.prediction.decide; print(*{m.partition(".")[0] for m in sys.modules})'
     loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert 'numpy' in loaded
     assert not heavy & set(loaded)

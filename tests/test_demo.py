@@ -6,11 +6,11 @@ import shutil
 import pytest
 from rich.console import Console
 
-from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.data.dataset import BadDataset, Dataset
+from cloud_classifier.data.sampling import certificate_line, split
+from cloud_classifier.data.sources import FetchError
 from cloud_classifier.demo import MADE, Choice, choose_data, compare, run_demo, thin
-from cloud_classifier.sampling import certificate_line, split
-from cloud_classifier.scrape import FetchError
-from cloud_classifier.weights import NoWeights
+from cloud_classifier.training.config import NoWeights
 
 
 def no_net(_):
@@ -65,7 +65,7 @@ def test_a_model_is_neither_better_nor_worse_than_itself(skies, model):
 
 def test_without_the_weights_the_demo_says_what_to_install(skies, tmp_path, monkeypatch):
     monkeypatch.setenv('CLOUD_DATA', str(skies))
-    monkeypatch.setattr('cloud_classifier.learner.imagenet_weights', no_weights)
+    monkeypatch.setattr('cloud_classifier.training.learner.imagenet_weights', no_weights)
     with pytest.raises(NoWeights, match='pip install'):
         run_demo(Console(quiet=True), size=64, seconds=1, out=tmp_path / 'run')
 

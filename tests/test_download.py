@@ -42,13 +42,12 @@ from hostile import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_classifier import download as module
-from cloud_classifier.dataset import BadDataset, Dataset
-from cloud_classifier.download import PASSING, Arrival, DownloadFailed, Limits, download, may_connect, settle
+from cloud_classifier.data import download as module
+from cloud_classifier.data.dataset import BadDataset, Dataset, Manifest
+from cloud_classifier.data.download import PASSING, Arrival, DownloadFailed, Limits, download, may_connect, settle
+from cloud_classifier.data.sources import Found
 from cloud_classifier.files import move_file
 from cloud_classifier.images import photo_header
-from cloud_classifier.manifest import Manifest
-from cloud_classifier.sources import Found
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs the whole of 127.0.0.0/8')
 HOSTS = [f'127.0.0.{n}' for n in range(1, 10)]
@@ -902,9 +901,9 @@ def test_in_a_loop_that_is_running(dataset, server):
 
 RUN = """
 import json, sys
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.download import Limits, download
-from cloud_classifier.sources import Found
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.download import Limits, download
+from cloud_classifier.data.sources import Found
 
 folder, limits, urls = json.load(sys.stdin)
 download(Dataset(folder), [Found(url, label='Cirrus') for url in urls], limits=Limits(**limits), progress=False)
@@ -981,7 +980,7 @@ def test_a_disk_that_fails_again_while_tidying_is_told_the_same_way(dataset, ser
         return open_no_more(file, mode) if file.name == '3.part' else open(file, mode)
 
     with monkeypatch.context() as full:
-        full.setattr('cloud_classifier.manifest.move_file', rename_once)
+        full.setattr('cloud_classifier.data.dataset.move_file', rename_once)
         full.setattr(module, 'open', open_but_third, raising=False)
         with pytest.raises(DownloadFailed, match='No space left'):
             download(dataset, found(server, *server.answers), limits=QUICK, progress=False)

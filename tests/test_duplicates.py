@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
-from cloud_classifier.curate import find_duplicates, write_page
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.duplicates import (
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.duplicates import (
     KIND,
     MANY,
     SIDE,
@@ -22,12 +21,14 @@ from cloud_classifier.duplicates import (
     candidates,
     components,
     confirm,
+    find_duplicates,
     find_pairs,
     fingerprint,
     fingerprints,
     trimmed_hashes,
     turned,
     turned_hashes,
+    write_page,
 )
 from cloud_classifier.samples import make_samples, render_sky
 
@@ -236,7 +237,7 @@ def remembering(tmp_path):
 
 def counted(monkeypatch, cut_off_after=10**9):
     "A list that grows with each photo that is looked at."
-    from cloud_classifier import duplicates
+    from cloud_classifier.data import duplicates
 
     seen, real = [], duplicates._look
 
@@ -265,7 +266,7 @@ def test_a_second_search_looks_only_at_what_is_new(remembering, monkeypatch):
 
 
 def test_a_search_that_is_cut_off_goes_on(remembering, monkeypatch):
-    from cloud_classifier import duplicates
+    from cloud_classifier.data import duplicates
 
     monkeypatch.setattr(duplicates, 'BATCH', 2)
     with monkeypatch.context() as m:
@@ -302,7 +303,7 @@ def test_plain_photos_are_no_copies_of_each_other(tmp_path, many):
 
 
 def test_plain_photos_are_not_compared_each_with_each(tmp_path, monkeypatch):
-    from cloud_classifier import duplicates
+    from cloud_classifier.data import duplicates
 
     compared = []
     monkeypatch.setattr(duplicates, 'likeness', lambda a, b: compared.append(len(a)) or np.zeros((len(a), 2)))
@@ -346,7 +347,7 @@ def test_a_read_only_dataset_is_searched(remembering, read_only):
 
 
 def test_a_manifest_without_room_only_costs_the_memory(remembering, monkeypatch, caplog):
-    from cloud_classifier.manifest import BadManifest, Manifest
+    from cloud_classifier.data.dataset import BadManifest, Manifest
 
     def remember(*_):
         raise BadManifest('manifest.db: database or disk is full')

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from pretend import HISTORY, check_page, make
 
-from cloud_classifier.dataset import BadDataset, Dataset
-from cloud_classifier.decide import calibrated
-from cloud_classifier.evaluate import evaluate
-from cloud_classifier.export import export_run
-from cloud_classifier.infer import CloudClassifier
-from cloud_classifier.sampling import Split
-from cloud_classifier.train import Run, train
-from cloud_classifier.trust import trained_shares
+from cloud_classifier.data.dataset import BadDataset, Dataset
+from cloud_classifier.data.sampling import Split
+from cloud_classifier.evaluation.calibrate import trained_shares
+from cloud_classifier.evaluation.report import evaluate
+from cloud_classifier.prediction.decide import calibrated
+from cloud_classifier.prediction.export import export_run
+from cloud_classifier.prediction.infer import CloudClassifier
+from cloud_classifier.training.run import Run, train
 
 TINY = {'arch': 'timm/test_resnet', 'size': 32, 'weights': 'none', 'bs': 8, 'cache': False, 'progress': False}
 

@@ -14,16 +14,17 @@ import pytest
 import torch
 from fork_server import ForkServer
 
-from cloud_classifier import export
-from cloud_classifier.calibrate import Trust
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.export import ParityError, check_parity, export_model, export_run
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.sampling import split
+from cloud_classifier.evaluation.calibrate import Trust
 from cloud_classifier.images import Preprocess, preprocess_of
-from cloud_classifier.infer import METADATA, BadModel, CloudClassifier, find_model
-from cloud_classifier.learner import BadSetting
-from cloud_classifier.recipes import CPUBFloat16
-from cloud_classifier.sampling import split
-from cloud_classifier.train import cloud_dls, cloud_learner
+from cloud_classifier.prediction import export
+from cloud_classifier.prediction.export import ParityError, check_parity, export_model, export_run
+from cloud_classifier.prediction.infer import METADATA, BadModel, CloudClassifier, find_model
+from cloud_classifier.training.callbacks import CPUBFloat16
+from cloud_classifier.training.config import BadSetting
+from cloud_classifier.training.dataloaders import cloud_dls
+from cloud_classifier.training.learner import cloud_learner
 
 
 @pytest.fixture(scope='module')
@@ -228,8 +229,8 @@ def test_no_path_of_this_machine_is_in_the_file(model):
 
 SLOW_EXPORT = """
 import sys, time
-from cloud_classifier import export
-from cloud_classifier.train import Run
+from cloud_classifier.prediction import export
+from cloud_classifier.training.run import Run
 def prove(*args):
     print('proving', flush=True)
     time.sleep(600)
@@ -255,7 +256,7 @@ def test_an_export_that_is_ended_leaves_no_model(signum, run, learn, tmp_path, m
         finally:
             process.kill()
     assert files(folder) == ([part] if signum == signal.SIGKILL else [])
-    monkeypatch.setattr('cloud_classifier.infer.shipped_model', lambda: None)
+    monkeypatch.setattr('cloud_classifier.prediction.infer.shipped_model', lambda: None)
     with pytest.raises(BadModel, match='there is no model: '):
         find_model(root=tmp_path)
     assert export_model(learn, path) == find_model(root=tmp_path)
@@ -269,10 +270,10 @@ def test_an_export_that_is_killed_thirty_times_leaves_the_file_before_or_the_new
     folder.mkdir(parents=True)
     path = folder / 'clouds.onnx'
     code = (
-        'from cloud_classifier.export import export_run\nfrom cloud_classifier.train import Run\n'
+        'from cloud_classifier.prediction.export import export_run\nfrom cloud_classifier.training.run import Run\n'
         f'export_run(Run({str(run.path)!r}), {str(path)!r})'
     )
-    server = ForkServer(tmp_path, 'cloud_classifier.export')
+    server = ForkServer(tmp_path, 'cloud_classifier.prediction.export')
     try:
         server.run(code)  # which also finds out what the run's answers may claim, once
         start = time.monotonic()

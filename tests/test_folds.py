@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from fork_server import ForkServer
 
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.sampling import read_split
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.sampling import read_split
 
 CODE = """
-from cloud_classifier.runs import cross_validate
+from cloud_classifier.training.run import cross_validate
 cross_validate({data!r}, folds=2, out={out!r}, arch='timm/test_resnet', size=32, epochs=1, weights='none', bs=8,
                precision='fp32', cache=False, num_workers=0, progress=False)
 """

@@ -11,14 +11,14 @@ import pytest
 from bounds import run_bounded
 from hostile import BOMB, HANG, Server, for_ever, head, moved, reply
 
-from cloud_classifier import sources
-from cloud_classifier.sources import MAX_FIELD, MAX_QUESTIONS, Pace, SearchFailed, search_images
+from cloud_classifier.data import sources
+from cloud_classifier.data.sources import MAX_FIELD, MAX_QUESTIONS, Pace, SearchFailed, search_images
 
 SEARCH = """
 import json, sys
-from cloud_classifier import sources
+from cloud_classifier.data import sources
 sources.ANSWER_SECONDS = 2
-from cloud_classifier.sources import SearchFailed, search_images
+from cloud_classifier.data.sources import SearchFailed, search_images
 import stamina
 stamina.set_testing(True, attempts=1)
 settings = dict(endpoint=sys.argv[2], contact='me@example.org')

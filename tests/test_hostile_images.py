@@ -24,9 +24,9 @@ MEASURE = """
 import json, sys, time
 from pathlib import Path
 from cloud_classifier.images import BadImage, Preprocess, check_image, open_image, photo_header
-from cloud_classifier.duplicates import fingerprint
-from cloud_classifier.verify import examine, measures
-from cloud_classifier.app import preview
+from cloud_classifier.data.duplicates import fingerprint
+from cloud_classifier.data.verify import examine, measures
+from cloud_classifier.prediction.app import preview
 
 def held(name):
     return int(next(line for line in open('/proc/self/status') if line.startswith(name)).split()[1]) / 1e3
@@ -75,7 +75,7 @@ THREADS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from cloud_classifier.images import Preprocess
-from cloud_classifier.duplicates import fingerprint
+from cloud_classifier.data.duplicates import fingerprint
 content = open(sys.argv[1], 'rb').read()
 def held(): return int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]) / 1e3
 before = held()

@@ -10,8 +10,7 @@ import pytest
 from bounds import run_bounded
 from wholeness import contents, make_dataset, whole
 
-from cloud_classifier.dataset import BadDataset
-from cloud_classifier.manifest import BadManifest, ManifestFailed
+from cloud_classifier.data.dataset import BadDataset, BadManifest, ManifestFailed
 
 SECRET = b'not a photo of yours'
 
@@ -197,7 +196,7 @@ def test_types_that_no_column_should_have(dataset):
 def test_a_value_of_half_a_gigabyte_is_not_read(dataset):
     write(dataset, "INSERT INTO photos (asked, label, reason) VALUES ('Cirrus', 'Cirrus', zeroblob(500000000))")
     code = (
-        'import sys; from cloud_classifier.manifest import BadManifest, Manifest\n'
+        'import sys; from cloud_classifier.data.dataset import BadManifest, Manifest\n'
         'try: Manifest(sys.argv[1]).read("SELECT * FROM photos")\n'
         'except BadManifest as e: print(e)'
     )
@@ -258,8 +257,8 @@ FINDINGS = [
 
 def test_findings_that_are_none_of_ours_are_found_out_anew(dataset):
     "What verify and the search for duplicates keep in a manifest may have been written by anybody."
-    from cloud_classifier.curate import find_duplicates
-    from cloud_classifier.verify import verify
+    from cloud_classifier.data.duplicates import find_duplicates
+    from cloud_classifier.data.verify import verify
 
     true = verify(dataset, remember=True, progress=False)
     copies = find_duplicates(dataset, progress=False)

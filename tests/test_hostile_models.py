@@ -13,12 +13,12 @@ from bounds import run_bounded
 from hostile_models import CORPUS, GREEDY, LOGITS, SIZE, node, says, sealed, slow
 from PIL import Image
 
-from cloud_classifier.infer import BadModel, CloudClassifier
+from cloud_classifier.prediction.infer import BadModel, CloudClassifier
 
 ASK = '''
 import json, resource, sys, time, tracemalloc
 import numpy as np
-from cloud_classifier import infer
+from cloud_classifier.prediction import infer
 for file in sys.argv[1:]:
     start, said = time.monotonic(), ''
     try: said = str(infer.CloudClassifier(file).run(np.ones((2, 3, 32, 32), np.float32)))
@@ -169,7 +169,7 @@ TRUST = [
 @pytest.mark.parametrize('trust', TRUST, ids=str)
 def test_a_card_may_say_anything_of_trust(trust, tmp_path):
     "What chose the rules is told in the card; the rules themselves are not read from there."
-    from cloud_classifier.evaluate import of_file
+    from cloud_classifier.evaluation.report import of_file
 
     (tmp_path / 'clouds.onnx').write_bytes(says(card={'trust': trust}))
     assert of_file(CloudClassifier(tmp_path / 'clouds.onnx')).trust.temperature == 1
@@ -192,7 +192,7 @@ def test_photos_that_do_not_fit_together_are_asked_about_in_halves(tmp_path):
     np.save(tmp_path / 'pixels.npy', pixels)
     code = f'''
 import numpy as np
-from cloud_classifier import infer
+from cloud_classifier.prediction import infer
 infer.MAX_MEMORY = 20_000_000
 found, _ = infer.CloudClassifier({str(tmp_path / 'clouds.onnx')!r}).run(np.load({str(tmp_path / 'pixels.npy')!r}))
 np.save({str(tmp_path / 'found.npy')!r}, found)

@@ -14,10 +14,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from cloud_classifier import infer
-from cloud_classifier.decide import BadPrior
-from cloud_classifier.infer import BadModel, CloudClassifier, Prediction, asked, find_model, shipped_model, ships
-from cloud_classifier.onnxfile import seal
+from cloud_classifier.prediction import infer
+from cloud_classifier.prediction.decide import BadPrior
+from cloud_classifier.prediction.infer import (
+    BadModel,
+    CloudClassifier,
+    Prediction,
+    asked,
+    find_model,
+    seal,
+    shipped_model,
+    ships,
+)
 from cloud_classifier.taxonomy import GENERA, UnknownGenus
 
 HEAVY = {
@@ -41,7 +49,7 @@ def test_prediction_imports_neither_torch_nor_fastai(model, skies):
     photo = next((skies / 'Cirrus').iterdir())
     code = f'''
 import sys
-from cloud_classifier.infer import CloudClassifier
+from cloud_classifier.prediction.infer import CloudClassifier
 answer = CloudClassifier({str(model)!r}).predict({str(photo)!r})
 print(answer.genus, *sorted({{m.partition(".")[0] for m in sys.modules}} & {HEAVY!r}))
 '''
@@ -395,9 +403,8 @@ def test_a_file_that_becomes_another_while_it_is_opened(model, tmp_path, monkeyp
 def test_nothing_is_told_to_anybody(model, skies, tmp_path):
     "A prediction leaves no trace in the user's folders: ONNX Runtime would keep a record there to send home."
     photo = next(skies.rglob('*.jpg'))
-    code = (
-        f'from cloud_classifier.infer import CloudClassifier; CloudClassifier({str(model)!r}).predict({str(photo)!r})'
-    )
+    predict = f'CloudClassifier({str(model)!r}).predict({str(photo)!r})'
+    code = f'from cloud_classifier.prediction.infer import CloudClassifier; {predict}'
     env = {k: v for k, v in os.environ.items() if not k.startswith(('ORT_', 'XDG_'))} | {'HOME': str(tmp_path)}
     subprocess.run([sys.executable, '-c', code], env=env, check=True)
     assert list(tmp_path.rglob('*')) == []

@@ -19,24 +19,25 @@ from filelock import FileLock
 from hostile import photo
 from wholeness import check_journal, check_photos, contents, files, make_dataset, whole
 
-from cloud_classifier.dataset import Dataset
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.scrape import add_photos, unpack
 from cloud_classifier.files import file_hash
-from cloud_classifier.scrape import add_photos, unpack
 
-TESTS = Path(__file__).parent
+SERVERS = Path(__file__).parent / 'servers'
 MANY = [pytest.param(3, id='few'), pytest.param(30, id='many', marks=pytest.mark.soak)]
 OFTEN = [pytest.param(2, id='few'), pytest.param(20, id='many', marks=pytest.mark.soak)]
 ADD = """
 import sys
-from cloud_classifier.dataset import BadDataset
-from cloud_classifier.scrape import add_photos
+from cloud_classifier.data.dataset import BadDataset
+from cloud_classifier.data.scrape import add_photos
 try: add_photos(*sys.argv[1:], progress=False)
 except BadDataset as e:
     if 'another process' not in str(e): raise
 """
 FETCH = """
 import sys
-from cloud_classifier.scrape import FetchError, fetch_ccsn
+from cloud_classifier.data.sources import FetchError
+from cloud_classifier.data.scrape import fetch_ccsn
 dest, origin, url, known_hash = sys.argv[1:]
 try: fetch_ccsn(dest, *([url, known_hash] if url else []), origin=origin or None, progress=False)
 except FetchError as e:
@@ -142,7 +143,7 @@ def test_fetching_is_killed_at_random_moments(mine, archive, url, tmp_path, kill
 def both(*commands):
     "Run commands at the same time; each may be refused, but none may fail."
     running = [
-        subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=TESTS)
+        subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=SERVERS)
         for argv in commands
     ]
     told = [process.communicate(timeout=120)[1] for process in running]

@@ -13,21 +13,14 @@ import torch
 from fastai.torch_core import set_seed
 from PIL import Image
 
-from cloud_classifier.cache import PhotoCache
-from cloud_classifier.export import check_parity, export_model
+from cloud_classifier.data.sampling import split
 from cloud_classifier.images import Preprocess
-from cloud_classifier.infer import CloudClassifier
-from cloud_classifier.learner import (
-    BadSetting,
-    NoWeights,
-    check_size,
-    cloud_dls,
-    cloud_learner,
-    imagenet_weights,
-    preprocess_for,
-)
-from cloud_classifier.sampling import split
-from cloud_classifier.train import train
+from cloud_classifier.prediction.export import check_parity, export_model
+from cloud_classifier.prediction.infer import CloudClassifier
+from cloud_classifier.training.config import BadSetting, NoWeights
+from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
+from cloud_classifier.training.learner import check_size, cloud_learner, imagenet_weights, preprocess_for
+from cloud_classifier.training.run import train
 
 
 @pytest.fixture(scope='module')

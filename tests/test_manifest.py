@@ -12,8 +12,7 @@ import pytest
 from conftest import ordinary_user
 from wholeness import contents, make_dataset, whole
 
-from cloud_classifier.dataset import BadDataset, Dataset
-from cloud_classifier.manifest import BadManifest, Manifest, ManifestFailed
+from cloud_classifier.data.dataset import BadDataset, BadManifest, Dataset, Manifest, ManifestFailed
 
 ROWS = 100_000
 
@@ -91,7 +90,7 @@ def test_what_is_not_a_manifest_is_left_alone(tmp_path, command):
 
 def test_two_processes_write_in_turns(tmp_path):
     code = (
-        'import sys; from cloud_classifier.manifest import Manifest; m = Manifest(sys.argv[1])\n'
+        'import sys; from cloud_classifier.data.dataset import Manifest; m = Manifest(sys.argv[1])\n'
         'for i in range(100): m.ask([dict(url=f"http://x/{sys.argv[2]}/{i}", label="Cirrus")])'
     )
     both = [subprocess.Popen([sys.executable, '-c', code, tmp_path, name]) for name in 'ab']
@@ -102,7 +101,7 @@ def test_two_processes_write_in_turns(tmp_path):
 def test_killed_while_writing(tmp_path):
     "Whole batches are there, or nothing of them."
     code = (
-        'import sys, itertools; from cloud_classifier.manifest import Manifest; m = Manifest(sys.argv[1])\n'
+        'import sys, itertools; from cloud_classifier.data.dataset import Manifest; m = Manifest(sys.argv[1])\n'
         'for n in itertools.count():\n'
         '    m.ask([dict(url=f"http://x/{n}/{i}", label="Cirrus") for i in range(50)])\n'
         '    print(n, flush=True)'
@@ -226,7 +225,7 @@ def test_what_can_not_be_written_is_read(tmp_path, read_only, killed):
     dataset.sync(source='a friend', progress=False)
     if killed:  # in the middle of a transaction that has begun to write into the file
         code = (
-            'import os, sys; from cloud_classifier.manifest import Manifest\n'
+            'import os, sys; from cloud_classifier.data.dataset import Manifest\n'
             'with Manifest(sys.argv[1]).transaction() as db:\n'
             '    db.execute("PRAGMA cache_size=1"); db.execute("PRAGMA cache_spill=1")\n'
             '    db.execute("UPDATE photos SET source = \'nobody\'")\n'

@@ -9,14 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cloud_classifier.cache import PhotoCache
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.embeddings import embed, embeddings
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.sampling import split
 from cloud_classifier.images import Preprocess
-from cloud_classifier.learner import BadSetting, cloud_dls, cloud_learner, preprocess_for
-from cloud_classifier.moments import fit_head, maps, moments, moments_head, split_moments
-from cloud_classifier.recipes import RECIPES, best, fast, training_in
-from cloud_classifier.sampling import split
+from cloud_classifier.training.callbacks import training_in
+from cloud_classifier.training.config import BadSetting
+from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
+from cloud_classifier.training.learner import (
+    cloud_learner,
+    fit_head,
+    maps,
+    moments,
+    moments_head,
+    preprocess_for,
+    split_moments,
+)
+from cloud_classifier.training.recipes import RECIPES, best, embed, embeddings, fast
 
 LITE = 'tf_efficientnet_lite0'
 
@@ -119,7 +127,7 @@ def test_best_leaves_the_first_layers_and_all_statistics(skies):
 
 
 def test_what_best_leaves_lies_between_its_beginning_and_its_average(skies):
-    from cloud_classifier.recipes import AverageWeights
+    from cloud_classifier.training.callbacks import AverageWeights
 
     average = AverageWeights(0.5, blend=0.25)
     average.average, average.start = {'w': torch.tensor([4.0])}, {'w': torch.tensor([0.0])}

@@ -11,15 +11,15 @@ import pytest
 from fork_server import ForkServer
 from wholeness import VERBS, contents, make_dataset, undo, whole, work
 
-from cloud_classifier.dataset import Dataset
+from cloud_classifier.data.dataset import Dataset
 
-TESTS = Path(__file__).parent
+SERVERS = Path(__file__).parent / 'servers'
 PAIRS = list(itertools.combinations_with_replacement(VERBS, 2))
 
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory):
-    server = ForkServer(tmp_path_factory.mktemp('logs'), 'cloud_classifier.clean')
+    server = ForkServer(tmp_path_factory.mktemp('logs'), 'cloud_classifier.data.clean')
     yield server
     server.close()
 
@@ -35,7 +35,7 @@ def dataset(tmp_path):
 
 
 def start(server, dataset, verb, seed, rounds, first=''):
-    code = f'import sys; sys.path.insert(0, {str(TESTS)!r})\nimport wholeness\n{first}\n'
+    code = f'import sys; sys.path.insert(0, {str(SERVERS)!r})\nimport wholeness\n{first}\n'
     return server.start(code + f'wholeness.work({str(dataset.path)!r}, {verb!r}, {seed}, {rounds})')
 
 
@@ -80,7 +80,7 @@ def test_killed_thirty_times_at_random(server, dataset, verb):
 
 DIE = """
 import os, signal
-from cloud_classifier import manifest
+from cloud_classifier.data import dataset as manifest
 left = [{event}]
 def dies(call, when, counts=lambda *args: True):
     def replaced(*args, **kwargs):

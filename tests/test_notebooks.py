@@ -32,7 +32,10 @@ def again(tmp_path_factory):
 
 
 def test_package_is_what_the_notebooks_compile_to(again):
-    old, new = ({p.name: p.read_text() for p in (top / 'cloud_classifier').glob('*.py')} for top in (ROOT, again))
+    old, new = (
+        {str(p.relative_to(top)): p.read_text() for p in (top / 'cloud_classifier').rglob('*.py')}
+        for top in (ROOT, again)
+    )
     assert set(old) == set(new)
     differ = sorted(name for name in old if old[name] != new[name])
     assert not differ, f'{differ} differ from their notebooks; edit the notebook and run nbdev-export'
@@ -55,9 +58,17 @@ def test_saved_outputs_can_be_shown_to_anyone(notebook):
 
 
 def test_every_module_has_a_notebook():
-    modules = {p.stem for p in (ROOT / 'cloud_classifier').glob('*.py') if not p.stem.startswith('_')}
-    named = {p.stem.split('_', 1)[1] for p in NOTEBOOKS if re.match(r'\d\d_', p.stem)}
-    assert modules == named
+    package = ROOT / 'cloud_classifier'
+    modules = {p.relative_to(package).with_suffix('') for p in package.rglob('*.py') if not p.stem.startswith('_')}
+    named = {p.relative_to('nbs').with_name(p.stem.split('_', 1)[1]) for p in NOTEBOOKS if re.match(r'\d\d_', p.stem)}
+    assert modules - {Path('all')} == named
+
+
+def test_notebooks_of_a_folder_are_numbered_without_gaps():
+    for folder in {p.parent for p in NOTEBOOKS}:
+        numbers = [int(p.stem[:2]) for p in NOTEBOOKS if p.parent == folder and re.match(r'\d\d_', p.stem)]
+        tens = [[n for n in numbers if n // 10 == ten] for ten in sorted({n // 10 for n in numbers})]
+        assert all(ten == [*range(ten[0], ten[0] + len(ten))] and ten[0] % 10 == 0 for ten in tens), folder
 
 
 def test_readme_says_what_the_front_page_says():

@@ -16,7 +16,7 @@ from readme import ROOT
 from small_net import small_net
 
 from cloud_classifier.samples import render_sky
-from cloud_classifier.weights import PACKAGED
+from cloud_classifier.training.config import PACKAGED
 
 SHIPPED = ('clouds.onnx', 'clouds.onnx.sha256', 'clouds.md')
 PYTHONS = ('3.11.2', '3.12.0', '3.13.0')  # Debian 12's, and the first of what else is promised
@@ -141,7 +141,8 @@ class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in OURS: raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
-import cloud_classifier.taxonomy, cloud_classifier.images, cloud_classifier.infer, cloud_classifier.cli as cli
+import cloud_classifier.taxonomy, cloud_classifier.images, cloud_classifier.prediction.infer
+import cloud_classifier.cli as cli
 sys.argv[1:] = ["train", FOLDER]
 cli.main()
 '''

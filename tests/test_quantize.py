@@ -10,15 +10,14 @@ from onnx import numpy_helper
 from small_net import SIZE, small_net
 
 from cloud_classifier.images import Preprocess
-from cloud_classifier.infer import BadModel, CloudClassifier
-from cloud_classifier.onnxfile import OPERATORS, read_graph
-from cloud_classifier.quantize import quantize, quantized
-from cloud_classifier.settings import BadSetting
+from cloud_classifier.prediction.export import quantize, quantized
+from cloud_classifier.prediction.infer import OPERATORS, BadModel, CloudClassifier, read_graph
+from cloud_classifier.training.config import BadSetting
 
 
 @pytest.fixture
 def exact(tmp_path, monkeypatch):
-    monkeypatch.setattr('cloud_classifier.quantize.COARSE', 2_000)  # weights that its last convolution has
+    monkeypatch.setattr('cloud_classifier.prediction.export.COARSE', 2_000)  # weights that its last convolution has
     return small_net(tmp_path / 'clouds.onnx', card='{"arch": "by hand"}')
 
 
@@ -80,7 +79,7 @@ def test_threads_and_company_do_not_change_an_answer(exact, photos):
 
 def test_sums_that_overflow_on_older_processors_are_asked_for_exactly(exact, photos, monkeypatch):
     "Without VNNI ONNX Runtime would add unsigned and signed products in 16 bits, and clamp them."
-    from cloud_classifier import infer
+    from cloud_classifier.prediction import infer
 
     asked = {}
     real = infer.ort.InferenceSession
@@ -96,7 +95,7 @@ def test_sums_that_overflow_on_older_processors_are_asked_for_exactly(exact, pho
 
 def test_shifted_means_are_taken_back(exact, photos, monkeypatch):
     "Of the last layer's channels, over photos: with the correction they are nearer to what they were."
-    from cloud_classifier import quantize as module
+    from cloud_classifier.prediction import export as module
 
     def shift(data, file):
         file.write_bytes(data)
@@ -126,9 +125,9 @@ def test_a_smaller_file_that_was_tampered_with_is_refused(exact, photos):
 
 def test_photos_that_can_not_be_opened_are_said(exact, photos, tmp_path, caplog):
     (tmp_path / 'page.jpg').write_text('<html>404</html>')
-    with caplog.at_level(logging.WARNING, 'cloud_classifier.quantize'):
+    with caplog.at_level(logging.WARNING, 'cloud_classifier.prediction.export'):
         data = quantized(exact, [*photos[::2], tmp_path / 'page.jpg', tmp_path / 'gone.jpg'])
-    [line] = [o.message for o in caplog.records if o.name == 'cloud_classifier.quantize']
+    [line] = [o.message for o in caplog.records if o.name == 'cloud_classifier.prediction.export']
     assert line.startswith(f'2 of {len(photos[::2]) + 2} photos could not be opened')
     assert 'page.jpg: is not a photo' in line
     assert data == quantized(exact, photos[::2])
@@ -162,8 +161,8 @@ def test_a_failed_write_leaves_what_was_there(exact, photos, monkeypatch):
 
 def test_a_run_is_exported_smaller(run, tmp_path, monkeypatch):
     "With temperature, rules and limit of strangeness of its own, and a word on what it costs."
-    from cloud_classifier import export
-    from cloud_classifier.export import ParityError, export_run
+    from cloud_classifier.prediction import export
+    from cloud_classifier.prediction.export import ParityError, export_run
 
     monkeypatch.setattr(export, 'LOSSES', {'accuracy': 1, 'ece': 1})  # of six photos one is a sixth
     big, _ = export_run(run, tmp_path / 'big.onnx')

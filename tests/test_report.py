@@ -13,10 +13,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from pretend import HISTORY, Elements, check_page, make
 
-from cloud_classifier import report as module
-from cloud_classifier.evaluate import evaluate
-from cloud_classifier.report import NOT_COMPARABLE, Report, plot_confusion, plot_losses
-from cloud_classifier.scores import METRICS, Predictions
+from cloud_classifier.evaluation import report as module
+from cloud_classifier.evaluation.report import (
+    METRICS,
+    NOT_COMPARABLE,
+    Predictions,
+    Report,
+    evaluate,
+    plot_confusion,
+    plot_losses,
+)
 
 # The page
 
@@ -148,7 +154,7 @@ def test_figures_show_the_numbers():
 def test_neither_torch_nor_fastai_nor_pyplot_is_loaded():
     code = """
 import sys
-from cloud_classifier.evaluate import Predictions, evaluate, plot_confusion
+from cloud_classifier.evaluation.report import Predictions, evaluate, plot_confusion
 plot_confusion(evaluate(Predictions(['a'], ['x'], [[0.9, 0.1]], ['x', 'y']), n_boot=5))
 print([o for o in ('torch', 'fastai', 'matplotlib.pyplot') if o in sys.modules])
 """

@@ -15,7 +15,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.data.dataset import BadDataset, Dataset
 
 URLS, GENERA = 500, ('Ci', 'Cumulus', 'stratus', 'Contrail')
 

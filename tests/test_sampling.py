@@ -19,10 +19,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cloud_classifier.dataset import BadDataset, Dataset
-from cloud_classifier.files import file_hash
-from cloud_classifier.samples import make_samples
-from cloud_classifier.sampling import (
+from cloud_classifier.data.dataset import BadDataset, Dataset
+from cloud_classifier.data.sampling import (
     Split,
     _deal,
     balance,
@@ -38,6 +36,8 @@ from cloud_classifier.sampling import (
     save_split,
     split,
 )
+from cloud_classifier.files import file_hash
+from cloud_classifier.samples import make_samples
 
 LABELS = ['Cirrus', 'Stratus', 'Ct']
 CLASS = st.lists(st.integers(1, 3), min_size=3, max_size=30)  # sizes of a class's groups
@@ -593,7 +593,7 @@ def test_an_edited_photo_keeps_its_part_and_is_said(divided, tmp_path, monkeypat
     mine.sync(progress=False)  # copies have another time of change than what they were copied from
     file, photo = divided.parent / 'split.csv', 'Cirrus/' + sorted(os.listdir(mine.path / 'Cirrus'))[0]
     read = []
-    monkeypatch.setattr('cloud_classifier.dataset.file_hash', lambda file: read.append(file) or file_hash(file))
+    monkeypatch.setattr('cloud_classifier.data.dataset.file_hash', lambda file: read.append(file) or file_hash(file))
     load_split(file, mine.path)
     assert read == []  # nothing is opened while each photo is as it was
     edit(mine.path / photo)

@@ -9,12 +9,19 @@ from hypothesis import strategies as st
 from pretend import HISTORY, make, perfect, predictions, without_time
 from sklearn import metrics as sk
 
-from cloud_classifier import scores as module
-from cloud_classifier.calibrate import Trust, fit_trust
-from cloud_classifier.decide import calibrated
-from cloud_classifier.evaluate import evaluate
-from cloud_classifier.report import plot_recall
-from cloud_classifier.scores import METRICS, Predictions, intervals, metrics, scores, simulate
+from cloud_classifier.evaluation import report as module
+from cloud_classifier.evaluation.calibrate import Trust, fit_trust
+from cloud_classifier.evaluation.report import (
+    METRICS,
+    Predictions,
+    evaluate,
+    intervals,
+    metrics,
+    plot_recall,
+    scores,
+    simulate,
+)
+from cloud_classifier.prediction.decide import calibrated
 
 # The numbers
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from cloud_classifier.dataset import Dataset
+from cloud_classifier.data.dataset import Dataset
+from cloud_classifier.data.scrape import ResumingDownloader, fetch_ccsn, unpack
+from cloud_classifier.data.sources import FetchError
 from cloud_classifier.samples import make_samples
-from cloud_classifier.scrape import FetchError, ResumingDownloader, fetch_ccsn, unpack
 from cloud_classifier.taxonomy import GENERA
 
 

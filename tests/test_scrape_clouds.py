@@ -6,13 +6,12 @@ import pytest
 import stamina
 from engines import Bing, Commons, Openverse
 
-from cloud_classifier import sources
-from cloud_classifier.credits import attribution, write_croissant
-from cloud_classifier.dataset import Dataset
-from cloud_classifier.download import Limits
+from cloud_classifier.data import sources
+from cloud_classifier.data.dataset import Dataset, attribution, write_croissant
+from cloud_classifier.data.download import Limits
+from cloud_classifier.data.scrape import add_photos, scrape_clouds
+from cloud_classifier.data.sources import BadSearch, Pace, SearchFailed
 from cloud_classifier.samples import make_samples
-from cloud_classifier.scrape import add_photos, scrape_clouds
-from cloud_classifier.sources import BadSearch, Pace, SearchFailed
 
 LIMITS = Limits(allow_private=True, contact='me@example.org')
 

@@ -8,14 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_classifier.export import export_run
-from cloud_classifier.infer import CloudClassifier
-from cloud_classifier.learner import network
-from cloud_classifier.run_folder import write_json
-from cloud_classifier.sampling import split
-from cloud_classifier.settings import BadRun, BadSetting, default_arch
-from cloud_classifier.soup import average_states, ensemble, soup
-from cloud_classifier.train import Run, train
+from cloud_classifier.data.sampling import split
+from cloud_classifier.prediction.export import export_run
+from cloud_classifier.prediction.infer import CloudClassifier
+from cloud_classifier.training.config import BadRun, BadSetting, default_arch, write_json
+from cloud_classifier.training.learner import network
+from cloud_classifier.training.run import Run, average_states, ensemble, soup, train
 
 
 @pytest.fixture(scope='module')

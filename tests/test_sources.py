@@ -35,8 +35,8 @@ from engines import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_classifier import sources
-from cloud_classifier.sources import (
+from cloud_classifier.data import sources
+from cloud_classifier.data.sources import (
     PATIENCE,
     SOURCES,
     BadSearch,

@@ -15,8 +15,7 @@ from timm.layers import Conv2dSame
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cloud_classifier.recipes import training_in
-from cloud_classifier.step import FoldedNorms, FP32DepthwiseGrad, frozen_norms, norm_pairs
+from cloud_classifier.training.callbacks import FoldedNorms, FP32DepthwiseGrad, frozen_norms, norm_pairs, training_in
 
 BF16 = torch.autocast('cpu', torch.bfloat16)
 BACKWARD = torch.ops.aten.convolution_backward.default

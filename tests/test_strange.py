@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from cloud_classifier.export import export_model
-from cloud_classifier.learner import BadSetting, cloud_dls, cloud_learner, preprocess_for
-from cloud_classifier.moments import maps
-from cloud_classifier.sampling import split
-from cloud_classifier.strange import KINDS, Judged, Strangeness, auroc, fit_strangeness, not_skies, plain_skies
+from cloud_classifier.data.sampling import split
+from cloud_classifier.evaluation.ood import Judged, Strangeness, auroc, fit_strangeness
+from cloud_classifier.prediction.export import export_model
+from cloud_classifier.samples import KINDS, not_skies, plain_skies
+from cloud_classifier.training.config import BadSetting
+from cloud_classifier.training.dataloaders import cloud_dls
+from cloud_classifier.training.learner import cloud_learner, maps, preprocess_for
 
 
 @pytest.fixture(scope='module')

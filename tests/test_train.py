@@ -24,30 +24,15 @@ from fastai.torch_core import set_seed
 from PIL import Image
 from readme import ROOT
 
-from cloud_classifier.cache import PhotoCache
-from cloud_classifier.dataset import BadDataset, Dataset
+from cloud_classifier.data.dataset import BadDataset, Dataset
+from cloud_classifier.data.sampling import Split, load_split, save_split, split
 from cloud_classifier.images import Preprocess
-from cloud_classifier.recipes import SANE, choose_lr, pick_precision, plan, training_in
-from cloud_classifier.runs import compare, cross_validate, run_rows
-from cloud_classifier.sampling import Split, load_split, save_split, split
-from cloud_classifier.settings import check_arch
-from cloud_classifier.train import (
-    HISTORY,
-    RECIPES,
-    TRACKERS,
-    BadRun,
-    BadSetting,
-    Checkpoint,
-    NoWeights,
-    Run,
-    TrainFailed,
-    cloud_dls,
-    cloud_learner,
-    imagenet_weights,
-    resume,
-    suggest_lr,
-    train,
-)
+from cloud_classifier.training.callbacks import HISTORY, TRACKERS, Checkpoint, TrainFailed, pick_precision, training_in
+from cloud_classifier.training.config import BadRun, BadSetting, NoWeights, check_arch, compare, run_rows
+from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
+from cloud_classifier.training.learner import cloud_learner, imagenet_weights
+from cloud_classifier.training.recipes import RECIPES, SANE, choose_lr, plan, suggest_lr
+from cloud_classifier.training.run import Run, cross_validate, resume, train
 
 SMALL = {'arch': 'timm/test_resnet', 'size': 32, 'weights': 'none', 'bs': 8, 'progress': False}
 
@@ -375,7 +360,7 @@ def test_folds_that_were_trained_in_bfloat16_answer_in_fp32(skies, tmp_path):
 @pytest.fixture
 def hardware(monkeypatch):
     "`hardware(True)` is a processor that has bfloat16, `hardware(False)` one that has not."
-    return lambda has: monkeypatch.setattr('cloud_classifier.recipes.has_bfloat16', lambda device: has)
+    return lambda has: monkeypatch.setattr('cloud_classifier.training.callbacks.has_bfloat16', lambda device: has)
 
 
 def test_the_precision_is_chosen_by_what_the_hardware_and_the_network_are(hardware):
@@ -394,7 +379,7 @@ def test_the_precision_is_chosen_by_what_the_hardware_and_the_network_are(hardwa
 
 def test_a_processor_without_bfloat16_trains_in_fp32():
     code = (
-        'import torch, torchvision; from cloud_classifier.recipes import pick_precision\n'
+        'import torch, torchvision; from cloud_classifier.training.callbacks import pick_precision\n'
         'print(pick_precision(torchvision.models.mobilenet_v3_small(), torch.device("cpu")))'
     )
     done = run_bounded(code, seconds=300, env={'ONEDNN_MAX_CPU_ISA': 'AVX2'})
@@ -649,7 +634,7 @@ def test_trackio_is_told_the_settings_and_a_row_an_epoch(skies, tmp_path):
 
 
 def test_a_tracker_that_is_missing_or_can_not_begin_gets_a_line(monkeypatch, skies, tmp_path):
-    monkeypatch.setattr('cloud_classifier.track.find_spec', lambda name: None)
+    monkeypatch.setattr('cloud_classifier.training.callbacks.find_spec', lambda name: None)
     with pytest.raises(BadSetting, match=r"mlflow is not installed; pip install 'cloud_classifier\[track\]'"):
         train(skies, track='mlflow', out=tmp_path / 'run', **SMALL)
     monkeypatch.undo()
@@ -680,7 +665,7 @@ FEW = ['--arch', 'timm/test_resnet', '--size', 32, '--weights', 'none', '--epoch
 def test_a_folder_that_can_not_be_made_gets_a_line(command, skies, tmp_path, monkeypatch):
     "Before a photo is opened."
     (tmp_path / 'file').write_text('')
-    monkeypatch.setattr('cloud_classifier.train.usable', None)
+    monkeypatch.setattr('cloud_classifier.training.run.usable', None)
     for out in (tmp_path / 'file' / 'run', tmp_path / 'file'):
         code, _, err = command('train', skies, *FEW, '--out', out)
         assert (code, err.count('\n')) == (2, 1)
@@ -807,7 +792,7 @@ def test_a_damaged_history_is_written_anew(at, skies, tmp_path):
 def test_names_are_checked_without_torch(wrong, says):
     code = f"""
 import sys
-from cloud_classifier.settings import BadSetting, check_settings
+from cloud_classifier.training.config import BadSetting, check_settings
 try: check_settings(**{wrong})
 except BadSetting as e: print(e)
 assert not {{'torch', 'timm', 'pandas'}} & set(sys.modules)

@@ -82,7 +82,8 @@ def lines(run):
 SAME = '''
 import sys, torch
 from pathlib import Path
-from cloud_classifier.train import Run, load_checkpoint
+from cloud_classifier.training.callbacks import load_checkpoint
+from cloud_classifier.training.run import Run
 
 def same(a, b, where):
     if isinstance(a, torch.Tensor): assert torch.equal(a, b), where
@@ -140,7 +141,7 @@ def test_killed_at_ten_random_moments(server, settings, alone, place):
 
 KILL = """
 import os, signal, sys
-import cloud_classifier.train as stage
+import cloud_classifier.training.run as stage
 before, calls = stage.WHERE, []
 def suddenly(*args, **kwargs):
     calls.append(1)
@@ -176,7 +177,7 @@ def test_killed_at_moments_that_chance_misses(server, settings, alone, place, wh
 HELD = """
 import sys, time
 from pathlib import Path
-import cloud_classifier.train as stage
+import cloud_classifier.training.run as stage
 before = stage.follow
 def held(*args, **kwargs): # so that the other finds it at work, however slow the machine is
     while not Path(FILE).exists(): time.sleep(.01)
@@ -223,7 +224,7 @@ def test_ctrl_c_then_two_go_on_at_once_where_the_photos_are_now(server, settings
 
 FULL = """
 import resource, sys
-import cloud_classifier.train as stage
+import cloud_classifier.training.run as stage
 before = stage.WHERE
 def full(*args, **kwargs):
     if CONDITION: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
@@ -268,7 +269,8 @@ def test_memory_stays_flat_over_twenty_epochs(server, photos, place):
     out = server.run(f"""
 import os
 from pathlib import Path
-from cloud_classifier.train import Checkpoint, train
+from cloud_classifier.training.callbacks import Checkpoint
+from cloud_classifier.training.run import train
 taken, before = [], Checkpoint.after_epoch
 def measured(self):
     before(self)
@@ -284,7 +286,7 @@ print(*taken)
 
 
 FOLDS = """
-from cloud_classifier.runs import cross_validate
+from cloud_classifier.training.run import cross_validate
 cross_validate(PHOTOS, 3, OUT, arch='timm/test_resnet', size=32, epochs=2, weights='none', bs=8, progress=False)
 """
 
@@ -319,8 +321,8 @@ import os, time
 import numpy as np
 from pathlib import Path
 from PIL import Image
-from cloud_classifier.cache import PhotoCache
-from cloud_classifier.dataset import Dataset
+from cloud_classifier.training.dataloaders import PhotoCache
+from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.images import Preprocess
 root, cache = Path(PHOTOS), PhotoCache(FOLDER)
 photos = {root/path: sha for path, sha in Dataset(root).digests(path for path, _ in Dataset(root).photos()).items()}
@@ -404,7 +406,7 @@ def test_a_loss_that_is_no_number_in_one_process_ends_both(server, settings, pla
         server,
         code=f"""
 import os, sys
-from cloud_classifier.train import Checkpoint
+from cloud_classifier.training.callbacks import Checkpoint
 before = Checkpoint.after_batch
 def spoilt(self):
     if os.environ['RANK'] == '1' and len(self.history.rows) == 1: self.learn.loss = self.loss*float('nan')

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cloud_classifier import trust as module
-from cloud_classifier.decide import calibrated
-from cloud_classifier.evaluate import evaluate
-from cloud_classifier.sampling import save_split
-from cloud_classifier.train import BadRun, BadSetting, Run
-from cloud_classifier.trust import settle, trained_shares
+from cloud_classifier.data.sampling import save_split
+from cloud_classifier.evaluation import calibrate as module
+from cloud_classifier.evaluation.calibrate import settle, trained_shares
+from cloud_classifier.evaluation.report import evaluate
+from cloud_classifier.prediction.decide import calibrated
+from cloud_classifier.training.config import BadRun, BadSetting
+from cloud_classifier.training.run import Run
 
 RUN = ('run.json', 'split.csv', 'split.json', 'learner.pkl', 'history.csv')
 

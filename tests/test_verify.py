@@ -13,11 +13,10 @@ import zlib
 import pytest
 from PIL import Image, ImageFilter
 
-from cloud_classifier import verify as module
-from cloud_classifier.dataset import BadDataset, Dataset
-from cloud_classifier.manifest import BadManifest, Manifest
+from cloud_classifier.data import verify as module
+from cloud_classifier.data.dataset import BadDataset, BadManifest, Dataset, Manifest
+from cloud_classifier.data.verify import HINTS, verify
 from cloud_classifier.samples import render_sky
-from cloud_classifier.verify import HINTS, verify
 
 SKY = render_sky('Cumulus', 128, seed=3)
 

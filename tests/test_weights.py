@@ -15,11 +15,11 @@ import timm
 import torch
 from PIL import Image
 
-from cloud_classifier import weights
 from cloud_classifier.images import Preprocess
-from cloud_classifier.learner import imagenet_weights, network, preprocess_for, weights_source
-from cloud_classifier.train import resume, train
-from cloud_classifier.weights import PACKAGED, NoWeights, PackagedWeights, package_file, packaged
+from cloud_classifier.training import config as weights
+from cloud_classifier.training.config import PACKAGED, NoWeights, PackagedWeights, package_file, packaged
+from cloud_classifier.training.learner import imagenet_weights, network, preprocess_for, weights_source
+from cloud_classifier.training.run import resume, train
 
 NAMES = ['test_resnet', 'timm/test_resnet', 'timm/test_resnet.r160_in1k']
 TINY_RUN = {'arch': 'test_resnet', 'size': 64, 'epochs': 1, 'bs': 8, 'progress': False, 'cache': False}
@@ -307,7 +307,7 @@ def test_a_run_says_where_its_weights_are_from(package, no_net, skies, tmp_path)
 def test_a_run_that_begins_again_says_what_it_begins_with(package, no_net, skies, tmp_path, monkeypatch):
     "It was cut off before its first checkpoint, and its weights have come into the package since."
     with monkeypatch.context() as m:
-        m.setattr('cloud_classifier.train._train', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        m.setattr('cloud_classifier.training.run._train', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(skies, 'one_cycle', out=tmp_path / 'run', **TINY_RUN, weights='none')
     file = tmp_path / 'run' / 'run.json'
