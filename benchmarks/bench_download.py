@@ -64,11 +64,11 @@ def serve(files, port):
 def ours(urls, folder):
     "Photos that were kept, and the addresses that were named as bad."
     from cloud_classifier.data.dataset import Dataset
-    from cloud_classifier.data.download import Limits, download
-    from cloud_classifier.data.sources import Found
+    from cloud_classifier.data.download import DownloadLimits, download
+    from cloud_classifier.data.sources import SearchResult
 
     dataset = Dataset(folder)
-    download(dataset, (Found(url, label='Cirrus') for url in urls), limits=Limits(allow_private=True))
+    download(dataset, (SearchResult(url, label='Cirrus') for url in urls), limits=DownloadLimits(allow_private=True))
     counts = dataset.manifest.counts()
     return counts['classes'].get('Cirrus', 0), counts['reasons']
 

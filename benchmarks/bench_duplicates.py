@@ -35,11 +35,11 @@ from cloud_classifier.data.duplicates import (
     SAME,
     SIDE,
     candidates,
-    confirm,
     find_pairs,
     fingerprints,
     trimmed_hashes,
     turned_hashes,
+    verify_pairs,
 )
 from cloud_classifier.samples import render_sky
 
@@ -146,7 +146,7 @@ def recall(files, tmp, repeats):
     yield 'candidates of 200,000 photos', len(pairs), 'pairs', ''
     pairs = pairs[(pairs[:, :2] < len(names)).all(1)]
     start = perf_counter()
-    score = confirm(prints.thumbs, pairs)
+    score = verify_pairs(prints.thumbs, pairs)
     yield 'second look', len(pairs) / (perf_counter() - start), 'pairs/s', 'nearly all are copies, which take longest'
     yield from shares(prints, pairs[(score >= (SAME, MOST)).all(1)], 'among 200,000')
 
@@ -156,7 +156,7 @@ def wrong(thumbs, known, pairs):
     rng = np.random.default_rng(0)
     drawn = np.stack((*rng.integers(0, len(thumbs), (2, 3 * pairs)), rng.integers(0, 8, 3 * pairs)), 1)
     drawn = drawn[[a != b and (min(a, b), max(a, b)) not in known for a, b, _ in drawn.tolist()]][:pairs]
-    return int((confirm(thumbs, drawn) >= (SAME, MOST)).all(1).sum()), len(drawn)
+    return int((verify_pairs(thumbs, drawn) >= (SAME, MOST)).all(1).sum()), len(drawn)
 
 
 def different(files, tmp, repeats):

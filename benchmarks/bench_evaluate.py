@@ -2,7 +2,7 @@
 
     python benchmarks/bench_evaluate.py [--photos 50000] [--repeats 3]
 
-The answers are a pretended classifier's, two photos of each scene, judged with temperature, thresholds and strangeness
+The answers are a pretended classifier's, two photos of each scene, judged with temperature, thresholds and OOD score
 settled on others. Writes benchmarks/results/evaluate.csv; 30 seconds for 50,000 are the limit that is aimed at.
 """
 
@@ -23,20 +23,23 @@ def once(photos):
     "Seconds for the numbers, and for report.json and report.html."
     import numpy as np
 
-    from cloud_classifier.evaluation.calibrate import fit_trust
-    from cloud_classifier.evaluation.report import Report, plain, scores, simulate
+    from cloud_classifier.evaluation.calibrate import fit_calibration
+    from cloud_classifier.evaluation.report import Report, scores, simulate, to_plain
     from cloud_classifier.prediction.decide import calibrated
 
     settled, p = simulate(500, 2, seed=1), simulate(photos // 2, 2)
-    trust = fit_trust(settled.probs, settled.y, settled.classes, groups=settled.groups)
-    strangeness = np.random.default_rng(0).normal(size=len(p))
+    calibration = fit_calibration(settled.probs, settled.y, settled.classes, groups=settled.groups)
+    ood_score = np.random.default_rng(0).normal(size=len(p))
     start = perf_counter()
     found = scores(
-        replace(p, probs=calibrated(p.probs, trust.temperature)), raw=p.probs, trust=trust, strangeness=strangeness
+        replace(p, probs=calibrated(p.probs, calibration.temperature)),
+        raw=p.probs,
+        calibration=calibration,
+        ood_score=ood_score,
     )
     middle = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        Report(plain(found)).save(folder, thumbnails=False)
+        Report(to_plain(found)).save(folder, thumbnails=False)
         return middle - start, perf_counter() - middle
 
 

@@ -61,10 +61,10 @@ def fast(args, split_file):
     "The same through `train`."
     from cloud_classifier.data.dataset import Dataset
     from cloud_classifier.data.sampling import load_split
-    from cloud_classifier.training.run import train, usable
+    from cloud_classifier.training.run import check_photos, train
 
     parts = load_split(split_file, args.photos)
-    seen = usable(Dataset(args.photos), parts.frame[parts.frame.part != 'excluded'], progress=False)
+    seen = check_photos(Dataset(args.photos), parts.frame[parts.frame.part != 'excluded'], progress=False)
     with tempfile.TemporaryDirectory() as folder:
         run = train(
             args.photos,

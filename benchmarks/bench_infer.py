@@ -36,7 +36,7 @@ print(session.run(['logits'], {{session.get_inputs()[0].name: pixels}})[0].argma
 """
 OURS = """
 from cloud_classifier.prediction.infer import CloudClassifier
-print(CloudClassifier({model!r}).predict({photo!r}).genus)
+print(CloudClassifier({model!r}).predict({photo!r}).label)
 """
 
 

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from cloud_classifier.evaluation.calibrate import ece, fit_temperature, settle
+from cloud_classifier.evaluation.calibrate import ece, fit_temperature, load_or_fit
 from cloud_classifier.prediction.decide import softmax
 from cloud_classifier.prediction.export import RANGE_PHOTOS, _all_answers, _some, export_run, quantized
 from cloud_classifier.prediction.infer import CloudClassifier
@@ -53,9 +53,9 @@ def judge(file, run):
     for part in ('valid', 'test'):
         said[part] = _all_answers(clouds, run.split.files(part))[0]
         labels[part] = np.array([clouds.classes.index(o) for o in run.split.part(part).label])
-    trust, _ = settle(run)
-    own = trust.basis != 'out of fold'
-    temperature = fit_temperature(softmax(said['valid']), labels['valid']) if own else trust.temperature
+    calibration, _ = load_or_fit(run)
+    own = calibration.basis != 'out of fold'
+    temperature = fit_temperature(softmax(said['valid']), labels['valid']) if own else calibration.temperature
     probs, y = softmax(np.concatenate([*said.values()]), temperature), np.concatenate([*labels.values()])
     return (probs.argmax(1) == y).mean(), ece(probs, y, n_boot=1)['value'], probs, temperature
 

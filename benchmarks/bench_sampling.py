@@ -129,7 +129,7 @@ def steps(root, grouped):
         done('read the manifest')
         parts = split(dataset, scan=scan, group_by=('author', 'page'))
         done('split by author and page')
-        assert not parts.crossing()
+        assert not parts.leaking_groups()
         done('recount the groups')
         return
     listing = dataset.listing()

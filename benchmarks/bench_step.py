@@ -24,7 +24,7 @@ from fastai.callback.core import Callback
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import Split
-from cloud_classifier.training.callbacks import FP32DepthwiseGrad, pick_precision, training_in
+from cloud_classifier.training.callbacks import FP32DepthwiseGrad, pick_precision, training_precision
 from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
 from cloud_classifier.training.learner import cloud_learner, preprocess_for
 
@@ -75,7 +75,7 @@ def measure(parts, arch, args, cache):
         for _ in range(args.batches):
             step()
         seconds = perf_counter() - start
-        with training_in(precision, learn), learn.added_cbs(clock):
+        with training_precision(precision, learn), learn.added_cbs(clock):
             learn.fit(1, 1e-4)
         turns.append((photos / seconds, photos / clock.seconds))
     plain, ours = (median(t) for t in zip(*turns[1:], strict=True))

@@ -35,18 +35,18 @@ def asked(learn, fitted, preprocess, photos):
 
 
 def rows_of(path, drawn):
-    from cloud_classifier.evaluation.ood import auroc, fit_strangeness
-    from cloud_classifier.samples import not_skies, plain_skies
+    from cloud_classifier.evaluation.ood import auroc, fit_ood
+    from cloud_classifier.samples import ood_samples, plain_skies
     from cloud_classifier.training.run import Run
 
     run = Run(path)
     learn, parts, preprocess = run.learner(), run.split, run.preprocess
     learn.model.eval()
     start = time.perf_counter()
-    fitted = fit_strangeness(learn, parts.files('train'), parts.files('valid'))
+    fitted = fit_ood(learn, parts.files('train'), parts.files('valid'))
     seconds = time.perf_counter() - start
     labels, photos = parts.part('test').label.to_numpy(), parts.files('test')
-    skies, kinds = asked(learn, fitted, preprocess, photos), not_skies(drawn, max(64, preprocess.size))
+    skies, kinds = asked(learn, fitted, preprocess, photos), ood_samples(drawn, max(64, preprocess.size))
     others = {kind: asked(learn, fitted, preprocess, pictures) for kind, pictures in kinds.items()}
     others['all'] = {name: np.concatenate([o[name] for o in others.values()]) for name in skies}
     said = run.settings

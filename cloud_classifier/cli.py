@@ -533,10 +533,10 @@ def scrape(data: Annotated[Path, _argument('Folder for the photos, made where th
     _file(key_file, 'a file with a key')
     _new_folder(data)
     from cloud_classifier.data.dataset import Dataset
-    from cloud_classifier.data.download import DownloadFailed, Limits
+    from cloud_classifier.data.download import DownloadAborted, DownloadLimits
     from cloud_classifier.taxonomy import GENERA
     from cloud_classifier.data.scrape import add_photos, scrape_clouds
-    limits = Limits(total=total, per_host=per_host, min_size=min_size, allow_private=allow_private, contact=contact)
+    limits = DownloadLimits(total=total, per_host=per_host, min_size=min_size, allow_private=allow_private, contact=contact)
     before, progress = _ended(data), not manner.quiet
     try:
         with _work(as_json or not sys.stdout.isatty()):
@@ -546,7 +546,7 @@ def scrape(data: Annotated[Path, _argument('Folder for the photos, made where th
                 scrape_clouds(data, genera or GENERA, source, per_genus, top_up, limits, retry, progress,
                               verbose=progress and not as_json, new_label=True, **settings)
                 done = {what: n - before.get(what, 0) for what, n in _ended(data).items()}
-    except DownloadFailed:
+    except DownloadAborted:
         _show_status(Dataset(data), as_json) # what was there before, and what became of each address
         raise
     _show_status(Dataset(data), as_json)
@@ -698,11 +698,11 @@ def split(data: Data,
     _check_division(valid, test, group_by or ())
     _new_file(out)
     _dataset(data, strict)
-    from cloud_classifier.data.sampling import TIES, certificate, certificate_line, load_split, save_split
+    from cloud_classifier.data.sampling import GROUP_BY, certificate, certificate_line, load_split, save_split
     from cloud_classifier.data.sampling import split as divide
     with _work(as_json):
         previous = load_split(out, data) if out.exists() and not fresh else None
-        parts = divide(data, valid, test, seed, group_by=group_by or TIES, keep_conflicts=keep_conflicts, previous=previous, progress=not manner.quiet)
+        parts = divide(data, valid, test, seed, group_by=group_by or GROUP_BY, keep_conflicts=keep_conflicts, previous=previous, progress=not manner.quiet)
         with _writing(out): save_split(parts, out)
     if as_json: return _show_json(certificate(parts))
     show_table(('class', *parts.counts().columns), parts.counts().itertuples())
@@ -1010,9 +1010,9 @@ def predict(paths: Annotated[list[Path], _argument('Photos, or folders of photos
     shares = _prior(prior or [])
     if model: _model(model)
     from cloud_classifier.images import BadImage
-    from cloud_classifier.prediction.infer import CloudClassifier, find_model, ships
+    from cloud_classifier.prediction.infer import CloudClassifier, find_model, is_shipped
     clouds, photos, rows, failed = CloudClassifier(find_model(model)), list(_photos(paths)), [], 0
-    if not (model or as_json or manner.quiet) and ships(clouds.path):
+    if not (model or as_json or manner.quiet) and is_shipped(clouds.path):
         _complain('cloud-classifier: these are answers of the model that ships; `cloud-classifier card` says what they are worth')
     for photo, answer in zip(photos, clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)):
         bad = isinstance(answer, BadImage)
@@ -1020,7 +1020,7 @@ def predict(paths: Annotated[list[Path], _argument('Photos, or folders of photos
         if as_json: _show_json(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()))
         elif bad: _complain(' '.join(str(answer).split()))
         else: rows.append((photo, *answer.as_row()))
-    if rows: show_table(('photo', 'genus', 'probability', 'verdict', 'cloud base', 'precipitation'), rows)
+    if rows: show_table(('photo', 'label', 'probability', 'verdict', 'cloud base', 'precipitation'), rows)
     if failed: raise typer.Exit(3)
 
 # %% ../nbs/51_cli.ipynb #ea846ed7

@@ -17,9 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cloud_classifier.data.dataset import Dataset, data_hash
 from cloud_classifier.data.sampling import Split, split
-from cloud_classifier.evaluation.calibrate import cross_fitted_temperature, mean_interval, settle
-from cloud_classifier.evaluation.report import Predictions, answers, evaluate, of_file, verdict_words
-from cloud_classifier.files import file_hash, write_whole
+from cloud_classifier.evaluation.calibrate import cross_fitted_temperature, load_or_fit, mean_interval
+from cloud_classifier.evaluation.report import Predictions, evaluate, of_file, predict_photos, verdict_words
+from cloud_classifier.files import atomic_write, file_hash
 from cloud_classifier.prediction.decide import softmax
 from cloud_classifier.prediction.export import export_run
 from cloud_classifier.prediction.infer import CloudClassifier
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=HERE / 'clouds.onnx')
     args = parser.parse_args()
     parts, oof, run, seconds = trained(args.photos, args.work)
-    settle(run, oof=oof)
+    load_or_fit(run, oof=oof)
     hashes = dict(data_hash=data_hash(parts.frame), split_hash=parts.hash)
     shipped = hashes | dict(photos='CCSN (Zhang et al. 2018), CC0', folds=FOLDS, ensemble=run.settings['ensemble'])
     model, _ = export_run(run, args.out, card=shipped, to='int8-weights')
@@ -130,8 +130,8 @@ def main() -> None:
     report.save(args.work)
     folds = of_folds(oof, tuple(run.settings['classes']))
     page = card(model, run, folds, asked(model, parts), report.data, **hashes, minutes=seconds / 60)
-    write_whole(model.with_suffix('.md'), page)
-    write_whole(model.with_name(f'{model.name}.sha256'), f'{file_hash(model)}  {model.name}\n')
+    atomic_write(model.with_suffix('.md'), page)
+    atomic_write(model.with_name(f'{model.name}.sha256'), f'{file_hash(model)}  {model.name}\n')
     print(page)
 
 
@@ -139,7 +139,7 @@ def asked(model: Path, parts: Split) -> Predictions:
     "What the file says of the test photos."
     clouds, rows = CloudClassifier(model), parts.part('test').sort_values('path')
     photos = [str(parts.root / o) for o in rows.path]
-    logits = np.stack([o for o, _ in answers(of_file(clouds), photos)])
+    logits = np.stack([o for o, _ in predict_photos(of_file(clouds), photos)])
     probs = softmax(logits, clouds.temperature)
     return Predictions(photos, rows.label.tolist(), probs, clouds.classes, rows.group.tolist())
 

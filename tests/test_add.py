@@ -11,7 +11,7 @@ import pytest
 from hostile import photo
 
 from cloud_classifier.data.dataset import BadDataset, Dataset
-from cloud_classifier.data.download import DownloadFailed
+from cloud_classifier.data.download import DownloadAborted
 from cloud_classifier.data.scrape import add_photos, scrape_clouds
 from cloud_classifier.data.sources import BadSearch, is_photo_name
 
@@ -253,7 +253,7 @@ def test_a_refused_search_leaves_nothing_behind(tmp_path, monkeypatch, genera):
 
 def test_a_list_of_which_every_address_fails_is_a_failure(tmp_path):
     (tmp_path / 'list.csv').write_text('url,label\nhttp://127.0.0.1:9/1.jpg,Ci\nno address,Ci\n')
-    with pytest.raises(DownloadFailed, match='none of 2 addresses had a photo'):
+    with pytest.raises(DownloadAborted, match='none of 2 addresses had a photo'):
         add(tmp_path / 'skies', tmp_path / 'list.csv')
     assert reasons(tmp_path / 'skies') == {'forbidden address': 1, 'bad address': 1}
 
@@ -267,7 +267,7 @@ def test_a_full_disk_says_so_and_the_next_run_goes_on(small_disk, tmp_path):
     for n, content in enumerate(photos):
         (tmp_path / 'mine' / 'Ci' / f'{n}.jpg').write_bytes(content)
     (small_disk / 'filler').write_bytes(bytes(1_000_000 - sum(map(len, photos)) // 2 - 150_000))
-    with pytest.raises(DownloadFailed, match=r'No space left|disk is full') as e:
+    with pytest.raises(DownloadAborted, match=r'No space left|disk is full') as e:
         add(small_disk / 'skies', tmp_path / 'mine')
     assert '\n' not in str(e.value)
     assert not list((small_disk / 'skies').rglob('*.part'))

@@ -90,7 +90,7 @@ def test_nothing_is_shown_before_the_first_photo(app):
 def test_a_photo_is_shown_and_named(app, version):
     choose(app, version, 'sky.jpg', jpeg('steelblue'))
     assert visible(app) == [app.picture, app.answer]
-    assert app.prediction.genus == 'Cumulus'
+    assert app.prediction.label == 'Cumulus'
     assert app.answer.value == answer_html(app.prediction)
     assert open_image(app.picture.value).size == (64, 48)
 
@@ -99,7 +99,7 @@ def test_the_second_photo_takes_the_place_of_the_first(app, version):
     choose(app, version, 'sky.jpg', jpeg('steelblue'))
     first = app.picture.value
     choose(app, version, 'sky.jpg', jpeg('firebrick'))
-    assert app.prediction.genus == 'Contrail'
+    assert app.prediction.label == 'Contrail'
     assert app.picture.value != first
     assert GENERA['Cumulus'].weather not in app.answer.value
 

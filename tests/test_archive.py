@@ -16,12 +16,12 @@ from bounds import run_bounded
 from hostile import photo
 
 from cloud_classifier.data.scrape import unpack
-from cloud_classifier.data.sources import FetchError, NotTaken, open_file, take_out
+from cloud_classifier.data.sources import FetchError, SkippedFile, extract, open_file
 
 SKY = photo(1)
 TAKE = """
 import json, sys
-from cloud_classifier.data.sources import FetchError, take_out
+from cloud_classifier.data.sources import FetchError, extract
 try: print(json.dumps(take_out(*sys.argv[1:])))
 except FetchError as e: sys.exit(f'FetchError: {e}')
 """
@@ -210,7 +210,7 @@ def test_an_archive_that_would_do_harm_is_refused(made, tmp_path, name):
 @pytest.mark.parametrize('name', LEFT_OUT)
 def test_what_is_no_plain_file_is_left_out_and_told(made, tmp_path, name):
     content, reason = LEFT_OUT[name]
-    told = take_out(made(name, content()), tmp_path / 'out')
+    told = extract(made(name, content()), tmp_path / 'out')
     assert set(told.values()) == {reason}
     assert not [p for p in (tmp_path / 'out').rglob('*') if p.is_symlink()]
     assert (tmp_path / 'out' / 'Ci' / '1.jpg').read_bytes() == SKY
@@ -230,7 +230,7 @@ def test_damage_of_any_kind_is_one_line(made, tmp_path, kind):
                 chance.randrange(256)
             )
         try:
-            take_out(
+            extract(
                 made(f'{n}.{kind}', bytes(content[: chance.choice([None, chance.randrange(len(content))])])),
                 tmp_path / str(n),
             )
@@ -322,7 +322,7 @@ def test_a_file_is_opened_only_if_it_is_one(tmp_path):
     (tmp_path / 'link').symlink_to('/etc/hostname')
     told = {}
     for name in ('pipe', 'link', 'gone', '.', 'x' * 300):
-        with pytest.raises(NotTaken) as e:
+        with pytest.raises(SkippedFile) as e:
             open_file(tmp_path / name)
         told[name[:4]] = e.value.reason
     assert told == {'pipe': 'no file', 'link': 'link', 'gone': 'not found', '.': 'no file', 'xxxx': 'unreadable'}

@@ -16,17 +16,17 @@ from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import split
 from cloud_classifier.evaluation.audit import (
     FACTS,
-    FEWEST,
+    MIN_PHOTOS,
     VIEWS,
     Explanation,
     NoMap,
     _as_map,
+    above_chance,
     audit_facts,
     audit_views,
-    beyond_chance,
+    describe,
     explain,
     file_facts,
-    in_words,
     probabilities_of,
     visible,
 )
@@ -229,21 +229,21 @@ def answers(draw):
 @given(answers())
 def test_numbers_always_fit_together(drawn):
     said, truth, groups = drawn
-    found = beyond_chance(said, truth, groups, n_boot=50)
+    found = above_chance(said, truth, groups, n_boot=50)
     assert found['beyond']['low'] <= found['beyond']['value'] <= found['beyond']['high']
     assert found['beyond']['value'] == pytest.approx(found['accuracy']['value'] - found['chance'])
     assert found['accuracy']['value'] == (said == truth).mean()
     names = np.array(['x', 'y', 'a', 'b', 'c'])  # other names, in another order
-    assert beyond_chance(names[said], names[truth], groups, n_boot=50) == found
-    assert not beyond_chance(said * 0, truth, groups, n_boot=50)['carries']
+    assert above_chance(names[said], names[truth], groups, n_boot=50) == found
+    assert not above_chance(said * 0, truth, groups, n_boot=50)['carries']
 
 
 @settings(max_examples=25, deadline=None)
 @given(answers(), st.integers(2, 5))
 def test_copies_never_make_a_finding_surer(drawn, copies):
     said, truth, _ = drawn
-    once = beyond_chance(said, truth, n_boot=50)
-    often = beyond_chance(*(np.repeat(o, copies) for o in (said, truth, np.arange(len(said)))), n_boot=50)
+    once = above_chance(said, truth, n_boot=50)
+    often = above_chance(*(np.repeat(o, copies) for o in (said, truth, np.arange(len(said)))), n_boot=50)
     assert often['beyond'] == pytest.approx(once['beyond'])
     assert often['carries'] == once['carries']
 
@@ -304,7 +304,7 @@ def test_a_network_that_looks_at_the_ground_is_caught_on_rendered_skies(skies):
     found = [audit_views(nearest, o, labels, list(GROUND), preprocess=preprocess) for o in (tied, dealt)]
     tied, dealt = ({o['view']: o['carries'] for o in findings} for findings in found)
     assert (tied['ground'], tied['top'], dealt['ground']) == (True, False, False)
-    assert sum('something else carries' in line for line in in_words(found[0])) == 1
+    assert sum('something else carries' in line for line in describe(found[0])) == 1
 
 
 def test_learner_and_file_are_audited_alike(run, learner, model):
@@ -361,15 +361,15 @@ def test_facts_that_say_nothing_are_seldom_accused_and_those_that_do_are():
 
 
 def test_the_network_is_judged_by_the_commonest_values():
-    size = ['s'] * 50 + ['l'] * 40 + ['odd'] * (FEWEST - 1)
+    size = ['s'] * 50 + ['l'] * 40 + ['odd'] * (MIN_PHOTOS - 1)
     table = rows(['a', 'b'] * 54 + ['a'], size=size)
-    right = np.r_[np.ones(45), np.zeros(5), np.zeros(38), np.ones(2), np.ones(FEWEST - 1)]
+    right = np.r_[np.ones(45), np.zeros(5), np.zeros(38), np.ones(2), np.ones(MIN_PHOTOS - 1)]
     (found,) = audit_facts(table, table, ['size'], right=right)
     assert [(o['value'], o['n'], o['accuracy']['value']) for o in found['by_value']] == [
         ('s', 50, 0.9),
         ('l', 40, 0.05),
     ]
-    said = in_words([found])
+    said = describe([found])
     assert said[1].startswith('The network is right in 90% (')
     assert said[1].endswith('of the 40 photos whose size is l.')
     with pytest.raises(ValueError, match='109 and 109 photos'):
@@ -410,7 +410,7 @@ def finding(value, chance, low, **more):
 def test_a_finding_is_a_sentence():
     ground = dict(view='ground', says='only the lower third', suspect=True)
     source = dict(fact='source', only=None, by_value=[])
-    lines = in_words(
+    lines = describe(
         [
             finding(0.31, 0.14, 0.11, **ground),
             finding(0.16, 0.14, -0.04, **ground),

@@ -9,9 +9,9 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from cloud_classifier.evaluation import calibrate as module
 from cloud_classifier.evaluation.calibrate import (
-    COLDEST,
-    HOTTEST,
-    LEAST_PHOTOS,
+    MAX_TEMPERATURE,
+    MIN_PHOTOS,
+    MIN_TEMPERATURE,
     brier,
     choose_cut,
     choose_threshold,
@@ -65,7 +65,7 @@ def predictions(draw, least=1):
 def test_degenerate_input_gives_plain_numbers(drawn):
     probs, labels, groups = drawn
     temperature = fit_temperature(probs, labels)
-    assert COLDEST <= temperature <= HOTTEST
+    assert MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE
     after = calibrated(probs, temperature)
     assert np.array_equal(after[np.arange(len(labels)), probs.argmax(1)], after.max(1))
     for found, top in ((ece(probs, labels, groups, 20), 1), (brier(probs, labels, groups, 20), 2)):
@@ -76,7 +76,7 @@ def test_degenerate_input_gives_plain_numbers(drawn):
         assert 0 <= row['low'] <= row['accuracy'] <= row['high'] <= 1
     choice = choose_threshold(probs, labels, groups=groups)
     assert (choice.threshold is None) == (choice.rule == 'never')
-    assert choice.n >= LEAST_PHOTOS or choice.rule == 'never'
+    assert choice.n >= MIN_PHOTOS or choice.rule == 'never'
     assert 0 <= fit_conformal(probs, labels, groups=groups) <= 1
 
 

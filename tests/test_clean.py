@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_classifier.data.clean import Cleaner, apply_fastai, doubts, photo_name
+from cloud_classifier.data.clean import Cleaner, apply_fastai, label_issues, photo_name
 from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.files import move_file
 
@@ -209,9 +209,9 @@ def test_a_run_is_asked_for_the_part(cleaner):
 
 def test_predictions_that_do_not_fit_are_refused(cleaner):
     with pytest.raises(ValueError, match='knows no Contrail'):
-        doubts(cleaner.dataset, ['Cirrus/1.jpg'], ['Contrail'], np.array([[1.0, 0, 0]]), CLASSES)
+        label_issues(cleaner.dataset, ['Cirrus/1.jpg'], ['Contrail'], np.array([[1.0, 0, 0]]), CLASSES)
     with pytest.raises(ValueError, match='of shape'):
-        doubts(cleaner.dataset, ['Cirrus/1.jpg'], ['Cirrus'], np.array([[1.0, 0]]), CLASSES)
+        label_issues(cleaner.dataset, ['Cirrus/1.jpg'], ['Cirrus'], np.array([[1.0, 0]]), CLASSES)
 
 
 class FastaiCleaner:

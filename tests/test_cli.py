@@ -22,6 +22,9 @@ def data(tmp_path):
     return tmp_path / 'data'
 
 
+PREDICTED = 'path label genus probability level cloud_base precipitation top verdict set backoff'.split()
+
+
 def missing(data):
     shutil.rmtree(data)
     return 'there is no such folder'
@@ -165,10 +168,9 @@ def test_from_photos_to_an_answer(command, data, tmp_path, monkeypatch):
     assert status == 0
     assert len(rows) == 12
     for row in rows:
-        assert list(row)[:7] == ['path', 'genus', 'probability', 'level', 'cloud_base', 'precipitation', 'top']
-        assert list(row)[7:] == ['verdict', 'set', 'backoff']
-        assert row['genus'] in row['set'] or row['verdict'] == 'not_a_sky'
-        assert row['top'][0] == {'genus': row['genus'], 'probability': row['probability']}
+        assert list(row) == PREDICTED
+        assert row['label'] in row['set'] or row['verdict'] == 'not_a_sky'
+        assert row['top'][0] == {'label': row['label'], 'probability': row['probability']}
         assert row['cloud_base'] == list(GENERA[row['genus']].base)
 
     for path, key in ((run / 'clouds.onnx', 'classes'), (run, 'split_hash'), (data, 'photos'), (None, 'model')):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cloud_classifier.prediction.decide import (
     DEPTHS,
     Rules,
+    adjust_prior,
     at_depth,
     backoff,
     calibrated,
@@ -20,7 +21,6 @@ from cloud_classifier.prediction.decide import (
     decide,
     read_prior,
     softmax,
-    switch_prior,
     verdict,
 )
 from cloud_classifier.taxonomy import FAMILIES, GENERA, LEVELS, UnknownGenus
@@ -78,14 +78,14 @@ def test_what_is_no_temperature(temperature):
 
 @given(rows(), priors(), priors())
 def test_to_another_prior_and_back_is_where_one_was(p, old, new):
-    there = switch_prior(p, old, new)
+    there = adjust_prior(p, old, new)
     assert there.sum() == pytest.approx(1)
-    assert np.abs(switch_prior(there, new, old) - p).max() <= 1e-12
+    assert np.abs(adjust_prior(there, new, old) - p).max() <= 1e-12
 
 
 @given(rows(), priors())
 def test_the_same_prior_changes_nothing(p, prior):
-    assert np.abs(switch_prior(p, prior, prior) - p).max() <= 1e-12
+    assert np.abs(adjust_prior(p, prior, prior) - p).max() <= 1e-12
 
 
 def test_a_switched_prior_is_bayes_rule():
@@ -95,7 +95,7 @@ def test_a_switched_prior_is_bayes_rule():
     learned = np.exp(-((seen[:, None] - np.arange(3)) ** 2) / 2)
     learned /= learned.sum(1, keepdims=True)
     assert abs(learned.mean(axis=0) - new).max() > 0.05
-    assert abs(switch_prior(learned, old, new).mean(axis=0) - new).max() < 0.01
+    assert abs(adjust_prior(learned, old, new).mean(axis=0) - new).max() < 0.01
 
 
 @given(priors(), st.integers(0, 10), st.floats(0.01, 0.9))
@@ -206,12 +206,12 @@ def test_groups_that_say_nothing_are_left_out():
 
 @settings(max_examples=50)
 @given(rows(), thresholds, share, st.none() | st.floats(-10, 10), st.none() | st.floats(-10, 10))
-def test_a_decision_holds_together(p, bars, conformal, strangeness, strange):
-    rules = Rules(bars, conformal, strange=strange)
-    found = decide(p, CLASSES, rules, strangeness)
+def test_a_decision_holds_together(p, bars, conformal, ood_score, strange):
+    rules = Rules(bars, conformal, ood_threshold=strange)
+    found = decide(p, CLASSES, rules, ood_score)
     assert json.loads(json.dumps(found.as_dict())) == found.as_dict()
     if found.verdict == 'not_a_sky':
-        assert strangeness >= strange
+        assert ood_score >= strange
         assert (found.labels, found.backoff.depth) == ((), 'none')
         return
     assert (found.verdict == 'confident') == (found.backoff.depth == 'genus')
@@ -222,9 +222,9 @@ def test_a_decision_holds_together(p, bars, conformal, strangeness, strange):
 def test_a_verdict_without_a_judge_or_a_threshold():
     assert verdict(0.9, None) == 'unsure'
     assert verdict(0.9, 0.9) == 'confident'
-    assert verdict(0.9, 0.9, strangeness=5.0) == 'confident'
-    assert verdict(0.9, 0.9, strange=5.0) == 'confident'
-    assert verdict(0.9, 0.9, strangeness=5.0, strange=5.0) == 'not_a_sky'
+    assert verdict(0.9, 0.9, ood_score=5.0) == 'confident'
+    assert verdict(0.9, 0.9, ood_threshold=5.0) == 'confident'
+    assert verdict(0.9, 0.9, ood_score=5.0, ood_threshold=5.0) == 'not_a_sky'
 
 
 def test_rules_survive_metadata():
@@ -244,8 +244,8 @@ def test_rules_survive_metadata():
         {'conformal': 1.5},
         {'conformal': None},
         {'coverage': -1},
-        {'strange': float('inf')},
-        {'strange': 'cat'},
+        {'ood_threshold': float('inf')},
+        {'ood_threshold': 'cat'},
     ],
 )
 def test_rules_that_can_not_be_are_refused(wrong):

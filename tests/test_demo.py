@@ -9,7 +9,7 @@ from rich.console import Console
 from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.data.sampling import certificate_line, split
 from cloud_classifier.data.sources import FetchError
-from cloud_classifier.demo import MADE, Choice, choose_data, compare, run_demo, thin
+from cloud_classifier.demo import OUTPUT_FILES, Choice, choose_data, compare_models, run_demo, subsample
 from cloud_classifier.training.config import NoWeights
 
 
@@ -31,11 +31,11 @@ def test_which_photos_and_why(tmp_path):
 
 def test_fewer_photos_keep_each_class_in_each_part(skies):
     parts = split(skies)
-    few = thin(parts, 5)
+    few = subsample(parts, 5)
     assert (few.counts()[['train', 'valid', 'test']] > 0).all(axis=None)
     assert len(few.part('train')) < len(parts.part('train'))
     assert few.part('test').equals(parts.part('test'))
-    assert thin(parts, 10**6) is parts
+    assert subsample(parts, 10**6) is parts
     assert few.facts == parts.facts
     assert certificate_line(few).split('groups')[1] == certificate_line(parts).split('groups')[1]
 
@@ -46,7 +46,7 @@ def test_the_whole_way(skies, tmp_path, monkeypatch):
     console = Console(record=True, width=120)
     run = run_demo(console, size=64, seconds=30, out=tmp_path / 'run')
     said = ' '.join(console.export_text().split())
-    for name in MADE:
+    for name in OUTPUT_FILES:
         assert (run.path / name).stat().st_size > 0
         assert name in said
     assert 'your photos' in said
@@ -57,7 +57,7 @@ def test_the_whole_way(skies, tmp_path, monkeypatch):
 
 
 def test_a_model_is_neither_better_nor_worse_than_itself(skies, model):
-    found = compare(model, model, split(skies))
+    found = compare_models(model, model, split(skies))
     assert found['n'] > 0
     assert found['own'] == found['shipped']
     assert found['difference'] == dict(value=0, low=0, high=0)

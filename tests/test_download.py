@@ -44,15 +44,25 @@ from hypothesis import strategies as st
 
 from cloud_classifier.data import download as module
 from cloud_classifier.data.dataset import BadDataset, Dataset, Manifest
-from cloud_classifier.data.download import PASSING, Arrival, DownloadFailed, Limits, download, may_connect, settle
-from cloud_classifier.data.sources import Found
+from cloud_classifier.data.download import (
+    TRANSIENT_REASONS,
+    DownloadAborted,
+    DownloadLimits,
+    DownloadResult,
+    download,
+    may_connect,
+    settle,
+)
+from cloud_classifier.data.sources import SearchResult
 from cloud_classifier.files import move_file
 from cloud_classifier.images import photo_header
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs the whole of 127.0.0.0/8')
 HOSTS = [f'127.0.0.{n}' for n in range(1, 10)]
-LIMITS = Limits(allow_private=True, total=200, per_host=200, max_bytes=MAX_BYTES, connect=1.5, read=1.5, grace=2)
-QUICK = Limits(allow_private=True, attempts=1, connect=2, read=2)
+LIMITS = DownloadLimits(
+    allow_private=True, total=200, per_host=200, max_bytes=MAX_BYTES, connect=1.5, read=1.5, grace=2
+)
+QUICK = DownloadLimits(allow_private=True, attempts=1, connect=2, read=2)
 
 
 def rows(dataset):
@@ -106,7 +116,7 @@ def server():
 
 
 def found(server, *paths, label='Cirrus'):
-    return [Found(server.url(path), label=label) for path in paths]
+    return [SearchResult(server.url(path), label=label) for path in paths]
 
 
 # Everything at once
@@ -141,7 +151,7 @@ def test_nothing_hangs_and_nothing_is_forgotten(all_at_once):
 def test_only_what_may_pass_is_asked_again(all_at_once):
     "A server that is silent has cost enough time."
     _, _, _, server = all_at_once
-    again = {reason for reason in PASSING if reason != 'timeout'}
+    again = {reason for reason in TRANSIENT_REASONS if reason != 'timeout'}
     expected = {case: 3 if reason in again or case == 'busy-twice' else 1 for case, (_, reason) in CASES.items()}
     expected['redirect-loop'] = 1 + LIMITS.redirects
     for case in ('closed-before-a-byte', 'reset-before-a-byte'):
@@ -184,7 +194,7 @@ ADDRESSES = {
 
 @pytest.mark.parametrize('address', ADDRESSES)
 def test_an_address_that_leads_nowhere_has_its_reason(dataset, address):
-    download(dataset, [Found(address, label='Cirrus')], limits=QUICK, progress=False)
+    download(dataset, [SearchResult(address, label='Cirrus')], limits=QUICK, progress=False)
     assert reasons(dataset) == {address: ADDRESSES[address]}
 
 
@@ -192,7 +202,7 @@ def test_an_address_that_leads_nowhere_has_its_reason(dataset, address):
 def test_what_is_no_address_at_all_does_no_harm(dataset, server, address):
     "Nothing, blanks, and half a character, which no file can hold."
     server.answers['/1.jpg'] = reply(photo(1))
-    download(dataset, [Found(address, label='Cirrus'), *found(server, '/1.jpg')], limits=QUICK, progress=False)
+    download(dataset, [SearchResult(address, label='Cirrus'), *found(server, '/1.jpg')], limits=QUICK, progress=False)
     assert files(dataset) == [as_named(photo(1))]
     assert not dataset.manifest.pending()
 
@@ -217,7 +227,7 @@ def test_what_is_no_address_at_all_does_no_harm(dataset, server, address):
     ],
 )
 def test_a_password_is_never_written_down(dataset, address):
-    download(dataset, [Found(address, label='Cirrus')], limits=QUICK, progress=False)
+    download(dataset, [SearchResult(address, label='Cirrus')], limits=QUICK, progress=False)
     assert list(reasons(dataset).values()) == ['bad address']
     written = b''.join(p.read_bytes() for p in dataset.path.glob('manifest.db*'))
     assert b'hunter2' not in written
@@ -225,15 +235,15 @@ def test_a_password_is_never_written_down(dataset, address):
 
 def test_nor_is_one_in_the_address_of_a_page(dataset):
     pages = dict(page='https://me:hunter2@127.0.0.1/', licence_url='//me:hunter2@127.0.0.1/')
-    download(dataset, [Found('http://127.0.0.1:9/1.jpg', label='Cirrus', **pages)], limits=QUICK, progress=False)
+    download(dataset, [SearchResult('http://127.0.0.1:9/1.jpg', label='Cirrus', **pages)], limits=QUICK, progress=False)
     assert b'hunter2' not in b''.join(p.read_bytes() for p in dataset.path.glob('manifest.db*'))
 
 
 def test_an_address_from_a_list_can_not_name_a_file_here(dataset, tmp_path):
     (tmp_path / 'own.jpg').write_bytes(photo(1))
     (tmp_path / 'page.jpg').write_bytes(HTML)
-    own = [Found((tmp_path / name).as_uri(), label='Cirrus') for name in ('own.jpg', 'page.jpg', 'gone.jpg')]
-    strange = [Found(f'file://{path}', label='Cirrus') for path in ('', '/', '/%00', '//host/1.jpg')]
+    own = [SearchResult((tmp_path / name).as_uri(), label='Cirrus') for name in ('own.jpg', 'page.jpg', 'gone.jpg')]
+    strange = [SearchResult(f'file://{path}', label='Cirrus') for path in ('', '/', '/%00', '//host/1.jpg')]
     download(dataset, own, source='urls', progress=False)
     assert set(reasons(dataset).values()) == {'bad address'}
     dataset.manifest.retry(['bad address'])
@@ -250,8 +260,8 @@ def test_a_connection_that_is_never_taken_is_given_up(dataset):
             other.connect_ex(deaf.getsockname())
         address = f'http://127.0.0.1:{deaf.getsockname()[1]}/1.jpg'
         began = time.monotonic()
-        limits = Limits(allow_private=True, connect=0.5, read=50, grace=50)
-        download(dataset, [Found(address, label='Cirrus')], limits=limits, progress=False)
+        limits = DownloadLimits(allow_private=True, connect=0.5, read=50, grace=50)
+        download(dataset, [SearchResult(address, label='Cirrus')], limits=limits, progress=False)
     assert reasons(dataset) == {address: 'timeout'}
     assert time.monotonic() - began < 5
 
@@ -263,7 +273,7 @@ def test_each_limit_of_time_ends_a_wait_by_itself(dataset, server, answer, limit
     "Silence, and an answer that comes too slowly."
     server.answers['/1.jpg'] = answer
     began = time.monotonic()
-    limits = Limits(**dict(allow_private=True, connect=0.5, read=50, grace=50) | limits)
+    limits = DownloadLimits(**dict(allow_private=True, connect=0.5, read=50, grace=50) | limits)
     download(dataset, found(server, '/1.jpg'), limits=limits, progress=False)
     assert reasons(dataset) == {server.url('/1.jpg'): 'timeout'}
     assert time.monotonic() - began < 5
@@ -281,8 +291,8 @@ def test_https_is_not_taken_from_anybody(dataset, tmp_path):
     tls.load_cert_chain(tmp_path / 'cert', tmp_path / 'key')
     with Server({'/1.jpg': reply(photo(1))}, tls=tls) as safe, socket.create_server(('127.0.0.1', 0)) as silent:
         says_nothing = f'https://127.0.0.1:{silent.getsockname()[1]}/1.jpg'
-        photos = [Found(url, label='Cirrus') for url in (safe.url('/1.jpg'), says_nothing)]
-        download(dataset, photos, limits=Limits(allow_private=True, attempts=1, connect=0.5), progress=False)
+        photos = [SearchResult(url, label='Cirrus') for url in (safe.url('/1.jpg'), says_nothing)]
+        download(dataset, photos, limits=DownloadLimits(allow_private=True, attempts=1, connect=0.5), progress=False)
         assert not safe.asked
     assert list(reasons(dataset).values()) == ['no connection', 'timeout']
 
@@ -318,7 +328,9 @@ HERE = {
 def test_this_machine_is_not_asked_however_it_is_called(dataset, server, host):
     server.otherwise = reply(photo(1))
     address = server.url('/1.jpg', host)
-    download(dataset, [Found(address, label='Cirrus')], limits=Limits(attempts=1, connect=2), progress=False)
+    download(
+        dataset, [SearchResult(address, label='Cirrus')], limits=DownloadLimits(attempts=1, connect=2), progress=False
+    )
     assert not server.asked
     assert reasons(dataset) == {address: HERE[host]}
 
@@ -433,7 +445,7 @@ def guarded(monkeypatch):
         yield server
 
 
-GUARDED = Limits(attempts=1, connect=2, read=2)
+GUARDED = DownloadLimits(attempts=1, connect=2, read=2)
 
 
 def test_a_redirect_into_a_private_network_is_not_followed(dataset, guarded):
@@ -441,7 +453,7 @@ def test_a_redirect_into_a_private_network_is_not_followed(dataset, guarded):
     guarded.answers |= {'/in': moved(guarded.url('/secret.jpg')), '/in-twice': moved('/in')}
     guarded.answers |= {'/by-name': moved(guarded.url('/secret.jpg', 'localhost'))}
     addresses = [guarded.url(path, '127.0.0.2') for path in ('/fine.jpg', '/in', '/in-twice', '/by-name')]
-    download(dataset, [Found(url, label='Cirrus') for url in addresses], limits=GUARDED, progress=False)
+    download(dataset, [SearchResult(url, label='Cirrus') for url in addresses], limits=GUARDED, progress=False)
     assert list(reasons(dataset).values()) == ['ok', *3 * ['forbidden address']]
     assert {o.host for o in guarded.asked} == {'127.0.0.2'}
 
@@ -452,7 +464,7 @@ def test_a_name_that_turns_private_is_not_followed(dataset, guarded, names):
         names['rebind.test'] = ['127.0.0.2', '127.0.0.1']
         guarded.answers['/1.jpg'] = moved(private.url('/secret.jpg', 'rebind.test'))
         address = guarded.url('/1.jpg', 'rebind.test')
-        download(dataset, [Found(address, label='Cirrus')], limits=GUARDED, progress=False)
+        download(dataset, [SearchResult(address, label='Cirrus')], limits=GUARDED, progress=False)
         assert (guarded.times('/1.jpg'), private.asked) == (1, [])
     assert reasons(dataset) == {address: 'forbidden address'}
 
@@ -470,7 +482,7 @@ def test_of_two_addresses_of_a_name_the_private_one_is_left_out(dataset, guarded
     monkeypatch.setattr(module, 'may_connect', lambda address, allow_private: address == public)
     guarded.answers['/1.jpg'] = reply(photo(1))
     done = download(
-        dataset, [Found(guarded.url('/1.jpg', 'both.test'), label='Cirrus')], limits=GUARDED, progress=False
+        dataset, [SearchResult(guarded.url('/1.jpg', 'both.test'), label='Cirrus')], limits=GUARDED, progress=False
     )
     assert done['ok'] == (public == '127.0.0.2')
     assert '127.0.0.1' not in {o.host for o in guarded.asked}
@@ -483,7 +495,7 @@ def test_what_a_server_is_told(dataset, server):
     "Who asks, and nothing that somebody else made up."
     server.otherwise = lambda asked: reply(photo(asked.n), Set_Cookie='sky=blue')
     photos = found(server, '/1.jpg', '/2.jpg', '/3.jpg\r\nX-Evil: 1', '/ä ö.jpg?sig=a%2Bb%2F%3D+c')
-    limits = Limits(allow_private=True, per_host=1, contact='me@example.org\r\nX-Evil: 1')
+    limits = DownloadLimits(allow_private=True, per_host=1, contact='me@example.org\r\nX-Evil: 1')
     download(dataset, photos, limits=limits, progress=False)
     assert [o.path for o in server.asked][1:2] == ['/2.jpg']
     assert unquote(server.asked[-1].path) == '/ä ö.jpg?sig=a+b/=+c'
@@ -536,7 +548,7 @@ def test_a_suffix_says_what_a_photo_is(dataset, server):
 
 def test_no_redirects_means_none(dataset, server):
     server.answers = {'/1.jpg': moved('/2.jpg'), '/2.jpg': reply(photo(1))}
-    limits = Limits(allow_private=True, redirects=0, grace=2)
+    limits = DownloadLimits(allow_private=True, redirects=0, grace=2)
     download(dataset, found(server, '/1.jpg'), limits=limits, progress=False)
     assert list(reasons(dataset).values()) == ['too many redirects']
 
@@ -587,11 +599,12 @@ def polite(tmp_path_factory):
     }
     hosts = dict(zip(scenes, HOSTS, strict=False))
     answers = {f'/{scene}/{n}'.replace(' ', '-'): o for scene, answers in scenes.items() for n, o in enumerate(answers)}
-    limits = Limits(allow_private=True, per_host=2, connect=9)
+    limits = DownloadLimits(allow_private=True, per_host=2, connect=9)
     with Server(answers, HOSTS) as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'PATIENCE', 2.5)
         photos = [
-            Found(server.url(path, hosts[path.split('/')[1].replace('-', ' ')]), label='Cirrus') for path in answers
+            SearchResult(server.url(path, hosts[path.split('/')[1].replace('-', ' ')]), label='Cirrus')
+            for path in answers
         ]
         download(dataset, photos, limits=limits, progress=False)
     ended = {url.partition(str(server.port))[2]: reason for url, reason in reasons(dataset).items()}
@@ -625,7 +638,7 @@ def test_no_other_host_waits_meanwhile(polite):
 def test_a_host_that_always_asks_to_wait_is_left_alone(polite):
     ended, heard = polite
     assert ended['/for-ever/0'] == 'too many requests'
-    assert len(heard['for ever']) == Limits().attempts
+    assert len(heard['for ever']) == DownloadLimits().attempts
 
 
 def test_a_host_that_asks_for_more_than_patience_is_not_asked_again(polite):
@@ -648,8 +661,8 @@ def test_a_short_rest_does_not_end_a_long_one(polite):
 
 def test_no_more_connections_than_are_allowed(dataset):
     with Server({}, HOSTS[:4], otherwise=slowly(photo(1), 1, 0.2)) as server:
-        photos = [Found(server.url(f'/{n}', host), label='Cirrus') for host in HOSTS[:4] for n in range(8)]
-        limits = Limits(allow_private=True, total=10, per_host=3)
+        photos = [SearchResult(server.url(f'/{n}', host), label='Cirrus') for host in HOSTS[:4] for n in range(8)]
+        limits = DownloadLimits(allow_private=True, total=10, per_host=3)
         assert download(dataset, photos, limits=limits, progress=False) == dict(ok=1, duplicate=31, failed=0)
         assert server.most_open.pop('') == 10
         assert max(server.most_open.values()) == 3
@@ -658,8 +671,8 @@ def test_no_more_connections_than_are_allowed(dataset):
 def test_no_more_connections_than_are_allowed_where_all_redirects_lead(dataset):
     with Server({'/photo': slowly(photo(1), 1, 0.1)}, HOSTS) as server:
         server.otherwise = moved(server.url('/photo'))
-        photos = [Found(server.url(f'/{n}', host), label='Cirrus') for host in HOSTS[1:] for n in range(2)]
-        limits = Limits(allow_private=True, total=64, per_host=2)
+        photos = [SearchResult(server.url(f'/{n}', host), label='Cirrus') for host in HOSTS[1:] for n in range(2)]
+        limits = DownloadLimits(allow_private=True, total=64, per_host=2)
         assert download(dataset, photos, limits=limits, progress=False) == dict(ok=1, duplicate=15, failed=0)
         assert server.most_open['127.0.0.1'] == 2
 
@@ -668,16 +681,16 @@ def test_waiting_for_a_turn_is_no_silence_of_the_server(dataset):
     "Redirects of many hosts to one, which answers one at a time and takes longer for all than is allowed for one."
     with Server({'/photo': slowly(photo(1), 1, 0.3)}, HOSTS) as server:
         server.otherwise = moved(server.url('/photo'))
-        photos = [Found(server.url('/1', host), label='Cirrus') for host in HOSTS[1:6]]
-        limits = Limits(allow_private=True, per_host=1, connect=0.5, read=0.5, grace=0.5)
+        photos = [SearchResult(server.url('/1', host), label='Cirrus') for host in HOSTS[1:6]]
+        limits = DownloadLimits(allow_private=True, per_host=1, connect=0.5, read=0.5, grace=0.5)
         assert download(dataset, photos, limits=limits, progress=False) == dict(ok=1, duplicate=4, failed=0)
 
 
 def test_a_long_list_of_one_host_holds_up_no_other(dataset):
     with Server({}, HOSTS[:2], otherwise=lambda asked: slowly(photo(len(server.asked)), 1, 0.05)) as server:
-        photos = [Found(server.url(f'/{n}'), label='Cirrus') for n in range(20)]
-        photos.append(Found(server.url('/last', HOSTS[1]), label='Cirrus'))
-        limits = Limits(allow_private=True, total=3, per_host=2)
+        photos = [SearchResult(server.url(f'/{n}'), label='Cirrus') for n in range(20)]
+        photos.append(SearchResult(server.url('/last', HOSTS[1]), label='Cirrus'))
+        limits = DownloadLimits(allow_private=True, total=3, per_host=2)
         download(dataset, photos, limits=limits, progress=False)
         assert '/last' in [o.path for o in server.asked[:3]]
 
@@ -740,7 +753,7 @@ def test_what_was_relabelled_stays_there(dataset, server):
     server.answers = {'/1.jpg': first(1, *reply(status='503 Busy'), then=reply(photo(1))), '/2.jpg': reply(photo(1))}
     download(dataset, found(server, '/1.jpg', '/2.jpg'), limits=QUICK, progress=False)
     dataset.relabel(as_named(photo(1)), 'Stratus')
-    dataset.manifest.retry(PASSING)
+    dataset.manifest.retry(TRANSIENT_REASONS)
     download(dataset, found(server, '/2.jpg?again'), limits=QUICK, progress=False)
     assert files(dataset) == [as_named(photo(1), 'Stratus')]
     assert [row['status'] for row in rows(dataset).values()] == ['duplicate', 'ok', 'failed']
@@ -752,7 +765,7 @@ def test_what_is_ok_is_there_also_after_a_photo_was_deleted(dataset, server):
     server.answers = {'/1.jpg': first(1, *reply(status='503 Busy'), then=reply(photo(1))), '/2.jpg': reply(photo(1))}
     download(dataset, found(server, '/1.jpg', '/2.jpg'), limits=QUICK, progress=False)
     (dataset.path / as_named(photo(1))).unlink()
-    dataset.manifest.retry(PASSING)
+    dataset.manifest.retry(TRANSIENT_REASONS)
     assert download(dataset, limits=QUICK, progress=False)['ok'] == len(files(dataset))
 
 
@@ -762,7 +775,7 @@ def test_what_may_pass_is_tried_another_day(dataset, server):
         ok=0, duplicate=0, failed=2
     )
     assert download(dataset, limits=QUICK, progress=False) == dict(ok=0, duplicate=0, failed=0)
-    assert dataset.manifest.retry(PASSING) == 1
+    assert dataset.manifest.retry(TRANSIENT_REASONS) == 1
     assert [row['url'] for row in dataset.manifest.pending()] == [server.url('/busy.jpg')]
     assert download(dataset, limits=QUICK, progress=False) == dict(ok=1, duplicate=0, failed=0)
     assert (server.times('/busy.jpg'), server.times('/page.jpg')) == (2, 1)
@@ -902,8 +915,8 @@ def test_in_a_loop_that_is_running(dataset, server):
 RUN = """
 import json, sys
 from cloud_classifier.data.dataset import Dataset
-from cloud_classifier.data.download import Limits, download
-from cloud_classifier.data.sources import Found
+from cloud_classifier.data.download import DownloadLimits, download
+from cloud_classifier.data.sources import SearchResult
 
 folder, limits, urls = json.load(sys.stdin)
 download(Dataset(folder), [Found(url, label='Cirrus') for url in urls], limits=Limits(**limits), progress=False)
@@ -959,7 +972,7 @@ def test_a_full_disk_loses_nothing(dataset, server, monkeypatch, place):
     server.answers = {f'/{n}.jpg': reply(photo(n)) for n in range(3)}
     with monkeypatch.context() as full:
         full.setattr(f'cloud_classifier.{place}', open_no_more if place.endswith('.open') else no_space, raising=False)
-        with pytest.raises(DownloadFailed, match='No space left'):
+        with pytest.raises(DownloadAborted, match='No space left'):
             download(dataset, found(server, *server.answers), limits=QUICK, progress=False)
     assert 'failed' not in dataset.manifest.counts()['status']
     download(dataset, limits=QUICK, progress=False)
@@ -982,7 +995,7 @@ def test_a_disk_that_fails_again_while_tidying_is_told_the_same_way(dataset, ser
     with monkeypatch.context() as full:
         full.setattr('cloud_classifier.data.dataset.move_file', rename_once)
         full.setattr(module, 'open', open_but_third, raising=False)
-        with pytest.raises(DownloadFailed, match='No space left'):
+        with pytest.raises(DownloadAborted, match='No space left'):
             download(dataset, found(server, *server.answers), limits=QUICK, progress=False)
     assert len(moves) == 2
     download(dataset, limits=QUICK, progress=False)
@@ -993,7 +1006,7 @@ def test_something_in_the_way_loses_nothing(dataset, server):
     "A file where the class's folder should be, and one where photos arrive."
     server.answers = {'/1.jpg': reply(photo(1))}
     (dataset.path / '.incoming').touch()
-    with pytest.raises(DownloadFailed, match='exists'):
+    with pytest.raises(DownloadAborted, match='exists'):
         download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
     (dataset.path / '.incoming').unlink()
     (dataset.path / 'Cirrus').touch()
@@ -1015,7 +1028,7 @@ def test_a_folder_that_can_not_be_written_in_is_told(dataset, server, monkeypatc
         return opened(path, flags, *args, **kwargs)
 
     monkeypatch.setattr(os, 'open', read_only)
-    with pytest.raises((BadDataset, DownloadFailed), match='Permission denied'):
+    with pytest.raises((BadDataset, DownloadAborted), match='Permission denied'):
         download(dataset, found(server, '/1.jpg'), limits=QUICK, progress=False)
 
 
@@ -1043,7 +1056,7 @@ def test_any_order_of_arrival_ends_the_same(pairs, data):
                 if data.draw(st.booleans()):
                     patch.setattr(Manifest, 'carry_out', lambda _: None)
                 settle(dataset, [arrival(dataset, n + 1, pairs[n][1]) for n in batch])
-            with dataset.alone():
+            with dataset.exclusive_lock():
                 pass
         owner = {n: min(i for i, (_, other) in enumerate(pairs) if other == n) for _, n in pairs if n}
         places = {n: as_named(photo(n), pairs[i][0]) for n, i in owner.items()}
@@ -1060,9 +1073,11 @@ def test_any_order_of_arrival_ends_the_same(pairs, data):
 def arrival(dataset, row, n):
     "Photo number `n` has come; a web page where it is None."
     if n is None:
-        return Arrival(row, reason='html')
+        return DownloadResult(row, reason='html')
     (dataset.path / '.incoming' / f'{row}.part').write_bytes(photo(n))
-    return Arrival(row, sha256=hashlib.sha256(photo(n)).hexdigest(), size=len(photo(n)), header=photo_header(photo(n)))
+    return DownloadResult(
+        row, sha256=hashlib.sha256(photo(n)).hexdigest(), size=len(photo(n)), header=photo_header(photo(n))
+    )
 
 
 # Memory

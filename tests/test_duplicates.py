@@ -17,10 +17,9 @@ from cloud_classifier.data.duplicates import (
     MANY,
     SIDE,
     TURNS,
-    Limits,
+    HashLimits,
     candidates,
     components,
-    confirm,
     find_duplicates,
     find_pairs,
     fingerprint,
@@ -28,6 +27,7 @@ from cloud_classifier.data.duplicates import (
     trimmed_hashes,
     turned,
     turned_hashes,
+    verify_pairs,
     write_page,
 )
 from cloud_classifier.samples import make_samples, render_sky
@@ -117,7 +117,7 @@ def test_different_smooth_skies_are_never_one(ccsn):
     chance = np.random.default_rng(0)
     pairs = np.stack((*chance.integers(0, len(names), (2, 5000)), chance.integers(0, 8, 5000)), 1)
     pairs = pairs[[a != b and tuple(sorted((a, b))) not in known for a, b, _ in pairs]]
-    scores = confirm(prints.thumbs, pairs)
+    scores = verify_pairs(prints.thumbs, pairs)
     assert ((scores >= (0.65, 0.74)).all(1)).sum() <= 5
 
 
@@ -127,7 +127,7 @@ def test_different_rendered_smooth_skies_are_never_one():
         img = render_sky(genus, seed=seed, size=128)
         thumbs.append(np.asarray(img.convert('L').resize((96, 96), Image.Resampling.BILINEAR)))
     pairs = np.array([(a, b, 0) for a, b in itertools.combinations(range(len(thumbs)), 2)])[:5000]
-    scores = confirm(np.stack(thumbs), pairs)
+    scores = verify_pairs(np.stack(thumbs), pairs)
     assert ((scores >= (0.65, 0.74)).all(1)).sum() <= 5
 
 
@@ -196,7 +196,7 @@ def test_many_hashes_are_searched_through_lists():
     for row in bits[20_000:]:
         row[chance.choice(64, 4, replace=False)] ^= 1
     hashes = np.repeat(np.packbits(bits, axis=1)[:, None], 13, 1)
-    pairs = {(a, b) for a, b, _ in candidates(hashes, Limits(6, 6, 6)).tolist()}
+    pairs = {(a, b) for a, b, _ in candidates(hashes, HashLimits(6, 6, 6)).tolist()}
     assert np.mean([(i, 20_000 + i) in pairs for i in range(1000)]) > 0.9
 
 
@@ -273,7 +273,7 @@ def test_a_search_that_is_cut_off_goes_on(remembering, monkeypatch):
         counted(m, cut_off_after=4)
         with pytest.raises(KeyboardInterrupt):
             find_duplicates(remembering, progress=False)
-    kept = len(remembering.manifest.recall(KIND))
+    kept = len(remembering.manifest.cache_get(KIND))
     assert kept >= 2
     seen = counted(monkeypatch)
     found = find_duplicates(remembering, progress=False)
@@ -306,7 +306,7 @@ def test_plain_photos_are_not_compared_each_with_each(tmp_path, monkeypatch):
     from cloud_classifier.data import duplicates
 
     compared = []
-    monkeypatch.setattr(duplicates, 'likeness', lambda a, b: compared.append(len(a)) or np.zeros((len(a), 2)))
+    monkeypatch.setattr(duplicates, 'similarity', lambda a, b: compared.append(len(a)) or np.zeros((len(a), 2)))
     find_duplicates(plain(tmp_path / 'grey', 200), progress=False)
     assert sum(compared) == 0
 

@@ -13,7 +13,7 @@ from pretend import HISTORY, check_page, make
 
 from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.data.sampling import Split
-from cloud_classifier.evaluation.calibrate import trained_shares
+from cloud_classifier.evaluation.calibrate import class_shares
 from cloud_classifier.evaluation.report import evaluate
 from cloud_classifier.prediction.decide import calibrated
 from cloud_classifier.prediction.export import export_run
@@ -61,7 +61,7 @@ def test_a_card_says_which_weights_the_training_began_with(run, model_of_run):
 def test_run_and_file_get_the_same_report(run, model_of_run):
     one = evaluate(run, n_boot=50, look=False).data
     two = evaluate(model_of_run, data=run.split.root, parts=run.split, n_boot=50, look=False).data
-    for name in ('n', 'classes', 'confusion', 'by_class', 'n_groups', 'trust'):
+    for name in ('n', 'classes', 'confusion', 'by_class', 'n_groups', 'calibration'):
         assert one[name] == two[name], name
     assert one['brier']['value'] == pytest.approx(two['brier']['value'], abs=1e-4)
     assert [o['n'] for o in one['verdicts']] == [o['n'] for o in two['verdicts']]
@@ -151,7 +151,7 @@ def test_a_run_is_judged_by_the_photos_that_are_there_and_their_labels_of_now(cl
     status, _, err = command('export', run.path)
     assert status == 0, err
     assert (run.path / 'clouds.onnx').is_file()
-    assert trained_shares(run) == trained_shares(Run(run.path))
+    assert class_shares(run) == class_shares(Run(run.path))
     mine.undo(3)
     assert evaluate(run, n_boot=5, look=False).data['n'] == n  # the one that was renamed is found
 

@@ -16,13 +16,13 @@ from fork_server import ForkServer
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import split
-from cloud_classifier.evaluation.calibrate import Trust
+from cloud_classifier.evaluation.calibrate import Calibration
 from cloud_classifier.images import Preprocess, preprocess_of
 from cloud_classifier.prediction import export
 from cloud_classifier.prediction.export import ParityError, check_parity, export_model, export_run
 from cloud_classifier.prediction.infer import METADATA, BadModel, CloudClassifier, find_model
 from cloud_classifier.training.callbacks import CPUBFloat16
-from cloud_classifier.training.config import BadSetting
+from cloud_classifier.training.config import BadConfig
 from cloud_classifier.training.dataloaders import cloud_dls
 from cloud_classifier.training.learner import cloud_learner
 
@@ -107,9 +107,9 @@ def test_a_temperature_is_obeyed(run, tmp_path, skies):
     "Divided logits: softer answers, the same genus, and parity still holds."
     learn, photos = run.learner(), [skies / p for p in Dataset(skies).listing().path[::5]]
     plain = CloudClassifier(export_model(learn, tmp_path / 'plain.onnx'))
-    soft = CloudClassifier(export_model(learn, tmp_path / 'soft.onnx', trust=Trust(3)))
+    soft = CloudClassifier(export_model(learn, tmp_path / 'soft.onnx', calibration=Calibration(3)))
     a, b = ([clouds.predict(photo) for photo in photos] for clouds in (plain, soft))
-    assert [x.genus for x in a] == [x.genus for x in b]
+    assert [x.label for x in a] == [x.label for x in b]
     assert sum(x.probability for x in a) > sum(x.probability for x in b)
     assert check_parity(learn, tmp_path / 'soft.onnx', photos) <= 1e-4
 
@@ -179,7 +179,7 @@ def test_a_file_that_failed_is_never_there(write, run, learn, tmp_path, monkeypa
 
 def test_a_network_that_answers_with_nan_is_not_written(learn, tmp_path):
     torch.nn.init.constant_(next(learn.model.parameters()), torch.nan)
-    with pytest.raises(BadSetting, match=r'clouds.onnx: is not written, .*answers with NaN'):
+    with pytest.raises(BadConfig, match=r'clouds.onnx: is not written, .*answers with NaN'):
         export_model(learn, tmp_path / 'clouds.onnx')
     assert files(tmp_path) == []
 
@@ -194,7 +194,7 @@ def test_a_card_that_is_no_json_is_not_written(learn, tmp_path, card):
 def test_a_class_that_can_not_be_shown_is_not_written(learn, tmp_path, monkeypatch):
     "A folder may have any name; who reads the file would refuse it."
     monkeypatch.setattr(learn.dls, 'vocab', ['Cirrus', 'Stratus', os.fsdecode(b'caf\xe9')], raising=False)
-    with pytest.raises(BadSetting, match=r"no predictor would take it: a class is named 'caf\\udce9'"):
+    with pytest.raises(BadConfig, match=r"no predictor would take it: a class is named 'caf\\udce9'"):
         export_model(learn, tmp_path / 'clouds.onnx')
     assert files(tmp_path) == []
 
@@ -210,7 +210,7 @@ def test_a_full_disk(learn, small_disk):
 
 
 def test_places_that_can_not_be(learn, run, tmp_path, command):
-    with pytest.raises(BadSetting, match='is a folder; name the file to write, such as'):
+    with pytest.raises(BadConfig, match='is a folder; name the file to write, such as'):
         export_model(learn, tmp_path)
     status, out, err = command('export', run.path, '--out', tmp_path)
     assert (status, out, err.count('\n')) == (2, '', 1)

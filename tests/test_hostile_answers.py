@@ -12,13 +12,13 @@ from bounds import run_bounded
 from hostile import BOMB, HANG, Server, for_ever, head, moved, reply
 
 from cloud_classifier.data import sources
-from cloud_classifier.data.sources import MAX_FIELD, MAX_QUESTIONS, Pace, SearchFailed, search_images
+from cloud_classifier.data.sources import MAX_FIELD, MAX_QUESTIONS, Pace, SearchError, search_images
 
 SEARCH = """
 import json, sys
 from cloud_classifier.data import sources
 sources.ANSWER_SECONDS = 2
-from cloud_classifier.data.sources import SearchFailed, search_images
+from cloud_classifier.data.sources import SearchError, search_images
 import stamina
 stamina.set_testing(True, attempts=1)
 settings = dict(endpoint=sys.argv[2], contact='me@example.org')
@@ -137,7 +137,7 @@ def endless_bing():
 def test_a_search_that_never_ends_is_ended(unhurried, monkeypatch, source, answers):
     budget = sources._Budget
     monkeypatch.setattr(sources, '_Budget', partial(budget, questions=30))
-    with pytest.raises(SearchFailed, match='goes on and on'):
+    with pytest.raises(SearchError, match='goes on and on'):
         find(source, answers(), licences=())
     assert budget().questions == MAX_QUESTIONS
 

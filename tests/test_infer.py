@@ -20,11 +20,11 @@ from cloud_classifier.prediction.infer import (
     BadModel,
     CloudClassifier,
     Prediction,
-    asked,
     find_model,
+    is_shipped,
+    predict_batches,
     seal,
     shipped_model,
-    ships,
 )
 from cloud_classifier.taxonomy import GENERA, UnknownGenus
 
@@ -51,7 +51,7 @@ def test_prediction_imports_neither_torch_nor_fastai(model, skies):
 import sys
 from cloud_classifier.prediction.infer import CloudClassifier
 answer = CloudClassifier({str(model)!r}).predict({str(photo)!r})
-print(answer.genus, *sorted({{m.partition(".")[0] for m in sys.modules}} & {HEAVY!r}))
+print(answer.label, *sorted({{m.partition(".")[0] for m in sys.modules}} & {HEAVY!r}))
 '''
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     genus, *heavy = done.stdout.split()
@@ -64,7 +64,7 @@ def test_one_photo_and_many_get_the_same_answers(model, skies):
     photos = sorted(skies.rglob('*.jpg'))[::4]
     for one, many in zip(photos, clouds.predict_many(photos, batch_size=4), strict=True):
         alone = clouds.predict(one)
-        assert alone.genus == many.genus
+        assert alone.label == many.label
         assert alone.probability == pytest.approx(many.probability, abs=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_an_answer_holds_together(model, skies):
     assert len(answer.top) == len(clouds.classes) == 3
     assert sum(p for _, p in answer.top) == pytest.approx(1)
     assert [p for _, p in answer.top] == sorted((p for _, p in answer.top), reverse=True)
-    genus = GENERA[answer.genus]
+    genus = GENERA[answer.label]
     assert (answer.level, answer.cloud_base, answer.precipitation) == (genus.level, genus.base, genus.precipitation)
     assert json.loads(json.dumps(answer.as_dict())) == answer.as_dict()
 
@@ -184,7 +184,7 @@ def test_rules_in_the_file_are_followed(model, tmp_path, skies):
     said = list(clouds.predict_many(photos))
     for answer in said:
         assert (answer.decision.verdict == 'confident') == (answer.probability >= 0.45)
-        assert answer.genus in answer.decision.labels
+        assert answer.label in answer.decision.labels
         printed = answer.as_dict()
         assert printed['verdict'] in ('confident', 'unsure', 'not_a_sky')
         assert printed['set'] == list(answer.decision.labels)
@@ -235,7 +235,7 @@ def test_the_model_that_ships_comes_last(tmp_path, monkeypatch):
     shipped.touch()
     monkeypatch.setattr(infer, 'shipped_model', lambda: shipped)
     assert [find_model(root=o) for o in (tmp_path, shipped.parents[1])] == [shipped, shipped]
-    assert ships(shipped)
+    assert is_shipped(shipped)
     run = shipped.parent / 'runs' / 'a' / 'clouds.onnx'
     run.parent.mkdir(parents=True)
     run.touch()
@@ -244,9 +244,9 @@ def test_the_model_that_ships_comes_last(tmp_path, monkeypatch):
     own.parent.mkdir()
     own.touch()
     assert find_model(root=tmp_path) == own
-    assert not ships(own)
-    assert not ships('a\0b')
-    assert not ships(tmp_path / 'none.onnx')
+    assert not is_shipped(own)
+    assert not is_shipped('a\0b')
+    assert not is_shipped(tmp_path / 'none.onnx')
 
 
 def test_where_the_model_that_ships_lies(tmp_path, monkeypatch):
@@ -285,7 +285,7 @@ def test_photos_are_opened_one_batch_ahead_and_no_further():
         most.append(len(opened.photos))
         return pixels[:, 0]
 
-    assert list(asked(opened, list(range(100)), ask, 8)) == list(range(100))
+    assert list(predict_batches(opened, list(range(100)), ask, 8)) == list(range(100))
     assert all(n <= 8 * (i + 2) for i, n in enumerate(most))
 
 
@@ -298,14 +298,14 @@ def test_an_iterator_is_asked_for_no_more_than_a_batch():
             taken.append(i)
             yield i
 
-    for i, answer in enumerate(asked(Opened(), photos(), lambda pixels: pixels[:, 0], 1)):
+    for i, answer in enumerate(predict_batches(Opened(), photos(), lambda pixels: pixels[:, 0], 1)):
         assert answer == i
         assert taken == list(range(i + 1))
 
 
 def test_answers_that_nobody_waits_for_leave_no_threads():
     before = threading.active_count()
-    answers = asked(Opened(), list(range(100)), lambda pixels: pixels[:, 0], 8)
+    answers = predict_batches(Opened(), list(range(100)), lambda pixels: pixels[:, 0], 8)
     assert next(answers) == 0
     answers.close()
     assert threading.active_count() == before

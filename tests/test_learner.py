@@ -17,7 +17,7 @@ from cloud_classifier.data.sampling import split
 from cloud_classifier.images import Preprocess
 from cloud_classifier.prediction.export import check_parity, export_model
 from cloud_classifier.prediction.infer import CloudClassifier
-from cloud_classifier.training.config import BadSetting, NoWeights
+from cloud_classifier.training.config import BadConfig, NoWeights
 from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
 from cloud_classifier.training.learner import check_size, cloud_learner, imagenet_weights, preprocess_for
 from cloud_classifier.training.run import train
@@ -65,7 +65,7 @@ def test_a_backbone_of_timm_becomes_a_file_that_says_the_same(parts, tmp_path):
     ],
 )
 def test_a_backbone_that_will_not_do_is_named_in_one_line(parts, arch, says):
-    with pytest.raises(BadSetting) as raised:
+    with pytest.raises(BadConfig) as raised:
         check_size(cloud_learner(cloud_dls(parts, preprocess_for(arch, 64), bs=4), arch, 'none'), arch, 64)
     assert says in str(raised.value)
     assert '\n' not in str(raised.value)

@@ -126,7 +126,7 @@ def test_a_planned_move_is_made_by_whoever_comes_next(tmp_path):
     with manifest.transaction() as db:
         for source, target in (('a/1', 'b/1'), ('a/gone', 'b/gone'), ('a/3', 'b/3')):
             manifest.plan_move(db, source, target)
-    with Dataset(tmp_path).alone():
+    with Dataset(tmp_path).exclusive_lock():
         pass
     assert {p.relative_to(tmp_path).as_posix(): p.read_text() for p in tmp_path.glob('[ab]/*')} == {
         'a/2': '2',
@@ -190,7 +190,7 @@ def bytes_of(folder):
 def look_at(dataset):
     "All that looks; what it finds."
     dataset.listing(), dataset.scan(progress=False), dataset.status(), dataset.where(['0' * 64])
-    dataset.digests(['Cirrus/0.png']), dataset.manifest.recall('x'), dataset.manifest.pending()
+    dataset.digests(['Cirrus/0.png']), dataset.manifest.cache_get('x'), dataset.manifest.pending()
     return dataset.frame().author.tolist(), dataset.journal().reason.tolist()
 
 
@@ -237,7 +237,7 @@ def test_what_can_not_be_written_is_read(tmp_path, read_only, killed):
     seen = Dataset(read_only(dataset.path))
     assert set(seen.frame().source) == {'a friend'}
     look_at(seen)
-    for step in (lambda: seen.quarantine('Cirrus/0.png', 'a test'), lambda: seen.manifest.remember('x', {'a': b'b'})):
+    for step in (lambda: seen.quarantine('Cirrus/0.png', 'a test'), lambda: seen.manifest.cache_put('x', {'a': b'b'})):
         with pytest.raises(ManifestFailed, match=r'can.t be read or written there \(Read-only file system\)'):
             step()
     assert set(dataset.frame().source) == {'a friend'}

@@ -12,8 +12,8 @@ from torch import nn
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import split
 from cloud_classifier.images import Preprocess
-from cloud_classifier.training.callbacks import training_in
-from cloud_classifier.training.config import BadSetting
+from cloud_classifier.training.callbacks import training_precision
+from cloud_classifier.training.config import BadConfig
 from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
 from cloud_classifier.training.learner import (
     cloud_learner,
@@ -56,7 +56,7 @@ def test_a_map_without_spread_has_a_gradient():
 
 
 def test_the_body_is_walked_through_once(learn):
-    "What strangeness and the head look at are the same maps."
+    "What OOD score and the head look at are the same maps."
     calls = []
     hook = learn.model[0].body.model.conv_stem.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_solving_leaves_the_body_as_it_was_and_a_head_that_knows(skies, learn):
 def test_fast_on_a_head_that_cant_be_solved_says_which_can(skies):
     dls = cloud_dls(split(skies), preprocess_for(LITE, 64), bs=8, progress=False)
     learn = cloud_learner(dls, LITE)
-    with pytest.raises(BadSetting, match="head='moments'"):
+    with pytest.raises(BadConfig, match="head='moments'"):
         fast(learn)
 
 
@@ -118,7 +118,7 @@ def test_best_leaves_the_first_layers_and_all_statistics(skies):
     dls = cloud_dls(split(skies), preprocess_for(LITE, 64), bs=8, progress=False)
     learn = cloud_learner(dls, LITE, head='moments')
     before = {k: v.clone() for k, v in learn.model.state_dict().items()}
-    with learn.no_bar(), learn.no_logging(), training_in('fp32', learn):
+    with learn.no_bar(), learn.no_logging(), training_precision('fp32', learn):
         best(learn, 2)
     after = learn.model.state_dict()
     changed = {k for k, v in after.items() if not torch.equal(v, before[k])}
@@ -127,12 +127,12 @@ def test_best_leaves_the_first_layers_and_all_statistics(skies):
 
 
 def test_what_best_leaves_lies_between_its_beginning_and_its_average(skies):
-    from cloud_classifier.training.callbacks import AverageWeights
+    from cloud_classifier.training.callbacks import EMA
 
-    average = AverageWeights(0.5, blend=0.25)
+    average = EMA(0.5, blend=0.25)
     average.average, average.start = {'w': torch.tensor([4.0])}, {'w': torch.tensor([0.0])}
     assert average.left()['w'].item() == 3.0
-    again = AverageWeights(0.5, blend=0.25)
+    again = EMA(0.5, blend=0.25)
     again.restore(average.state())
     assert again.left()['w'].item() == 3.0
 

@@ -12,7 +12,7 @@ from small_net import SIZE, small_net
 from cloud_classifier.images import Preprocess
 from cloud_classifier.prediction.export import quantize, quantized
 from cloud_classifier.prediction.infer import OPERATORS, BadModel, CloudClassifier, read_graph
-from cloud_classifier.training.config import BadSetting
+from cloud_classifier.training.config import BadConfig
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_wrong_arguments_get_a_line(exact, photos, tmp_path):
         'no convolutions': lambda: quantized(small_net(tmp_path / 'first.onnx', first_only=True), photos),
     }
     for line, call in lines.items():
-        with pytest.raises(BadSetting, match=line) as e:
+        with pytest.raises(BadConfig, match=line) as e:
             call()
         assert '\n' not in str(e.value)
     with pytest.raises(BadModel, match='no such model'):
@@ -160,7 +160,7 @@ def test_a_failed_write_leaves_what_was_there(exact, photos, monkeypatch):
 
 
 def test_a_run_is_exported_smaller(run, tmp_path, monkeypatch):
-    "With temperature, rules and limit of strangeness of its own, and a word on what it costs."
+    "With temperature, rules and limit of OOD score of its own, and a word on what it costs."
     from cloud_classifier.prediction import export
     from cloud_classifier.prediction.export import ParityError, export_run
 
@@ -170,10 +170,10 @@ def test_a_run_is_exported_smaller(run, tmp_path, monkeypatch):
     a, b = CloudClassifier(big), CloudClassifier(small)
     assert small.stat().st_size < 0.4 * big.stat().st_size
     assert b.card['parity']['largest_difference'] == worst < 0.2
-    assert b.card['trust']['basis'] == a.card['trust']['basis'] == 'validation part'
-    assert b.temperature == b.card['trust']['temperature'] != a.temperature
+    assert b.card['calibration']['basis'] == a.card['calibration']['basis'] == 'validation part'
+    assert b.temperature == b.card['calibration']['temperature'] != a.temperature
     valid = np.stack([b.preprocess(o) for o in run.split.files('valid')])
-    assert (b.run(valid)[1] < b.rules.strange).all()  # at so few photos 95% means all
+    assert (b.run(valid)[1] < b.rules.ood_threshold).all()  # at so few photos 95% means all
     assert json.loads(json.dumps(b.card)) == b.card
     monkeypatch.setattr(export, 'LOSSES', {'accuracy': -1})
     before = small.read_bytes()

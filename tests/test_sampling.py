@@ -29,7 +29,7 @@ from cloud_classifier.data.sampling import (
     changes_line,
     equal_frame,
     folds,
-    follow,
+    follow_photos,
     get_equal_images,
     load_split,
     read_split,
@@ -76,7 +76,7 @@ def test_a_split_never_divides_a_group_and_always_fills_each_part(three, groups,
     scan = scanned(groups)
     parts = split(three, valid, test, seed, scan, group_by=())
     assert (parts.frame.groupby('group').part.nunique() == 1).all()
-    assert parts.crossing() == []
+    assert parts.leaking_groups() == []
     assert (parts.counts()[['train', 'valid', 'test']] > 0).all(axis=None)
     assert list(parts.frame.path) == list(scan.path)  # complete: every photo once, and so in one part
     assert parts.frame.path.is_unique
@@ -269,7 +269,7 @@ def test_a_photo_never_changes_its_part_when_others_are_added(three, sizes, seed
     after = split(three, seed=seed, scan=scan, group_by=(), previous=first)
     before, now = first.frame.set_index('path').part, after.frame.set_index('path').part
     assert (now[before.index] == before).all()
-    assert after.crossing() == []
+    assert after.leaking_groups() == []
     assert split(three, seed=seed, scan=scan, group_by=(), previous=first).hash == after.hash
 
 
@@ -406,7 +406,7 @@ def test_a_conflict_is_kept_for_training_alone(searched):
     assert set(left_out[both]) == {'excluded'}
     kept = split(searched, keep_conflicts=True, progress=False)
     assert set(kept.frame.set_index('path').part[both]) == {'train'}
-    assert kept.crossing() == []
+    assert kept.leaking_groups() == []
     assert kept.facts['conflicts'] == 1
 
 
@@ -416,7 +416,7 @@ def test_each_photo_is_validated_on_in_one_fold(three):
     asked = pd.concat([turn.part('valid') for turn in turns])
     assert sorted(asked.path) == sorted(whole.frame[whole.frame.part.isin(['train', 'valid'])].path)
     for turn in turns:
-        assert turn.crossing() == []
+        assert turn.leaking_groups() == []
         assert set(turn.part('test').path) == set(whole.part('test').path)
         assert (turn.counts()[['train', 'valid']] > 0).all(axis=None)
     with pytest.raises(ValueError, match='2 folds or more'):
@@ -501,7 +501,7 @@ def test_what_is_left_out_stands_on_no_side(tmp_path, parts, crosses):
     "Copies under two labels are out; who is tied to them is trained on, which leaks nothing."
     frame = pd.DataFrame(dict(path=['Ci/a.jpg', 'Ci/b.jpg'], label='Ci', group='g', part=parts))
     made = Split(frame, tmp_path)
-    assert made.crossing() == (['g'] if crosses else [])
+    assert made.leaking_groups() == (['g'] if crosses else [])
     assert certificate(made)['leaks'] is crosses
 
 
@@ -617,9 +617,9 @@ def test_of_two_copies_one_that_goes_is_not_found_in_the_other(mine):
     shutil.copy(mine.path / first, mine.path / second)
     made = split(mine, group_by=['author'], progress=False)
     (mine.path / first).unlink()
-    assert follow(made).changes == {'removed': [first]}
+    assert follow_photos(made).changes == {'removed': [first]}
     shutil.move(mine.path / second, mine.path / first)
-    assert follow(made).changes == {'removed': [second]}
+    assert follow_photos(made).changes == {'removed': [second]}
 
 
 DEEDS = st.lists(

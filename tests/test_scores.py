@@ -10,7 +10,7 @@ from pretend import HISTORY, make, perfect, predictions, without_time
 from sklearn import metrics as sk
 
 from cloud_classifier.evaluation import report as module
-from cloud_classifier.evaluation.calibrate import Trust, fit_trust
+from cloud_classifier.evaluation.calibrate import Calibration, fit_calibration
 from cloud_classifier.evaluation.report import (
     METRICS,
     Predictions,
@@ -234,15 +234,15 @@ def test_neither_resamples_nor_source_are_guessed():
 def judged(seed=5, scenes=300, shots=2, sure=4, target_error=0.25):
     "Answers that are too sure of themselves, calibrated by others; what chose the rules; the bare probabilities."
     valid, test = simulate(600, sure=sure, seed=seed), simulate(scenes, shots, sure=sure, seed=seed + 1000)
-    trust = fit_trust(valid.probs, valid.y, valid.classes, target_error, groups=valid.groups)
-    probs = calibrated(test.probs, trust.temperature)
-    return Predictions(test.paths, test.labels, probs, test.classes, test.groups), trust, test.probs
+    calibration = fit_calibration(valid.probs, valid.y, valid.classes, target_error, groups=valid.groups)
+    probs = calibrated(test.probs, calibration.temperature)
+    return Predictions(test.paths, test.labels, probs, test.classes, test.groups), calibration, test.probs
 
 
 def test_calibration_is_reported_before_and_after_and_never_changes_an_answer():
-    p, trust, raw = judged()
-    found = scores(p, raw=raw, trust=trust, n_boot=100)
-    before, after = found['calibration']['before'], found['calibration']['after']
+    p, calibration, raw = judged()
+    found = scores(p, raw=raw, calibration=calibration, n_boot=100)
+    before, after = found['calibration_error']['before'], found['calibration_error']['after']
     assert np.array_equal(p.answer, raw.argmax(1))
     assert after['ece']['high'] < before['ece']['low']
     assert after['brier']['value'] < before['brier']['value']
@@ -253,12 +253,12 @@ def test_calibration_is_reported_before_and_after_and_never_changes_an_answer():
 def test_verdicts_cover_every_photo_and_confident_ones_keep_the_target():
     errors = []
     for seed in range(12):
-        p, trust, _ = judged(seed)
-        found = scores(p, trust=trust, n_boot=20)
+        p, calibration, _ = judged(seed)
+        found = scores(p, calibration=calibration, n_boot=20)
         assert sum(o['n'] for o in found['verdicts']) == len(p)
         assert sum(o['n'] for o in found['depths']) == len(p)
         sure = found['verdicts'][0]
-        by_hand = p.probs.max(1) >= trust.rules.thresholds['genus']
+        by_hand = p.probs.max(1) >= calibration.rules.thresholds['genus']
         assert sure['n'] == by_hand.sum()
         assert sure['accuracy']['value'] == pytest.approx((p.answer == p.y)[by_hand].mean())
         errors.append(1 - sure['accuracy']['value'])
@@ -266,24 +266,26 @@ def test_verdicts_cover_every_photo_and_confident_ones_keep_the_target():
 
 
 def test_sets_hold_the_true_class_as_often_as_they_promise():
-    coverage = [scores(p, trust=t, n_boot=20)['sets']['coverage']['value'] for p, t, _ in map(judged, range(12))]
+    coverage = [scores(p, calibration=t, n_boot=20)['sets']['coverage']['value'] for p, t, _ in map(judged, range(12))]
     assert 0.885 < np.mean(coverage) < 0.925  # 12 x 300 scenes: a standard error of about 0.006
 
 
 def test_a_strange_photo_is_neither_confident_nor_unsure():
-    p, trust, _ = judged()
-    rules = type(trust.rules)(trust.rules.thresholds, trust.rules.conformal, strange=1.0)
-    strangeness = np.where(p.y == 0, 2.0, 0.0)  # all Cirrus is refused
-    found = scores(p, trust=Trust(trust.temperature, rules, trust.choices), strangeness=strangeness, n_boot=20)
+    p, calibration, _ = judged()
+    rules = type(calibration.rules)(calibration.rules.thresholds, calibration.rules.conformal, ood_threshold=1.0)
+    ood_score = np.where(p.y == 0, 2.0, 0.0)  # all Cirrus is refused
+    found = scores(
+        p, calibration=Calibration(calibration.temperature, rules, calibration.choices), ood_score=ood_score, n_boot=20
+    )
     assert found['verdicts'][2]['n'] == (p.y == 0).sum()
     assert {o['class']: o['refused'] for o in found['refused'] if o['refused']} == {'Cirrus': (p.y == 0).sum()}
 
 
 @pytest.mark.parametrize('n', [1, 2, 5])
 def test_few_photos_have_scores_too(n):
-    p, trust, raw = judged()
+    p, calibration, raw = judged()
     few = Predictions(p.paths[:n], p.labels[:n], p.probs[:n], p.classes)
-    found = scores(few, raw=raw[:n], trust=trust, n_boot=20)
+    found = scores(few, raw=raw[:n], calibration=calibration, n_boot=20)
     assert any('independent groups' in o for o in found['notes'])
     for name in ('top1', 'ece', 'brier'):
         assert found[name]['low'] <= found[name]['value'] <= found[name]['high']
@@ -293,9 +295,9 @@ def test_a_model_that_says_the_same_for_everything():
     labels = [i % 4 for i in range(40)]
     p = make(40, 4, labels=labels)
     same = Predictions(p.paths, p.labels, np.tile([0.4, 0.3, 0.2, 0.1], (40, 1)), p.classes)
-    trust = fit_trust(same.probs, same.y, same.classes)
-    found = scores(same, trust=trust, n_boot=50)
+    calibration = fit_calibration(same.probs, same.y, same.classes)
+    found = scores(same, calibration=calibration, n_boot=50)
     assert found['top1']['value'] == pytest.approx(0.25)
-    assert trust.rules.thresholds['genus'] is None  # nothing halves its errors
+    assert calibration.rules.thresholds['genus'] is None  # nothing halves its errors
     assert found['verdicts'][1]['n'] == 40
     assert len(found['risk_coverage']['risk']) == 1

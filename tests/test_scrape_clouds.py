@@ -8,12 +8,12 @@ from engines import Bing, Commons, Openverse
 
 from cloud_classifier.data import sources
 from cloud_classifier.data.dataset import Dataset, attribution, write_croissant
-from cloud_classifier.data.download import Limits
+from cloud_classifier.data.download import DownloadLimits
 from cloud_classifier.data.scrape import add_photos, scrape_clouds
-from cloud_classifier.data.sources import BadSearch, Pace, SearchFailed
+from cloud_classifier.data.sources import BadSearch, Pace, SearchError
 from cloud_classifier.samples import make_samples
 
-LIMITS = Limits(allow_private=True, contact='me@example.org')
+LIMITS = DownloadLimits(allow_private=True, contact='me@example.org')
 
 
 @pytest.fixture(scope='module')
@@ -100,7 +100,7 @@ def test_a_server_that_goes_away_in_the_middle(photos, tmp_path):
     with Commons(photos) as server, stamina.set_testing(True, attempts=1):
         loop(tmp_path, server, genera=['Ci'], per_genus=50)
         server.stop()
-        with pytest.raises(SearchFailed, match="can't be reached"):
+        with pytest.raises(SearchError, match="can't be reached"):
             loop(tmp_path, server, genera=['Ci', 'St'], per_genus=50)
     assert Dataset(tmp_path).status()['classes'] == {'Cirrus': 7}
     with Commons(photos) as server:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloud_classifier.data.sampling import split
 from cloud_classifier.prediction.export import export_run
 from cloud_classifier.prediction.infer import CloudClassifier
-from cloud_classifier.training.config import BadRun, BadSetting, default_arch, write_json
+from cloud_classifier.training.config import BadConfig, BadRun, default_arch, write_json
 from cloud_classifier.training.learner import network
 from cloud_classifier.training.run import Run, average_states, ensemble, soup, train
 
@@ -54,14 +54,14 @@ def test_what_did_not_begin_alike_is_not_averaged(runs, tmp_path):
     for name in ('learner.pkl', 'split.csv'):
         (other / name).write_bytes((made[0].path / name).read_bytes())
     write_json(other / 'run.json', settings | dict(arch='resnet18'))
-    with pytest.raises(BadSetting, match='differ in their arch'):
+    with pytest.raises(BadConfig, match='differ in their arch'):
         soup([made[0], Run(other)], parts, tmp_path / 'soup')
     assert not (tmp_path / 'soup').exists()
 
 
 def test_one_run_is_no_soup_and_a_run_is_not_overwritten(runs, tmp_path):
     parts, made = runs
-    with pytest.raises(BadSetting, match='2 runs or more'):
+    with pytest.raises(BadConfig, match='2 runs or more'):
         soup(made[:1], parts, tmp_path / 'soup')
     with pytest.raises(BadRun, match='holds a run already'):
         soup(made, parts, made[0].path)
@@ -115,8 +115,8 @@ def test_an_ensemble_is_exported_like_any_run(nets, runs, tmp_path):
 
 def test_heads_of_another_kind_are_not_put_side_by_side(nets, runs, tmp_path):
     parts, made = runs
-    with pytest.raises(BadSetting, match='differ in their head'):
+    with pytest.raises(BadConfig, match='differ in their head'):
         ensemble([nets[0], made[0]], parts, tmp_path / 'other')
-    with pytest.raises(BadSetting, match='heads over moments'):
+    with pytest.raises(BadConfig, match='heads over moments'):
         ensemble(made, parts, tmp_path / 'other')
     assert not (tmp_path / 'other').exists()

@@ -40,10 +40,10 @@ from cloud_classifier.data.sources import (
     PATIENCE,
     SOURCES,
     BadSearch,
-    Found,
     Pace,
     Search,
-    SearchFailed,
+    SearchError,
+    SearchResult,
     licence_code,
     search_images,
     search_key,
@@ -84,7 +84,7 @@ def clouds(n: int, **more) -> list[Photo]:
     return [Photo(f'Cirrus {i:04}.jpg', 'Cirrus', b'', **more) for i in range(n)]
 
 
-def ask(server, what: str = 'Ci', n: int = ALL, **settings) -> list[Found]:
+def ask(server, what: str = 'Ci', n: int = ALL, **settings) -> list[SearchResult]:
     "What the source finds that talks to such a server."
     source = type(server).__name__.lower()
     settings = dict(contact=ME, endpoint=server.endpoint) | settings
@@ -284,7 +284,7 @@ def test_the_address_may_come_from_the_environment(skies, monkeypatch):
 
 
 def test_a_server_that_turns_us_away_is_quoted(skies):
-    with Commons(skies) as server, pytest.raises(SearchFailed, match=r'127\.0\.0\.1:\d+ answers 403') as failure:
+    with Commons(skies) as server, pytest.raises(SearchError, match=r'127\.0\.0\.1:\d+ answers 403') as failure:
         ask(server, contact='nobody')
     assert short(failure)
 
@@ -314,7 +314,7 @@ def test_what_the_server_asks_to_wait_is_waited(said):
 def test_a_server_that_stays_busy_is_given_up(skies, said):
     with Commons(skies) as server:
         server.instead = repeat(said)
-        with pytest.raises(SearchFailed, match=r'127\.0\.0\.1:\d+ .*try again later') as failure:
+        with pytest.raises(SearchError, match=r'127\.0\.0\.1:\d+ .*try again later') as failure:
             ask(server)
         assert len(server.log) == 4
     assert short(failure)
@@ -323,7 +323,7 @@ def test_a_server_that_stays_busy_is_given_up(skies, said):
 def test_a_server_that_says_nothing_of_when_is_given_up_too(skies, no_waits):
     with Commons(skies) as server:
         server.instead = repeat(busy(503, None))
-        with pytest.raises(SearchFailed, match='answers 503; try again later'):
+        with pytest.raises(SearchError, match='answers 503; try again later'):
             ask(server)
         assert len(server.log) == 2
 
@@ -331,7 +331,7 @@ def test_a_server_that_says_nothing_of_when_is_given_up_too(skies, no_waits):
 def test_nobody_waits_an_hour(skies):
     with Commons(skies) as server:
         server.instead = repeat(busy(429, 3600))
-        with pytest.raises(SearchFailed, match='asks to wait 3600 s'):
+        with pytest.raises(SearchError, match='asks to wait 3600 s'):
             ask(server)
         assert len(server.log) == 1
 
@@ -348,7 +348,7 @@ def test_waiting_is_not_printed(monkeypatch, capsys):
 def test_a_server_that_is_gone(engine, no_waits):
     with engine(clouds(1)) as server:
         server.stop()
-        with pytest.raises(SearchFailed, match=r"127\.0\.0\.1:\d+ can't be reached") as failure:
+        with pytest.raises(SearchError, match=r"127\.0\.0\.1:\d+ can't be reached") as failure:
             ask(server)
     assert short(failure)
 
@@ -358,7 +358,7 @@ def test_what_was_found_before_the_server_went_is_kept(skies, no_waits):
         found = SOURCES['commons'](Search('Ci', contact=ME, endpoint=server.endpoint))
         assert next(found)
         server.stop()
-        with pytest.raises(SearchFailed, match="can't be reached"):
+        with pytest.raises(SearchError, match="can't be reached"):
             list(found)
 
 
@@ -387,7 +387,7 @@ def test_a_connection_that_breaks_in_the_middle_is_tried_again(engine, no_waits)
 def test_an_answer_that_makes_no_sense(engine, said):
     with engine(clouds(1)) as server:
         server.instead = repeat(said)
-        with pytest.raises(SearchFailed, match=r'127\.0\.0\.1:\d+') as failure:
+        with pytest.raises(SearchError, match=r'127\.0\.0\.1:\d+') as failure:
             ask(server)
     assert short(failure)
 
@@ -401,7 +401,7 @@ def test_an_answer_that_makes_no_sense(engine, said):
 def test_an_error_is_told_by_its_number(engine, said):
     with engine(clouds(1)) as server:
         server.instead = repeat(said)
-        with pytest.raises(SearchFailed, match='answers 403') as failure:
+        with pytest.raises(SearchError, match='answers 403') as failure:
             ask(server)
         assert len(server.log) == 1  # asking again would change nothing
     assert short(failure)
@@ -410,7 +410,7 @@ def test_an_error_is_told_by_its_number(engine, said):
 def test_an_error_of_mediawiki_is_quoted(skies):
     with Commons(skies) as server:
         server.instead = [mediawiki_error('cirrussearch-too-busy-error', 'Search is currently too busy.')]
-        with pytest.raises(SearchFailed, match='Search is currently too busy') as failure:
+        with pytest.raises(SearchError, match='Search is currently too busy') as failure:
             ask(server)
     assert short(failure)
 
@@ -419,7 +419,7 @@ def test_an_error_of_mediawiki_is_quoted(skies):
 def test_a_circle_of_redirects(engine):
     with engine(clouds(1)) as server:
         server.instead = repeat(Reply(status=302, headers={'Location': server.path}))
-        with pytest.raises(SearchFailed) as failure:
+        with pytest.raises(SearchError) as failure:
             ask(server)
     assert short(failure)
 
@@ -535,7 +535,7 @@ def test_openverse_says_whose_photo_it_is(skies):
     with Openverse(skies) as server:
         found = {f.title: f for f in ask(server)}
         photo = server.photos[0]
-        assert found['Cirrus 00'] == Found(
+        assert found['Cirrus 00'] == SearchResult(
             url=server.address(photo),
             page=server.page(photo),
             title='Cirrus 00',
@@ -551,7 +551,7 @@ def test_openverse_may_know_little_of_a_photo():
     results = [little | {'url': None, 'license': 'by'}, little | {'url': 'http://x/1.jpg', 'license': 'by'}, {}]
     with Openverse(clouds(0)) as server:
         server.instead = [in_json({'result_count': 3, 'page_count': 1, 'results': results})]
-        assert ask(server) == [Found('http://x/1.jpg', licence='CC BY')]
+        assert ask(server) == [SearchResult('http://x/1.jpg', licence='CC BY')]
 
 
 def test_openverse_wants_no_address_but_is_given_one():
@@ -568,7 +568,7 @@ def test_openverse_is_waited_for_and_given_up():
         server.instead = [throttled(), throttled()]
         assert len(ask(server)) == 45
         server.instead = repeat(throttled())
-        with pytest.raises(SearchFailed, match='answers 429') as failure:
+        with pytest.raises(SearchError, match='answers 429') as failure:
             ask(server)
     assert short(failure)
 
@@ -576,10 +576,10 @@ def test_openverse_is_waited_for_and_given_up():
 def test_openverse_is_quoted():
     with Openverse(clouds(1)) as server:
         server.PAGE = 10
-        with pytest.raises(SearchFailed, match='answers 401: page_size may not exceed 10') as failure:
+        with pytest.raises(SearchError, match='answers 401: page_size may not exceed 10') as failure:
             ask(server)
         server.PAGE = 20
-        with pytest.raises(SearchFailed, match=r"answers 400: .*License 'sa' does not exist"):
+        with pytest.raises(SearchError, match=r"answers 400: .*License 'sa' does not exist"):
             ask(server, licences=('sa',))
     assert short(failure)
 
@@ -644,7 +644,7 @@ def test_bing_is_read_to_the_end(skies, key):
     with Bing(skies) as server:
         whole = ask(server)
         photo = server.photos[0]
-        assert whole[0] == Found(server.address(photo), page=server.page(photo), title='Cirrus 00')
+        assert whole[0] == SearchResult(server.address(photo), page=server.page(photo), title='Cirrus 00')
         assert [f.url for f in whole] == [server.address(p) for p in server.photos if p.genus == 'Cirrus']
     with Bing(skies, batch=5) as server:
         assert [f.title for f in ask(server)] == [f.title for f in whole]
@@ -767,7 +767,7 @@ def test_the_key_is_told_to_nobody(monkeypatch, logged, echo):
     monkeypatch.setenv('AZURE_SEARCH_KEY', WRONG)
     with Bing(clouds(3), KEY) as server:
         server.instead = [echo] if echo else []
-        with pytest.raises(SearchFailed, match=r'127\.0\.0\.1') as failure:
+        with pytest.raises(SearchError, match=r'127\.0\.0\.1') as failure:
             ask(server)
         assert server.log[0].headers[server.HEADER] == WRONG
     assert short(failure)
@@ -778,7 +778,7 @@ def test_the_key_is_told_to_nobody(monkeypatch, logged, echo):
 
 def test_a_wrong_key_is_told_to_be_one(monkeypatch):
     monkeypatch.setenv('AZURE_SEARCH_KEY', WRONG)
-    with Bing(clouds(3), KEY) as server, pytest.raises(SearchFailed, match='answers 401; is the key right'):
+    with Bing(clouds(3), KEY) as server, pytest.raises(SearchError, match='answers 401; is the key right'):
         ask(server)
 
 
@@ -801,14 +801,14 @@ def test_results_that_repeat_the_key_are_left_out(key):
         ]
         assert [f.title for f in ask(server)] == ['Cirrus 0000', 'Cirrus 0001']
         server.instead = [in_json({'_type': 'Images', 'value': value})]
-        assert ask(server) == [Found('http://x/4.jpg')]
+        assert ask(server) == [SearchResult('http://x/4.jpg')]
 
 
 def test_the_key_does_not_follow_a_redirect(key):
     with Bing(clouds(1), WRONG) as stranger, Bing(clouds(1), KEY) as server:
         elsewhere = f'{stranger.url}{stranger.SEARCH}?q=clouds'.replace('127.0.0.1', 'localhost')
         server.instead = repeat(Reply(status=302, headers={'Location': elsewhere}))
-        with pytest.raises(SearchFailed):
+        with pytest.raises(SearchError):
             ask(server)
         assert KEY not in str([q.headers for q in stranger.log])
 
@@ -842,7 +842,7 @@ def test_bings_own_address_was_retired(endpoint, key):
 def test_bing_that_is_gone(key, naps):
     with Bing(clouds(1)) as server:
         server.stop()
-        with pytest.raises(SearchFailed, match=r"127\.0\.0\.1 can't be asked") as failure:
+        with pytest.raises(SearchError, match=r"127\.0\.0\.1 can't be asked") as failure:
             ask(server)
     assert short(failure)
     assert KEY not in everything_said(failure.value)
@@ -859,7 +859,7 @@ def test_bing_that_is_busy_is_waited_for(key, naps):
 def test_bing_that_stays_busy_is_given_up_and_not_after_hours(key, naps, status):
     with Bing(clouds(3)) as server:
         server.instead = repeat(busy(status, 3600))
-        with pytest.raises(SearchFailed) as failure:
+        with pytest.raises(SearchError) as failure:
             ask(server)
     assert sum(naps) <= 3 * PATIENCE
     assert f'answers {status}' in str(failure.value)
@@ -905,7 +905,9 @@ def drake(n: int, **more) -> dict:
 def test_ddg_asks_duckduckgo_for_photos_page_by_page(monkeypatch):
     duck = Duck(monkeypatch, [[drake(n) for n in range(60)], [drake(60)]])
     found = search_images('Ci', 'ddg', ALL)
-    assert found == [Found(f'http://x/{n}.jpg', page=f'http://x/{n}.html', title=f'Cirrus {n}') for n in range(61)]
+    assert found == [
+        SearchResult(f'http://x/{n}.jpg', page=f'http://x/{n}.html', title=f'Cirrus {n}') for n in range(61)
+    ]
     assert [p.get('s') for p in duck.asked] == [None, '100', '200']
     for asked in duck.asked:
         assert asked['q'] == 'Cirrus clouds'
@@ -927,13 +929,13 @@ def test_ddg_is_asked_for_five_pages_at_the_most(monkeypatch):
 def test_a_result_without_an_address_is_left_out(monkeypatch):
     Duck(monkeypatch, [[drake(1, image=''), drake(2, url=None), drake(3, url='', title='')]])
     found = search_images('Ci', 'ddg', ALL)
-    assert set(found) == {Found('http://x/2.jpg', title='Cirrus 2'), Found('http://x/3.jpg')}
+    assert set(found) == {SearchResult('http://x/2.jpg', title='Cirrus 2'), SearchResult('http://x/3.jpg')}
 
 
 def test_duckduckgo_that_turns_us_away_is_no_end_of_the_results(monkeypatch):
     "It answers 403 where there were too many questions, which ddgs takes for no results."
     Duck(monkeypatch, [403])
-    with pytest.raises(SearchFailed, match='DuckDuckGo') as failure:
+    with pytest.raises(SearchError, match='DuckDuckGo') as failure:
         search_images('Ci', 'ddg', ALL)
     assert short(failure)
 
@@ -941,7 +943,7 @@ def test_duckduckgo_that_turns_us_away_is_no_end_of_the_results(monkeypatch):
 @pytest.mark.parametrize('home', [b'<html>Please prove that you are no robot</html>', b''])
 def test_duckduckgo_that_wants_no_robots(monkeypatch, home):
     Duck(monkeypatch, [[drake(1)]], home)
-    with pytest.raises(SearchFailed, match='DuckDuckGo turns us away'):
+    with pytest.raises(SearchError, match='DuckDuckGo turns us away'):
         search_images('Ci', 'ddg', ALL)
 
 
@@ -988,7 +990,7 @@ def test_ddg_that_fails_keeps_what_was_found(monkeypatch, kind):
     stub(monkeypatch, [[drake(1)], getattr(exceptions, kind)('https://duckduckgo.com/i.js 202 Ratelimit')])
     found = SOURCES['ddg'](Search('Ci'))
     assert next(found).url == 'http://x/1.jpg'
-    with pytest.raises(SearchFailed, match=r'DuckDuckGo turns us away .*Ratelimit') as failure:
+    with pytest.raises(SearchError, match=r'DuckDuckGo turns us away .*Ratelimit') as failure:
         next(found)
     assert short(failure)
 
@@ -1020,14 +1022,14 @@ def test_a_list_as_people_write_it(listed):
     ]
     found = listed('\r\n'.join(lines))
     assert found == [
-        Found('http://x/1.jpg', 'Altocumulus', author='Ann', licence='CC0'),
-        Found('http://x/2,3.jpg', 'Föhn wall'),
+        SearchResult('http://x/1.jpg', 'Altocumulus', author='Ann', licence='CC0'),
+        SearchResult('http://x/2,3.jpg', 'Föhn wall'),
     ]
 
 
 def test_what_is_known_of_a_photo_is_read(listed):
     found = listed('url,label,page,title,author,licence,licence_url\na,Ci,b,NA,null,d,e\n')
-    assert found == [Found('a', 'Cirrus', 'b', 'NA', 'null', 'd', 'e')]
+    assert found == [SearchResult('a', 'Cirrus', 'b', 'NA', 'null', 'd', 'e')]
 
 
 def test_labels_are_read_as_class_folders_are(listed):
@@ -1038,7 +1040,7 @@ def test_labels_are_read_as_class_folders_are(listed):
 
 def test_a_text_has_an_address_on_each_line(listed):
     found = listed(b'\xef\xbb\xbfhttp://x/1.jpg\r\n\r\n  http://x/2.jpg  \n', 'list.txt', label='Cb')
-    assert found == [Found('http://x/1.jpg', 'Cumulonimbus'), Found('http://x/2.jpg', 'Cumulonimbus')]
+    assert found == [SearchResult('http://x/1.jpg', 'Cumulonimbus'), SearchResult('http://x/2.jpg', 'Cumulonimbus')]
     assert listed('', 'list.TXT', label='Cb') == []
     with pytest.raises(BadSearch, match=r'no column label; --label gives one'):
         listed('http://x/1.jpg', 'list.txt')
@@ -1050,8 +1052,8 @@ def test_parquet_is_read_as_csv_is(listed, name):
     table['author'], table['title'] = [None, None, 'Ann'], [1, 2, 3]
     found = listed(table.set_index('title', drop=False), name)
     assert found == [
-        Found('http://x/1.jpg', 'Altocumulus', title='1'),
-        Found('http://x/2.jpg', 'Stratocumulus', title='3', author='Ann'),
+        SearchResult('http://x/1.jpg', 'Altocumulus', title='1'),
+        SearchResult('http://x/2.jpg', 'Stratocumulus', title='3', author='Ann'),
     ]
 
 
@@ -1098,11 +1100,11 @@ def test_a_row_without_a_label_is_named(listed, content, row):
 
 
 def test_a_row_may_be_shorter_than_the_heading(listed):
-    assert listed('url,label,author,title\na,Ci\n') == [Found('a', 'Cirrus')]
+    assert listed('url,label,author,title\na,Ci\n') == [SearchResult('a', 'Cirrus')]
 
 
 def test_a_row_may_end_in_commas(listed):
-    assert listed('url,label\na,Ci,\nb,Ci,,\n') == [Found('a', 'Cirrus'), Found('b', 'Cirrus')]
+    assert listed('url,label\na,Ci,\nb,Ci,,\n') == [SearchResult('a', 'Cirrus'), SearchResult('b', 'Cirrus')]
 
 
 def test_a_heading_alone_is_an_empty_list(listed):
@@ -1215,7 +1217,7 @@ def test_a_licence_with_a_condition_is_never_taken_for_one_without(licence):
 
 def test_a_source_is_a_function_in_a_table(monkeypatch):
     def mine(search):
-        yield from (Found(f'{search.endpoint}/{search.genus}/{n}') for n in range(search.label.count('x')))
+        yield from (SearchResult(f'{search.endpoint}/{search.genus}/{n}') for n in range(search.label.count('x')))
 
     monkeypatch.setitem(SOURCES, 'mine', mine)
     found = search_images('Ac', 'mine', 2, endpoint='http://x', label='xxx')

@@ -15,7 +15,13 @@ from timm.layers import Conv2dSame
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cloud_classifier.training.callbacks import FoldedNorms, FP32DepthwiseGrad, frozen_norms, norm_pairs, training_in
+from cloud_classifier.training.callbacks import (
+    FoldedNorms,
+    FP32DepthwiseGrad,
+    frozen_norms,
+    norm_pairs,
+    training_precision,
+)
 
 BF16 = torch.autocast('cpu', torch.bfloat16)
 BACKWARD = torch.ops.aten.convolution_backward.default
@@ -248,7 +254,7 @@ def learner(frozen=()):
 def fitted(precision='fp32', frozen=(), epochs=2):
     learn = learner(frozen)
     torch.manual_seed(2)
-    with training_in(precision, learn), frozen_norms(learn):
+    with training_precision(precision, learn), frozen_norms(learn):
         learn.fit(epochs, 1e-3)
     return learn
 
@@ -286,7 +292,7 @@ def test_validation_is_in_fp32_and_says_with_folded_norms_what_it_says_without()
     learn, seen = learner(), []
     norm = next(m for m in learn.model.modules() if isinstance(m, nn.BatchNorm2d))
     norm.register_forward_hook(lambda m, x, y: seen.append((learn.model.training, x[0].dtype, torch.equal(x[0], y))))
-    with training_in('bf16', learn), frozen_norms(learn):
+    with training_precision('bf16', learn), frozen_norms(learn):
         learn.fit(1, 1e-3)
     training = [o for o in seen if o[0]]
     assert {o[1] for o in training} == {torch.bfloat16}
@@ -309,7 +315,7 @@ def test_ctrl_c_leaves_no_trace(precision, moment):
     callbacks, names = [type(cb) for cb in learn.cbs], list(learn.model.state_dict())
     head = learn.model[1]
     hook = head.register_forward_hook(stop) if moment == 'forward' else head.register_full_backward_hook(stop)
-    with pytest.raises(KeyboardInterrupt), training_in(precision, learn), frozen_norms(learn):
+    with pytest.raises(KeyboardInterrupt), training_precision(precision, learn), frozen_norms(learn):
         learn.fit(1, 1e-3)
     hook.remove()
     assert [type(cb) for cb in learn.cbs] == callbacks

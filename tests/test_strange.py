@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from cloud_classifier.data.sampling import split
-from cloud_classifier.evaluation.ood import Judged, Strangeness, auroc, fit_strangeness
+from cloud_classifier.evaluation.ood import OODScore, WithOODScore, auroc, fit_ood
 from cloud_classifier.prediction.export import export_model
-from cloud_classifier.samples import KINDS, not_skies, plain_skies
-from cloud_classifier.training.config import BadSetting
+from cloud_classifier.samples import KINDS, ood_samples, plain_skies
+from cloud_classifier.training.config import BadConfig
 from cloud_classifier.training.dataloaders import cloud_dls
 from cloud_classifier.training.learner import cloud_learner, maps, preprocess_for
 
@@ -31,40 +31,40 @@ def learner(parts, arch, size=64):
 def fitted(request, parts):
     torch.manual_seed(0)
     learn = learner(parts, request.param)
-    return learn, fit_strangeness(learn, parts.files('train'), parts.files('valid'), drawn=12)
+    return learn, fit_ood(learn, parts.files('train'), parts.files('valid'), drawn=12)
 
 
-def strange(learn, strangeness, photos):
+def strange(learn, ood_score, photos):
     preprocess = preprocess_for('resnet18', 64)
     with torch.no_grad():
         pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos]))
-        return Judged(learn.model.eval(), strangeness)(pixels)[2].numpy()
+        return WithOODScore(learn.model.eval(), ood_score)(pixels)[2].numpy()
 
 
 def test_drawn_pictures_are_refused_and_skies_are_not(fitted, parts):
-    learn, strangeness = fitted
-    skies = strange(learn, strangeness, parts.files('test'))
-    others = strange(learn, strangeness, [o for kind in KINDS for o in not_skies(8, 64)[kind]])
+    learn, ood_score = fitted
+    skies = strange(learn, ood_score, parts.files('test'))
+    others = strange(learn, ood_score, [o for kind in KINDS for o in ood_samples(8, 64)[kind]])
     assert auroc(skies, others)['value'] > 0.9
-    assert np.mean(others >= strangeness.threshold) > 0.5
-    valid = strange(learn, strangeness, parts.files('valid'))
-    assert np.mean(valid >= strangeness.threshold) <= 0.05 + 1 / len(valid)
+    assert np.mean(others >= ood_score.threshold) > 0.5
+    valid = strange(learn, ood_score, parts.files('valid'))
+    assert np.mean(valid >= ood_score.threshold) <= 0.05 + 1 / len(valid)
 
 
 def test_the_exported_file_says_what_torch_says(fitted, parts, tmp_path):
-    learn, strangeness = fitted
-    file = export_model(learn, tmp_path / 'clouds.onnx', strangeness=strangeness)
+    learn, ood_score = fitted
+    file = export_model(learn, tmp_path / 'clouds.onnx', ood_score=ood_score)
     pixels = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
-        expected = Judged(learn.model.eval(), strangeness)(pixels)
+        expected = WithOODScore(learn.model.eval(), ood_score)(pixels)
     session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
-    assert [o.name for o in session.get_outputs()] == ['logits', 'embedding', 'strangeness']
+    assert [o.name for o in session.get_outputs()] == ['logits', 'embedding', 'ood_score']
     for found, wanted in zip(session.run(None, {'pixels': pixels.numpy()}), expected, strict=True):
         assert np.allclose(found, wanted.numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_being_watched_changes_no_answer_and_no_mode(fitted):
-    learn, strangeness = fitted
+    learn, ood_score = fitted
     learn.model.train()
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -72,26 +72,26 @@ def test_being_watched_changes_no_answer_and_no_mode(fitted):
         logits = learn.model(x)
         found = maps(learn.model[0], x)
         assert torch.allclose(found[-1], learn.model[0](x), atol=1e-5)
-        assert torch.allclose(Judged(learn.model, strangeness)(x)[0], logits, atol=1e-5)
+        assert torch.allclose(WithOODScore(learn.model, ood_score)(x)[0], logits, atol=1e-5)
     assert len(found) > 2
 
 
 def test_the_state_is_the_whole_of_it(fitted, parts, tmp_path):
-    learn, strangeness = fitted
-    torch.save(strangeness.state_dict(), tmp_path / 'strangeness.pth')
-    again = Strangeness.from_state(torch.load(tmp_path / 'strangeness.pth', weights_only=True))
-    assert again.threshold == strangeness.threshold
+    learn, ood_score = fitted
+    torch.save(ood_score.state_dict(), tmp_path / 'ood.pth')
+    again = OODScore.from_state(torch.load(tmp_path / 'ood.pth', weights_only=True))
+    assert again.threshold == ood_score.threshold
     photos = parts.files('test')[:4]
-    assert np.array_equal(strange(learn, again, photos), strange(learn, strangeness, photos))
+    assert np.array_equal(strange(learn, again, photos), strange(learn, ood_score, photos))
 
 
 def test_few_photos_and_the_same_answer_twice(parts):
     learn = learner(parts, 'resnet18')
-    one, two = (fit_strangeness(learn, parts.files('train')[:10], parts.files('valid')[:3], drawn=3) for _ in range(2))
+    one, two = (fit_ood(learn, parts.files('train')[:10], parts.files('valid')[:3], drawn=3) for _ in range(2))
     assert one.threshold == two.threshold
     assert all(torch.isfinite(o).all() for o in one.buffers())
-    with pytest.raises(BadSetting, match='two photos of skies'):
-        fit_strangeness(learn, parts.files('train')[:1], parts.files('valid'))
+    with pytest.raises(BadConfig, match='two photos of skies'):
+        fit_ood(learn, parts.files('train')[:1], parts.files('valid'))
 
 
 @settings(max_examples=50, deadline=None)
@@ -109,7 +109,7 @@ def test_its_interval_holds_the_truth_95_times_of_100():
 
 
 def test_pictures_differ_by_seed_and_plain_skies_are_plain():
-    assert not_skies(1, 48, seed=1)['text'][0].tobytes() != not_skies(1, 48, seed=2)['text'][0].tobytes()
+    assert ood_samples(1, 48, seed=1)['text'][0].tobytes() != ood_samples(1, 48, seed=2)['text'][0].tobytes()
     for sky in plain_skies(6, 64):
         assert np.asarray(sky).std(axis=(0, 1)).max() < 45
         assert len(np.unique(np.asarray(sky).reshape(-1, 3), axis=0)) > 10  # no flat colour

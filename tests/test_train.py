@@ -27,11 +27,18 @@ from readme import ROOT
 from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.data.sampling import Split, load_split, save_split, split
 from cloud_classifier.images import Preprocess
-from cloud_classifier.training.callbacks import HISTORY, TRACKERS, Checkpoint, TrainFailed, pick_precision, training_in
-from cloud_classifier.training.config import BadRun, BadSetting, NoWeights, check_arch, compare, run_rows
+from cloud_classifier.training.callbacks import (
+    HISTORY,
+    TRACKERS,
+    Checkpoint,
+    TrainFailed,
+    pick_precision,
+    training_precision,
+)
+from cloud_classifier.training.config import BadConfig, BadRun, NoWeights, check_arch, compare_runs, run_rows
 from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
 from cloud_classifier.training.learner import cloud_learner, imagenet_weights
-from cloud_classifier.training.recipes import RECIPES, SANE, choose_lr, plan, suggest_lr
+from cloud_classifier.training.recipes import LR_RANGE, RECIPES, choose_lr, plan_cycles, suggest_lr
 from cloud_classifier.training.run import Run, cross_validate, resume, train
 
 SMALL = {'arch': 'timm/test_resnet', 'size': 32, 'weights': 'none', 'bs': 8, 'progress': False}
@@ -85,12 +92,12 @@ def test_recipes_take_their_epochs(skies, body):
         'scratch': (4, 4),
     }
     found = {
-        name: tuple(sum(c.epochs for c in plan(recipe, 4, pretrained)) for pretrained in (False, True))
+        name: tuple(sum(c.epochs for c in plan_cycles(recipe, 4, pretrained)) for pretrained in (False, True))
         for name, recipe in RECIPES.items()
     }
     assert found == expected
     for recipe in RECIPES.values():
-        cycles = plan(recipe, 2, True)
+        cycles = plan_cycles(recipe, 2, True)
         learn = small_learner(skies, body, recipe.head)
         recipe(learn, 2)
         trains_body = getattr(learn.model[0], 'body', learn.model[0]).model.conv1[0].weight.requires_grad
@@ -185,7 +192,7 @@ def same(one, two):
     ids=str,
 )
 def test_settings_that_can_not_be(skies, tmp_path, wrong):
-    with pytest.raises(BadSetting) as raised:
+    with pytest.raises(BadConfig) as raised:
         train(skies, out=tmp_path / 'run', **{**SMALL, **wrong})
     assert '\n' not in str(raised.value)
     assert not (tmp_path / 'run').exists()
@@ -222,7 +229,7 @@ def test_the_finder_leaves_the_learner_as_it_was(skies, body):
         assert 1e-8 < found.minimum < 1
         assert 1e-8 < found.steep <= 10
         same(before, learn.model.state_dict())
-    with pytest.raises(BadSetting, match='20 batches or more'):
+    with pytest.raises(BadConfig, match='20 batches or more'):
         suggest_lr(learn, num_it=5)
 
 
@@ -231,7 +238,7 @@ def test_the_rate_that_is_chosen_is_a_sane_one():
         def __init__(self, valley):
             self.valley = valley
 
-    assert [choose_lr(Found(v)) for v in (1e-9, 2e-3, 5.0)] == [SANE[0], 2e-3, SANE[1]]
+    assert [choose_lr(Found(v)) for v in (1e-9, 2e-3, 5.0)] == [LR_RANGE[0], 2e-3, LR_RANGE[1]]
 
 
 @pytest.mark.parametrize('pretrained', [False, True])
@@ -239,7 +246,7 @@ def test_a_run_is_the_same_with_the_finder_and_with_the_rate_that_it_found(skies
     settings = SMALL | {'epochs': 1, 'weights': str(body) if pretrained else 'none'}
     one = train(skies, 'fine_tune', lr='find', out=tmp_path / 'one', **settings)
     s = one.settings
-    assert s['lr'] == min(max(s['lr_suggested']['valley'], SANE[0]), SANE[1])
+    assert s['lr'] == min(max(s['lr_suggested']['valley'], LR_RANGE[0]), LR_RANGE[1])
     assert max(c['lr'][1] for c in s['cycles']) == pytest.approx(s['lr'])
     two = train(skies, 'fine_tune', lr=s['lr'], out=tmp_path / 'two', **settings)
     assert two.settings['lr_suggested'] is None
@@ -333,7 +340,7 @@ def test_ctrl_c_leaves_no_precision_behind(skies):
     learn = small_learner(skies, 'none')
     before = callbacks_of(learn)
     hook = learn.model[1].register_forward_hook(stop_in_training)
-    with pytest.raises(KeyboardInterrupt), training_in('bf16', learn):
+    with pytest.raises(KeyboardInterrupt), training_precision('bf16', learn):
         learn.fit(1)
     hook.remove()
     assert callbacks_of(learn) == before
@@ -517,7 +524,7 @@ def test_a_file_of_a_run_that_is_damaged_is_named_in_a_line(command, run, tmp_pa
     status, out, err = command('evaluate', mine, '--no-look')
     assert (status, out, err.count('\n')) == (2, '', 1)
     assert f'{mine / name}: ' in err
-    row = compare(mine).iloc[0]
+    row = compare_runs(mine).iloc[0]
     assert row.status == (f'damaged: {name}' if name in ('run.json', 'history.csv') else 'finished')
 
 
@@ -635,7 +642,7 @@ def test_trackio_is_told_the_settings_and_a_row_an_epoch(skies, tmp_path):
 
 def test_a_tracker_that_is_missing_or_can_not_begin_gets_a_line(monkeypatch, skies, tmp_path):
     monkeypatch.setattr('cloud_classifier.training.callbacks.find_spec', lambda name: None)
-    with pytest.raises(BadSetting, match=r"mlflow is not installed; pip install 'cloud_classifier\[track\]'"):
+    with pytest.raises(BadConfig, match=r"mlflow is not installed; pip install 'cloud_classifier\[track\]'"):
         train(skies, track='mlflow', out=tmp_path / 'run', **SMALL)
     monkeypatch.undo()
 
@@ -665,7 +672,7 @@ FEW = ['--arch', 'timm/test_resnet', '--size', 32, '--weights', 'none', '--epoch
 def test_a_folder_that_can_not_be_made_gets_a_line(command, skies, tmp_path, monkeypatch):
     "Before a photo is opened."
     (tmp_path / 'file').write_text('')
-    monkeypatch.setattr('cloud_classifier.training.run.usable', None)
+    monkeypatch.setattr('cloud_classifier.training.run.check_photos', None)
     for out in (tmp_path / 'file' / 'run', tmp_path / 'file'):
         code, _, err = command('train', skies, *FEW, '--out', out)
         assert (code, err.count('\n')) == (2, 1)
@@ -792,7 +799,7 @@ def test_a_damaged_history_is_written_anew(at, skies, tmp_path):
 def test_names_are_checked_without_torch(wrong, says):
     code = f"""
 import sys
-from cloud_classifier.training.config import BadSetting, check_settings
+from cloud_classifier.training.config import BadConfig, check_settings
 try: check_settings(**{wrong})
 except BadSetting as e: print(e)
 assert not {{'torch', 'timm', 'pandas'}} & set(sys.modules)
@@ -849,7 +856,7 @@ def test_folds_that_were_made_otherwise_are_refused(skies, tmp_path):
     for other in ({'folds': 4}, {'seed': 1}, {'size': 64}, {'bs': 8}, {'parts': split(skies)}):
         with pytest.raises(BadRun, match=f'holds folds with another {next(iter(other))}'):
             cross_validate(skies, **{'folds': 3, 'out': tmp_path / 'folds', 'size': 32, 'progress': False} | other)
-    with pytest.raises(BadSetting, match='2 folds or more'):
+    with pytest.raises(BadConfig, match='2 folds or more'):
         cross_validate(skies, 1, tmp_path / 'other')
 
 
@@ -857,7 +864,7 @@ def test_runs_are_compared_whatever_became_of_them(command, run, tmp_path):
     shutil.copytree(run.path, tmp_path / 'runs' / 'good')
     (tmp_path / 'runs' / 'begun').mkdir()
     (tmp_path / 'runs' / 'begun' / 'run.json').write_text('{"status": "running", "started": "2020-01-01"}')
-    table = compare(tmp_path / 'runs')
+    table = compare_runs(tmp_path / 'runs')
     assert table.run.tolist() == ['begun', 'good']
     assert table.status.tolist() == ['running', 'finished']
     assert table.error.iloc[1] == run.history.error_rate.iloc[-1]

@@ -336,7 +336,7 @@ def test_what_is_cut_off_goes_on_from_there(data, cut):
     module.measures()  # imported before there are two of us
     run = multiprocessing.get_context('fork').Process(target=slowly, args=[data])
     run.start()
-    while not Dataset(data).manifest.recall(module._KIND):
+    while not Dataset(data).manifest.cache_get(module._KIND):
         time.sleep(0.02)
     os.kill(run.pid, cut)
     run.join(2)

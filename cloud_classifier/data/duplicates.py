@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SIDE', 'TURNS', 'TRIMS', 'READ_SIDE', 'PRINT', 'KIND', 'BATCH', 'FLAT_LIMIT', 'FEW', 'MANY', 'MAX_CROP', 'PARTS',
            'ROUGHLY', 'SAME', 'MOST', 'FLAT', 'TOP', 'REACH', 'MOST_CORNERS', 'CORNER', 'SHARP', 'low_cosines',
-           'turned_hashes', 'trimmed_hashes', 'fingerprint', 'Prints', 'fingerprints', 'Limits', 'hash_index',
-           'candidates', 'blur', 'band', 'cut', 'correlation', 'align', 'agreement', 'likeness', 'turned', 'confirm',
-           'find_pairs', 'components', 'corners', 'ground_patches', 'same_place', 'spectra', 'find_series', 'Group',
-           'Duplicates', 'find_duplicates', 'write_page']
+           'turned_hashes', 'trimmed_hashes', 'fingerprint', 'Fingerprints', 'fingerprints', 'HashLimits', 'hash_index',
+           'candidates', 'blur', 'band', 'cut', 'correlation', 'align', 'agreement', 'similarity', 'turned',
+           'verify_pairs', 'find_pairs', 'components', 'corners', 'ground_patches', 'same_place', 'spectra',
+           'find_series', 'Group', 'Duplicates', 'find_duplicates', 'write_page']
 
 # %% ../../nbs/data/15_duplicates.ipynb #7e95f113
 import base64, hashlib, io, logging, os
@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..files import to_json, write_whole
+from ..files import to_json, atomic_write
 from ..images import BadImage, opened
-from .dataset import BadManifest, class_order, Dataset, draws_bars
+from .dataset import BadManifest, class_order, Dataset, show_progress
 
 # %% ../../nbs/data/15_duplicates.ipynb #7ec97f86
 SIDE = 96 # side of the thumbnail on which pixels are compared
@@ -90,7 +90,7 @@ KIND = 'prints 1' # the name under which fingerprints are remembered: another on
 BATCH = 256       # photos looked at between two times that what was found is handed out
 
 @dataclass
-class Prints:
+class Fingerprints:
     "Fingerprints of n photos, about 10 kB each."
     names: list[str]
     content: np.ndarray # (n,) SHA-256 of the file
@@ -122,31 +122,31 @@ def fingerprints(names: Iterable[str], # photos
                  progress: bool = True, # whether a bar shows how far it is
                  known: dict[str, tuple[str, bytes]] | None = None, # by name: SHA-256 of the file, and the bytes of its fingerprint
                  keep: Callable[[dict[str, bytes]], None] | None = None, # gets new fingerprints, by the file's SHA-256
-                 ) -> Prints:
+                 ) -> Fingerprints:
     "Fingerprints of photos."
     names, known, bad = list(names), known or {}, {}
     rows, content = np.empty(len(names), PRINT), [''] * len(names)
     for i, name in enumerate(names):
         if name in known: content[i], rows[i] = known[name][0], np.frombuffer(known[name][1], PRINT)[0]
     todo = [i for i, name in enumerate(names) if name not in known]
-    with tqdm(total=len(names), initial=len(names) - len(todo), desc='fingerprints', delay=1, leave=False, disable=not (progress and draws_bars())) as bar:
+    with tqdm(total=len(names), initial=len(names) - len(todo), desc='fingerprints', delay=1, leave=False, disable=not (progress and show_progress())) as bar:
         for i, seen in zip(todo, _looks([names[i] for i in todo], root, workers, bar, keep)):
             if isinstance(seen, str): bad[names[i]] = seen
             else: content[i], rows[i] = seen
     good = [i for i, sha in enumerate(content) if sha]
     if bad: rows = rows[good]
-    return Prints([names[i] for i in good], np.array(content, str)[good], rows['pixels'], rows['hashes'], rows['thumb'], bad)
+    return Fingerprints([names[i] for i in good], np.array(content, str)[good], rows['pixels'], rows['hashes'], rows['thumb'], bad)
 
 # %% ../../nbs/data/15_duplicates.ipynb #961c2b7f
 @dataclass(frozen=True)
-class Limits:
+class HashLimits:
     "Bits of 64 in which two pHashes may differ, 0 to 64."
     as_is: int   # both photos as they stand: saved anew, at another size or brightness
     turned: int  # one of them turned or mirrored
     trimmed: int # one of them as it might have been cropped
 
 FLAT_LIMIT = 20_000 # above so many hashes an inverted index, of which each query sees about 1/85, replaces the exact search
-FEW, MANY = Limits(12, 12, 6), Limits(10, 6, 6) # up to `FLAT_LIMIT` photos, and above
+FEW, MANY = HashLimits(12, 12, 6), HashLimits(10, 6, 6) # up to `FLAT_LIMIT` photos, and above
 
 def hash_index(hashes: np.ndarray): # (n, 8) uint8
     "A faiss index of `hashes`: exact when they are few, inverted lists when they are many."
@@ -161,15 +161,15 @@ def hash_index(hashes: np.ndarray): # (n, 8) uint8
     return index
 
 # %% ../../nbs/data/15_duplicates.ipynb #dff59845
-def _searches(limits: Limits):
+def _searches(limits: HashLimits):
     "Which hash of a photo is searched for among the hashes of others as they stand: its number, the turn it stands for, bits that may differ."
     for turn in range(len(TURNS)):
         if TURNS[turn] != Image.Transpose.ROTATE_270: # that is ROTATE_90, seen from the other photo
             yield turn, turn, limits.turned if turn else limits.as_is
     for trim in range(len(TRIMS)): yield len(TURNS) + trim, 0, limits.trimmed
 
-def candidates(hashes: np.ndarray, # (n, 13, 8) uint8, as in `Prints`
-               limits: Limits | None = None, # `FEW` or `MANY`, as there are, where None
+def candidates(hashes: np.ndarray, # (n, 13, 8) uint8, as in `Fingerprints`
+               limits: HashLimits | None = None, # `FEW` or `MANY`, as there are, where None
                ) -> np.ndarray:    # (m, 3): photo a, photo b, turn of a; no row twice
     "Pairs of photos one of whose hashes, in one of 8 orientations or cropped, nearly equals the other's."
     import faiss
@@ -279,7 +279,7 @@ ROUGHLY = .7 # correlation of 32 x 32 pixels below which no closer look is taken
 SAME = .65   # correlation of the fine structure from which two photos are one: copies reach .70, different smooth skies .58
 MOST = .74   # what most parts must reach: copies reach .78, photos that share a contrail or a piece of ground .70
 
-def likeness(a: np.ndarray, # (m, SIDE, SIDE) uint8, grey
+def similarity(a: np.ndarray, # (m, SIDE, SIDE) uint8, grey
              b: np.ndarray, # (m, SIDE, SIDE) uint8, grey, in the same orientation
              ) -> np.ndarray: # (m, 2) float32: correlation of the fine structure, and what most parts reach; -1 for pairs that are far off
     "How far two photos agree once a slight crop is undone: 1, 1 for the same photo, about 0, 0 for two of them."
@@ -307,7 +307,7 @@ def turned(x: np.ndarray, # (m, s, s)
     return (x, x[:, :, ::-1], x[:, ::-1], np.rot90(x, 1, (1, 2)), x[:, ::-1, ::-1], np.rot90(x, 3, (1, 2)),
             x.transpose(0, 2, 1), x[:, ::-1, ::-1].transpose(0, 2, 1))[turn]
 
-def confirm(thumbs: np.ndarray, # (n, SIDE, SIDE) uint8
+def verify_pairs(thumbs: np.ndarray, # (n, SIDE, SIDE) uint8
             pairs: np.ndarray,  # (m, 3) int: photo a, photo b, turn of a
             batch: int = 64,    # pairs looked at together, which stay in the cache
             ) -> np.ndarray:    # (m, 2) float32: their likeness
@@ -317,7 +317,7 @@ def confirm(thumbs: np.ndarray, # (n, SIDE, SIDE) uint8
         mine = np.flatnonzero(pairs[:, 2] == turn)
         for at in range(0, len(mine), batch):
             k = mine[at:at+batch]
-            score[k] = likeness(turned(thumbs[pairs[k, 0]], turn), thumbs[pairs[k, 1]])
+            score[k] = similarity(turned(thumbs[pairs[k, 0]], turn), thumbs[pairs[k, 1]])
     return score
 
 # %% ../../nbs/data/15_duplicates.ipynb #1bf8749b
@@ -330,7 +330,7 @@ def _same_key(keys):
 
 FLAT = 2 # grey levels: a photo whose thumbnail has no more between its darkest and lightest pixel has nothing to be known by
 
-def find_pairs(prints: Prints, limits: Limits | None = None, same: float = SAME, most: float = MOST):
+def find_pairs(prints: Fingerprints, limits: HashLimits | None = None, same: float = SAME, most: float = MOST):
     "Pairs of exact duplicates, and pairs of near ones with their likeness."
     exact = np.concatenate((_same_key(prints.content), _same_key(prints.pixels)))
     some = np.flatnonzero(np.ptp(prints.thumbs, axis=(1, 2)) > FLAT) # plain ones all have one hash, and would be compared each with each
@@ -338,7 +338,7 @@ def find_pairs(prints: Prints, limits: Limits | None = None, same: float = SAME,
     pairs[:, :2] = some[pairs[:, :2]]
     known = prints.pixels[pairs[:, 0]] == prints.pixels[pairs[:, 1]]
     pairs = pairs[~known]
-    score = confirm(prints.thumbs, pairs)
+    score = verify_pairs(prints.thumbs, pairs)
     yes = (score >= (same, most)).all(1)
     return exact, pairs[yes], score[yes]
 
@@ -419,7 +419,7 @@ def spectra(thumbs: np.ndarray, # (m, SIDE, SIDE) uint8
     return f*(np.fft.fftfreq(128)[:, None]**2 + np.fft.rfftfreq(192)**2 < .21**2) # above it: grain
 
 # %% ../../nbs/data/15_duplicates.ipynb #b31b8ab9
-def find_series(prints: Prints, # fingerprints of n photos
+def find_series(prints: Fingerprints, # fingerprints of n photos
                 copies: np.ndarray | None = None, # (k, 2): pairs that are one photo, and so no series
                 ) -> list[list[int]]: # groups of photos of one place
     "Groups of photos of one place under different skies."
@@ -491,17 +491,17 @@ class _Keeper:
 
     def __call__(self, rows: dict[str, bytes]) -> None:
         if not self.works: return
-        try: self.dataset.manifest.remember(KIND, rows)
+        try: self.dataset.manifest.cache_put(KIND, rows)
         except (BadManifest, OSError) as e:
             self.works = False
             logging.getLogger(__name__).warning(f'fingerprints are not kept, so the next search takes as long: {e}')
 
-def _prints(dataset: Dataset, photos: list[str], progress: bool) -> Prints:
+def _prints(dataset: Dataset, photos: list[str], progress: bool) -> Fingerprints:
     "Fingerprints of photos, from the manifest where it has them; and into it."
     def look(**memory): return fingerprints(photos, dataset.path, os.cpu_count() or 2, progress, **memory)
     if not _remembers(dataset): return look()
     keep = _Keeper(dataset)
-    kept = dataset.manifest.recall(KIND)
+    kept = dataset.manifest.cache_get(KIND)
     seen = {sha: value for sha, value in kept.items() if len(value) == PRINT.itemsize} # a stranger may have written it
     digests = dataset.digests(photos) if seen else {}
     return look(known={photo: (sha, seen[sha]) for photo, sha in digests.items() if sha in seen}, keep=keep)
@@ -566,5 +566,5 @@ def write_page(found: Duplicates,
     groups = [dict(asdict(g), labels=[*map(_shown, g.labels)], pictures=[_picture(dataset, p, file.parent) for p in g.photos])
               for g in (*found.groups, *found.series)]
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, page.render(groups=groups, summary=found.summary(), name=_shown(dataset.path.resolve().name)))
+    atomic_write(file, page.render(groups=groups, summary=found.summary(), name=_shown(dataset.path.resolve().name)))
     return file

@@ -20,10 +20,10 @@ from tqdm.auto import tqdm
 
 from ..taxonomy import GENERA, known_label, read_label, warn_near_misses
 from ..files import file_hash
-from .dataset import BadDataset, class_name, Dataset, draws_bars, now
-from .sources import (BadSearch, check_search, class_root, FetchError, Found, is_photo_name,
-                                           Search, SearchFailed, source_named, SOURCES, take_out)
-from .download import download, DownloadFailed, Limits, own_file, PASSING, writing_to
+from .dataset import BadDataset, class_name, Dataset, show_progress, utc_now
+from .sources import (BadSearch, check_search, class_root, FetchError, SearchResult, is_photo_name,
+                                           Search, SearchError, source_named, SOURCES, extract)
+from .download import download, DownloadAborted, DownloadLimits, own_file, TRANSIENT_REASONS, writing_to
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ FREE_SOURCES = ('commons', 'openverse') # need no key and know every photo's lic
 
 class _Loop:
     "One walk over classes and sources."
-    def __init__(self, dataset: Dataset, per_class: int, limits: Limits, progress: bool, settings: dict):
+    def __init__(self, dataset: Dataset, per_class: int, limits: DownloadLimits, progress: bool, settings: dict):
         self.dataset, self.per_class, self.limits, self.progress, self.settings = dataset, per_class, limits, progress, settings
         self.troubles: dict[str, str] = {} # by source, the first thing that went wrong
         self.done = Counter() # how many rows ended in which way
@@ -48,7 +48,7 @@ class _Loop:
             search = Search(label, contact=self.limits.contact, **settings)
             if source in self.troubles or self._is_read(source, search): continue
             try: self._ask(source, search, label)
-            except (SearchFailed, BadSearch) as e:
+            except (SearchError, BadSearch) as e:
                 if isinstance(e, BadSearch) and source == sources[0]: raise
                 self.troubles[source] = str(e)
 
@@ -67,14 +67,14 @@ class _Loop:
             fresh = list(islice((o for o in found if o.url not in known), need))
             self.done += Counter(download(self.dataset, [replace(o, label=label) for o in fresh], source, search.words, self.limits, self.progress))
             if len(fresh) < need: # the source has no more
-                with writing_to(self.dataset), manifest.open() as db: db.execute('INSERT OR REPLACE INTO searches VALUES (?, ?, ?)', (source, self._key(search), now()))
+                with writing_to(self.dataset), manifest.open() as db: db.execute('INSERT OR REPLACE INTO searches VALUES (?, ?, ?)', (source, self._key(search), utc_now()))
                 return
 
 # %% ../../nbs/data/13_scrape.ipynb #6bce0c0c
 def _check_some(dataset: Dataset, done: dict[str, int]) -> None:
-    "`DownloadFailed` where addresses were asked, and not one had a photo."
+    "`DownloadAborted` where addresses were asked, and not one had a photo."
     if not done['failed'] or done['ok'] or done['duplicate']: return
-    raise DownloadFailed(f"{dataset.path}: none of {done['failed']} addresses had a photo; its status says why")
+    raise DownloadAborted(f"{dataset.path}: none of {done['failed']} addresses had a photo; its status says why")
 
 # %% ../../nbs/data/13_scrape.ipynb #2546c67c
 def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder for it, which is made where there is none
@@ -82,7 +82,7 @@ def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder fo
                   source: str = 'commons', # the source that is asked first
                   per_genus: int = 150, # photos that each class should have
                   top_up: bool = True, # whether `FREE_SOURCES` are asked when that source has too few
-                  limits: Limits = Limits(),
+                  limits: DownloadLimits = DownloadLimits(),
                   retry: bool = False, # whether addresses that failed for a passing reason are tried again, and searches read again
                   progress: bool = True, # whether a bar shows how far it is
                   verbose: bool = True, # whether the counts are printed
@@ -98,7 +98,7 @@ def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder fo
     with writing_to(dataset):
         dataset.sync(progress)
         if retry:
-            dataset.manifest.retry(PASSING)
+            dataset.manifest.retry(TRANSIENT_REASONS)
             with dataset.manifest.open() as db: db.execute('DELETE FROM searches')
     loop = _Loop(dataset, per_genus, limits, progress, settings)
     download(dataset, limits=limits, progress=progress) # what an earlier run was cut off from
@@ -108,7 +108,7 @@ def scrape_clouds(dataset: Dataset | str | Path, # the dataset, or the folder fo
     if verbose:
         for name, trouble in loop.troubles.items(): print(f'{name} was left out: {trouble}')
     counts = pd.Series(dataset.manifest.counts()['classes'], dtype=int).reindex(labels, fill_value=0)
-    if loop.troubles and set(loop.troubles) == set(sources): raise SearchFailed(loop.troubles[source])
+    if loop.troubles and set(loop.troubles) == set(sources): raise SearchError(loop.troubles[source])
     _check_some(dataset, {status: loop.done[status] for status in ('ok', 'duplicate', 'failed')})
     return counts
 
@@ -121,7 +121,7 @@ def _dataset_at(place: Dataset | str | Path) -> Dataset:
     return Dataset(place)
 
 # %% ../../nbs/data/13_scrape.ipynb #c5661a8a
-def _renew(dataset: Dataset, found: Iterable[Found]) -> int: # how many are there already
+def _renew(dataset: Dataset, found: Iterable[SearchResult]) -> int: # how many are there already
     "Ask again for own photos whose rows failed, whose copies are gone, or that have other bytes by now."
     rows = {(r['url'], r['asked']): r for r in dataset.manifest.read("SELECT id, url, asked, status, sha256, path FROM photos WHERE url LIKE 'file:%'")}
     known = [row for o in found if (row := rows.get((o.url, o.label)))]
@@ -138,7 +138,7 @@ def _renew(dataset: Dataset, found: Iterable[Found]) -> int: # how many are ther
 def add_photos(dataset: Dataset | str | Path, # the dataset, or the folder for it, which is made where there is none
                origin: str | Path, # a folder of photos, a photo, or a list of addresses: CSV, Parquet or text
                label: str = '', # a class for all of them; '' where the list, or the class folders, say it
-               limits: Limits = Limits(),
+               limits: DownloadLimits = DownloadLimits(),
                retry: bool = False, # whether addresses that failed for a passing reason are tried again
                progress: bool = True, # whether a bar shows how far it is
                new_label: bool = False, # whether a `label` that is nearly the name of a genus is meant as it is written
@@ -152,7 +152,7 @@ def add_photos(dataset: Dataset | str | Path, # the dataset, or the folder for i
     dataset = _dataset_at(dataset)
     for name in {o.label for o in found}: dataset.folder_of(name)
     with writing_to(dataset):
-        if retry: dataset.manifest.retry(PASSING)
+        if retry: dataset.manifest.retry(TRANSIENT_REASONS)
         there = _renew(dataset, found) if source == 'folder' else _known(dataset, found)
     done = download(dataset, found, source, limits=limits, progress=progress)
     if source == 'urls': _check_some(dataset, done)
@@ -163,7 +163,7 @@ def _check_apart(dataset: Dataset | str | Path, origin: str | Path, source: str)
     if source == 'folder' and place.is_relative_to(Path(origin).resolve()):
         raise BadSearch(f'{origin}: the dataset lies in it; what lies in its class folders is taken in by itself')
 
-def _known(dataset: Dataset, found: Iterable[Found]) -> int:
+def _known(dataset: Dataset, found: Iterable[SearchResult]) -> int:
     "How many addresses of a list have their photos already."
     rows = dataset.manifest.read("SELECT url, asked FROM photos WHERE status IN ('ok', 'duplicate', 'quarantined')")
     return len({(o.url.strip(), o.label) for o in found} & {(row['url'], row['asked']) for row in rows})
@@ -214,7 +214,7 @@ def unpack(origin: str | Path, # a zip or tar file of class folders, or a folder
         if _is_there(dest): raise FetchError(f'{dest}: is there already')
         with _workplace(dest) as place:
             photos = place/'photos'
-            left_out = take_out(class_root(origin) if origin.is_dir() else origin, photos)
+            left_out = extract(class_root(origin) if origin.is_dir() else origin, photos)
             dataset = Dataset(class_root(photos))
             dataset.sync(progress, **known)
             _note_left_out(dataset, left_out, dataset.path.relative_to(photos).as_posix(), known.get('source', ''))
@@ -253,7 +253,7 @@ class ResumingDownloader:
 
     def _write(self, answer, have: int) -> None:
         total = have + int(answer.headers.get('Content-Length', 0)) or None
-        with open(self.part, 'ab' if have else 'wb') as f, tqdm(total=total, initial=have, unit='B', unit_scale=True, disable=not (self.progress and draws_bars())) as bar:
+        with open(self.part, 'ab' if have else 'wb') as f, tqdm(total=total, initial=have, unit='B', unit_scale=True, disable=not (self.progress and show_progress())) as bar:
             for piece in answer.iter_content(1 << 16):
                 f.write(piece)
                 bar.update(len(piece))

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_FILES', 'MAX_RATIO', 'Source', 'PATIENCE', 'MAX_ANSWER', 'ANSWER_SECONDS', 'MAX_QUESTIONS',
            'SEARCH_SECONDS', 'MAX_FIELD', 'MAX_URL', 'COMMONS', 'COMMONS_WIDTH', 'OPENVERSE', 'SOURCES', 'FetchError',
-           'NotTaken', 'open_file', 'name_inside', 'Entry', 'folder_entries', 'take_out', 'class_root', 'SearchFailed',
-           'BadSearch', 'Found', 'Search', 'user_agent', 'seconds_to_wait', 'commons', 'licence_code', 'Pace',
+           'SkippedFile', 'open_file', 'name_inside', 'Entry', 'folder_entries', 'extract', 'class_root', 'SearchError',
+           'BadSearch', 'SearchResult', 'Search', 'user_agent', 'seconds_to_wait', 'commons', 'licence_code', 'Pace',
            'openverse', 'ddg', 'search_key', 'bing', 'urls', 'is_photo_name', 'folder', 'source_named', 'check_search',
            'search_images']
 
@@ -33,7 +33,7 @@ from ..images import PHOTO_SUFFIXES, UNREADABLE_SUFFIXES
 class FetchError(RuntimeError):
     "A database that can't be had, and why."
 
-class NotTaken(Exception):
+class SkippedFile(Exception):
     "A file that is left where it is; `reason` is 'link', 'no file' (a device, a pipe), 'not found' or 'unreadable'."
     def __init__(self, reason: str):
         super().__init__(reason)
@@ -44,13 +44,13 @@ _REFUSED = {errno.ENOENT: 'not found', errno.ENOTDIR: 'not found', errno.ENXIO: 
             errno.EISDIR: 'no file'}
 
 def open_file(path: str | Path) -> BinaryIO:
-    "A file to be read; `NotTaken` where it is a link, no plain file, or not ours to read."
+    "A file to be read; `SkippedFile` where it is a link, no plain file, or not ours to read."
     flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ('O_NOFOLLOW', 'O_NONBLOCK', 'O_BINARY', 'O_CLOEXEC'))
     try: handle = os.open(path, flags)
-    except OSError as e: raise NotTaken('link' if os.path.islink(path) else _REFUSED.get(e.errno, 'unreadable')) from e
+    except OSError as e: raise SkippedFile('link' if os.path.islink(path) else _REFUSED.get(e.errno, 'unreadable')) from e
     if stat.S_ISREG(os.fstat(handle).st_mode): return open(handle, 'rb')
     os.close(handle)
-    raise NotTaken('no file')
+    raise SkippedFile('no file')
 
 # %% ../../nbs/data/11_sources.ipynb #2df4deb2
 _MAX_DEPTH = 20 # folders in folders
@@ -74,7 +74,7 @@ class Entry:
     "A file that an archive or a folder says it has."
     name: str # its path, with '/'
     size: int # bytes
-    open: Callable[[], BinaryIO] # a file to read it from; `NotTaken` where it is none
+    open: Callable[[], BinaryIO] # a file to read it from; `SkippedFile` where it is none
 
 class _Frugal:
     "A file of which little is read before somebody renews `left`."
@@ -92,7 +92,7 @@ _PIECE = 1 << 20 # bytes that are copied at a time
 _DESCRIPTION = 1_000_000 # bytes that may describe a file; 20 times as many the table of a zip
 
 def _refuse(reason: str) -> Callable:
-    def refuse(): raise NotTaken(reason)
+    def refuse(): raise SkippedFile(reason)
     return refuse
 
 def _zip_entries(file: BinaryIO) -> Iterator[Entry]:
@@ -123,7 +123,7 @@ def _tar_entries(file: BinaryIO) -> Iterator[Entry]:
 def _readable() -> Iterator[None]:
     "What a damaged archive makes the libraries raise, which may be anything, as `FetchError`."
     try: yield
-    except (FetchError, NotTaken): raise
+    except (FetchError, SkippedFile): raise
     except Exception as e: raise FetchError(f'can\'t be unpacked ({e or type(e).__name__})') from e
 
 def _archive_entries(archive: Path) -> Iterator[Entry]:
@@ -177,7 +177,7 @@ def _write(entry: Entry, file: Path, budget: float) -> int:
     return written
 
 # %% ../../nbs/data/11_sources.ipynb #ced7d5c7
-def take_out(origin: str | Path, # a zip or tar file, or a folder
+def extract(origin: str | Path, # a zip or tar file, or a folder
              folder: str | Path, # where its files go; made here
              ) -> dict[str, str]: # what was left where it is: its name, and 'link', 'no file' or 'unreadable'
     "Write the plain files of an archive or a folder below `folder`; `FetchError` where one would do harm."
@@ -193,7 +193,7 @@ def take_out(origin: str | Path, # a zip or tar file, or a folder
             if n >= MAX_FILES: raise FetchError(f'has more than {MAX_FILES:,} files')
             if not entry.name: continue # it takes no room, but time
             try: budget -= _write(entry, folder/entry.name, budget)
-            except NotTaken as e: left_out[entry.name] = e.reason
+            except SkippedFile as e: left_out[entry.name] = e.reason
             except (FileExistsError, NotADirectoryError): raise FetchError(f'{entry.name!r} is in it twice') from None
             except OSError as e:
                 if e.errno != errno.ENAMETOOLONG: raise # a full disk is not the archive's fault
@@ -214,14 +214,14 @@ def class_root(folder: str | Path) -> Path:
     return best
 
 # %% ../../nbs/data/11_sources.ipynb #0d6dc8bc
-class SearchFailed(RuntimeError):
+class SearchError(RuntimeError):
     "A source that can't be searched, and why."
 
 class BadSearch(ValueError):
     "A search that asks for something impossible, and what to do about it."
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     "A photo that was found, and what is known of it."
     url: str              # where the photo itself is
     label: str = ''       # its class, where the source knows better than the search
@@ -253,7 +253,7 @@ class Search:
         "The words to search for."
         return f'{self.genus} clouds' if self.genus else self.what
 
-Source = Callable[[Search], Iterator[Found]]
+Source = Callable[[Search], Iterator[SearchResult]]
 
 # %% ../../nbs/data/11_sources.ipynb #334197d4
 PATIENCE = 60 # how long a server may make us wait, seconds
@@ -290,11 +290,11 @@ MAX_QUESTIONS, SEARCH_SECONDS = 500, 1800 # of one search; 500 pages are 25,000 
 def _read_answer(answer, **_) -> None:
     "Read the body of an answer of requests, as far as it may go."
     host, packed = urlsplit(answer.url).netloc, answer.headers.get('Content-Encoding', '').strip().lower()
-    if packed not in ('', 'identity', 'gzip', 'x-gzip', 'deflate'): raise SearchFailed(f'{host} packs its answers in an odd way')
+    if packed not in ('', 'identity', 'gzip', 'x-gzip', 'deflate'): raise SearchError(f'{host} packs its answers in an odd way')
     content = bytearray()
     for piece in answer.iter_content(4096): # each may unpack to a thousand times as much
         content += piece
-        if len(content) > MAX_ANSWER: raise SearchFailed(f'{host} answers more than {MAX_ANSWER/1e6:.0f} MB')
+        if len(content) > MAX_ANSWER: raise SearchError(f'{host} answers more than {MAX_ANSWER/1e6:.0f} MB')
     answer._content = bytes(content) # where requests looks first
 
 def _within(seconds: float, call: Callable, host: str):
@@ -306,7 +306,7 @@ def _within(seconds: float, call: Callable, host: str):
     thread = Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
-    if not done: raise SearchFailed(f'{host} takes more than {seconds:.0f} s for an answer')
+    if not done: raise SearchError(f'{host} takes more than {seconds:.0f} s for an answer')
     if done[0][1]: raise done[0][1]
     return done[0][0]
 
@@ -319,7 +319,7 @@ class _Budget:
 
     def ask(self, host: str, call: Callable):
         "What a server answers, as long as it may be asked."
-        if self.questions <= 0 or self.seconds <= 0: raise SearchFailed(f'{host} goes on and on; the search ends here')
+        if self.questions <= 0 or self.seconds <= 0: raise SearchError(f'{host} goes on and on; the search ends here')
         start = time.monotonic()
         try: return _within(min(ANSWER_SECONDS, self.seconds), call, host)
         finally: self.questions, self.seconds = self.questions - 1, self.seconds - (time.monotonic() - start)
@@ -359,33 +359,33 @@ def _get(session, url: str, params: dict) -> dict:
                 try: found = answer.json()
                 except (ValueError, RecursionError): found = None # RecursionError: thousands of brackets
                 if _code(found) in ('maxlag', 'ratelimited'): raise _Busy(f'{host} is busy ({_code(found)})', wait)
-    except _Busy as e: raise SearchFailed(f'{e}' + (f' and asks to wait {e.wait:.0f} s' if e.wait else '') + '; try again later, the search goes on where it stopped') from e
-    except requests.Timeout as e: raise SearchFailed(f'{host} does not answer') from e
-    except requests.TooManyRedirects as e: raise SearchFailed(f'{host} leads in a circle') from e
-    except requests.RequestException as e: raise SearchFailed(f'{host} can\'t be reached; is there a connection?') from e
-    if answer.status_code >= 400: raise SearchFailed(f'{host} answers {answer.status_code}' + (f': {_said(found)}' if found else ''))
-    if not isinstance(found, dict): raise SearchFailed(f'{host} answers something that is no JSON object')
+    except _Busy as e: raise SearchError(f'{e}' + (f' and asks to wait {e.wait:.0f} s' if e.wait else '') + '; try again later, the search goes on where it stopped') from e
+    except requests.Timeout as e: raise SearchError(f'{host} does not answer') from e
+    except requests.TooManyRedirects as e: raise SearchError(f'{host} leads in a circle') from e
+    except requests.RequestException as e: raise SearchError(f'{host} can\'t be reached; is there a connection?') from e
+    if answer.status_code >= 400: raise SearchError(f'{host} answers {answer.status_code}' + (f': {_said(found)}' if found else ''))
+    if not isinstance(found, dict): raise SearchError(f'{host} answers something that is no JSON object')
     return found
 
 # %% ../../nbs/data/11_sources.ipynb #90ad81b6
 MAX_FIELD, MAX_URL = 1000, 2000 # characters; what is longer is cut, but for addresses
 
-def _tidied(found: Found) -> Found | None:
+def _tidied(found: SearchResult) -> SearchResult | None:
     "What was found, in lines of sensible length; None where it has no address."
     if not isinstance(found.url, str) or not 0 < len(found.url) <= MAX_URL: return None
     lines = {k: printable(v.strip()) if isinstance(v, str) else '' for k, v in vars(found).items()}
     addresses = {k: v if len(v := lines[k]) <= MAX_URL else '' for k in ('page', 'licence_url')}
-    return Found(**{k: v[:MAX_FIELD] for k, v in lines.items()} | addresses | dict(url=found.url))
+    return SearchResult(**{k: v[:MAX_FIELD] for k, v in lines.items()} | addresses | dict(url=found.url))
 
 def _sensible(source: Source) -> Source:
     "A source that says so where an answer is JSON of another kind."
     @wraps(source)
-    def search(search: Search) -> Iterator[Found]:
+    def search(search: Search) -> Iterator[SearchResult]:
         try: yield from filter(None, map(_tidied, source(search)))
-        except (BadSearch, SearchFailed): raise
+        except (BadSearch, SearchError): raise
         except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as e:
             host = urlsplit(search.endpoint).netloc or source.__name__
-            raise SearchFailed(f'{host}: the answers are not as {source.__name__} gives them') from e
+            raise SearchError(f'{host}: the answers are not as {source.__name__} gives them') from e
     return search
 
 def _said(answer) -> str:
@@ -422,7 +422,7 @@ def _check_commons(search: Search) -> None:
         raise BadSearch('Wikimedia asks robots for an address to write to: give --contact you@example.org, or set CLOUD_CONTACT')
 
 @_sensible
-def commons(search: Search) -> Iterator[Found]:
+def commons(search: Search) -> Iterator[SearchResult]:
     "Photos of Wikimedia Commons: of a genus's category and those below it, then of a search."
     _check_commons(search)
     ask, seen = _mediawiki(search), set()
@@ -440,7 +440,7 @@ def _mediawiki(search: Search) -> Callable[..., Iterator[dict]]:
         more = {}
         while True:
             answer = _get(session, search.endpoint or COMMONS, dict(action='query', format='json', formatversion=2, maxlag=5) | params | more)
-            if 'error' in answer: raise SearchFailed(f'Wikimedia Commons: {_said(answer["error"].get("info", "unknown error"))}')
+            if 'error' in answer: raise SearchError(f'Wikimedia Commons: {_said(answer["error"].get("info", "unknown error"))}')
             yield answer.get('query', {})
             more = answer.get('continue')
             if not more: return
@@ -469,12 +469,12 @@ def _categories(ask, name: str) -> Iterator[str]:
         level = [title for title in dict.fromkeys(below) if title not in seen and {found.capitalize() for found in genera.findall(title)} <= {name} and not _NO_PHOTOS.search(title)]
         seen.update(level)
 
-def _commons_photo(page: dict) -> Found | None:
+def _commons_photo(page: dict) -> SearchResult | None:
     "What the API says of a file; None where it is no photo."
     info = next(iter(page.get('imageinfo') or []), {})
     if info.get('mime') not in ('image/jpeg', 'image/png', 'image/webp', 'image/tiff'): return None
     said = {k: _text(str(v.get('value', ''))) for k, v in (info.get('extmetadata') or {}).items()}
-    return Found(url=info.get('thumburl') or info['url'], page=info.get('descriptionurl', ''), title=said.get('ObjectName') or page['title'].removeprefix('File:'),
+    return SearchResult(url=info.get('thumburl') or info['url'], page=info.get('descriptionurl', ''), title=said.get('ObjectName') or page['title'].removeprefix('File:'),
                  author=said.get('Artist', ''), licence=said.get('LicenseShortName', ''), licence_url=said.get('LicenseUrl', ''))
 
 # %% ../../nbs/data/11_sources.ipynb #0f6ce1ea
@@ -510,7 +510,7 @@ class Pace:
 _openverse_pace = Pace(_OPENVERSE_A_MINUTE) # of the whole process: the server counts addresses, not searches
 
 @_sensible
-def openverse(search: Search) -> Iterator[Found]:
+def openverse(search: Search) -> Iterator[SearchResult]:
     "Photos that Openverse knows, under the licences that are asked for."
     session = _session(search)
     for page in range(1, _OPENVERSE_PAGES + 1):
@@ -520,7 +520,7 @@ def openverse(search: Search) -> Iterator[Found]:
         for o in answer.get('results', []):
             licence = _openverse_licence(o)
             if o.get('url') and _acceptable(licence, search.licences):
-                yield Found(url=o['url'], page=o.get('foreign_landing_url') or '', title=o.get('title') or '', author=o.get('creator') or '',
+                yield SearchResult(url=o['url'], page=o.get('foreign_landing_url') or '', title=o.get('title') or '', author=o.get('creator') or '',
                             licence=licence, licence_url=o.get('license_url') or '')
         if page >= answer.get('page_count', 0): return
 
@@ -531,7 +531,7 @@ def _openverse_licence(o: dict) -> str:
 
 # %% ../../nbs/data/11_sources.ipynb #dca2ff70
 @_sensible
-def ddg(search: Search) -> Iterator[Found]:
+def ddg(search: Search) -> Iterator[SearchResult]:
     "Photos that DuckDuckGo finds; nothing is known of their licences."
     from ddgs import DDGS
     from ddgs.exceptions import DDGSException
@@ -540,9 +540,9 @@ def ddg(search: Search) -> Iterator[Found]:
         try: found = _within(ANSWER_SECONDS, ask, 'DuckDuckGo')
         except DDGSException as e:
             if 'no results' in str(e).lower() and page > 1: return
-            raise SearchFailed(f'DuckDuckGo turns us away ({e}); try again later, or use the source commons or openverse') from e
+            raise SearchError(f'DuckDuckGo turns us away ({e}); try again later, or use the source commons or openverse') from e
         for o in found:
-            if o.get('image'): yield Found(url=o['image'], page=o.get('url') or '', title=o.get('title') or '')
+            if o.get('image'): yield SearchResult(url=o['image'], page=o.get('url') or '', title=o.get('title') or '')
 
 # %% ../../nbs/data/11_sources.ipynb #981e1dd2
 _BING_RETIRED = re.compile(r'(^|\.)(api\.bing\.microsoft\.com|api\.cognitive\.microsoft\.com|cognitiveservices\.azure\.com)$')
@@ -567,7 +567,7 @@ def _check_bing(search: Search) -> str: # the host
                         'use the source commons or openverse, or give the address of a Bing-compatible server with --endpoint')
     return host
 
-def bing(search: Search) -> Iterator[Found]:
+def bing(search: Search) -> Iterator[SearchResult]:
     "Photos that a Bing-compatible server finds; nothing is known of their licences."
     host = _check_bing(search)
     key = search_key(search.key_file)
@@ -589,12 +589,12 @@ def bing(search: Search) -> Iterator[Found]:
         except ErrorResponseException as e: found, problem = None, f'answers {e.response.status_code}' + ('; is the key right?' if e.response.status_code in (401, 403) else '')
         except ClientException: found, problem = None, "can't be asked; is there a connection?"
         except (DeserializationError, AttributeError, TypeError, RecursionError): found, problem = None, 'answers something that is not Bing\'s JSON'
-        if problem: raise SearchFailed(f'{host} {problem}') # here, where the error that may repeat the key is no context any more
+        if problem: raise SearchError(f'{host} {problem}') # here, where the error that may repeat the key is no context any more
         fresh = [o for o in found.value or [] if o.content_url and o.content_url not in seen]
         seen.update(o.content_url for o in fresh)
         for o in fresh:
             known = (o.content_url, o.host_page_url or '', o.name or '')
-            tidied = None if any(key in text for text in known) else _tidied(Found(url=known[0], page=known[1], title=known[2]))
+            tidied = None if any(key in text for text in known) else _tidied(SearchResult(url=known[0], page=known[1], title=known[2]))
             if tidied: yield tidied
         if not fresh or not found.next_offset or found.next_offset <= offset: return
         offset = found.next_offset
@@ -602,7 +602,7 @@ def bing(search: Search) -> Iterator[Found]:
 # %% ../../nbs/data/11_sources.ipynb #54bdc2fb
 _KNOWN = ('page', 'title', 'author', 'licence', 'licence_url')
 
-def urls(search: Search) -> Iterator[Found]:
+def urls(search: Search) -> Iterator[SearchResult]:
     "What a list of addresses names."
     file = Path(search.origin)
     if not file.is_file(): raise BadSearch(f'{file}: there is no such file' if search.origin else 'a list of addresses is needed: --from list.csv')
@@ -610,7 +610,7 @@ def urls(search: Search) -> Iterator[Found]:
         url, label = row['url'].strip(), (search.label or row['label']).strip()
         if not url: continue
         if not label: raise BadSearch(f'{file}: row {n} has no label')
-        yield Found(url=url, label=read_label(label), **{k: row[k] for k in _KNOWN if k in row})
+        yield SearchResult(url=url, label=read_label(label), **{k: row[k] for k in _KNOWN if k in row})
 
 def _listed(file: Path, label: str) -> list[dict[str, str]]:
     "The rows of a list, with the columns url and, unless `label` stands for all, label."
@@ -647,7 +647,7 @@ def _photos_below(root: Path) -> list[str]:
     names = sorted(entry.name for entry in folder_entries(root))
     return [o for o in names if is_photo_name(o) or o.endswith('/') or (root/o).is_symlink() and (root/o).is_dir()]
 
-def folder(search: Search) -> Iterator[Found]:
+def folder(search: Search) -> Iterator[SearchResult]:
     "The photos of a folder: by class folder, or all under one label. A photo by itself is one, too."
     root = Path(search.origin)
     if not search.origin or not (root.is_dir() or is_photo_name(root) and root.is_file()):
@@ -659,7 +659,7 @@ def folder(search: Search) -> Iterator[Found]:
                         f'{root}: has photos outside of class folders; --label says what they show')
     for name in names:
         photo, label = root/name, search.label or name.split('/')[0]
-        yield Found(url=photo.absolute().as_uri(), label=read_label(label), title=photo.name)
+        yield SearchResult(url=photo.absolute().as_uri(), label=read_label(label), title=photo.name)
 
 # %% ../../nbs/data/11_sources.ipynb #08d5c5bb
 SOURCES: dict[str, Source] = dict(commons=commons, openverse=openverse, ddg=ddg, bing=bing, urls=urls, folder=folder)
@@ -683,7 +683,7 @@ def search_images(what: str, # a genus in any spelling, or words to search for
                   source: str = 'commons', # one of `SOURCES`
                   n: int = 150, # how many at the most
                   **settings, # the other fields of `Search`
-                  ) -> list[Found]:
+                  ) -> list[SearchResult]:
     "Photos that a source finds. None is downloaded."
     from itertools import islice
     return list(islice(source_named(source)(Search(what, **settings)), n))

@@ -29,7 +29,7 @@ def rows(prediction: Prediction, # what the model says
          ) -> list[tuple[str, str]]: # labels and values, not escaped
     "What the page says of a photo, line by line."
     base, falls = prediction.cloud_base, prediction.precipitation
-    said = [('Prediction', prediction.genus), ('Probability', percent(prediction.probability)),
+    said = [('Prediction', prediction.label), ('Probability', percent(prediction.probability)),
             ('Cloud base', f'{base[0]}–{base[1]} m' if base else ''), ('Precipitation', falls or '')]
     return [(label, value) for label, value in said if value]
 
@@ -37,7 +37,7 @@ def rows(prediction: Prediction, # what the model says
 def meaning(prediction: Prediction, # what the model says
             ) -> str: # one line
     "What the cloud tells of the weather."
-    found = GENERA.get(prediction.genus)
+    found = GENERA.get(prediction.label)
     return found.weather if found else 'Not one of the ten genera: it tells nothing of height or weather.'
 
 # %% ../../nbs/prediction/43_app.ipynb #5faabbed

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGE', 'COARSE', 'TO', 'RANGE_PHOTOS', 'LOSSES', 'quantized', 'quantize', 'ParityError', 'check_parity',
-           'export_model', 'export_run', 'compare', 'check_worth', 'quantize_run']
+           'export_model', 'export_run', 'compare_models', 'check_worth', 'quantize_run']
 
 # %% ../../nbs/prediction/42_export.ipynb #a1b57131
 import logging, warnings
@@ -21,14 +21,14 @@ import torch
 from onnx import helper, numpy_helper
 
 from .. import __version__
-from ..files import from_json, replacing, sweep, to_json
+from ..files import from_json, atomic_path, sweep, to_json
 from ..images import BadImage, Preprocess, preprocess_of
-from ..training.config import BadSetting
+from ..training.config import BadConfig
 from ..training.run import Run
-from ..evaluation.ood import Judged, Strangeness
-from ..evaluation.calibrate import ece, fit_trust, settle, trained_shares, Trust
+from ..evaluation.ood import WithOODScore, OODScore
+from ..evaluation.calibrate import ece, fit_calibration, load_or_fit, class_shares, Calibration
 from .decide import softmax
-from .infer import asked, BadModel, CloudClassifier, FORMAT, seal
+from .infer import predict_batches, BadModel, CloudClassifier, FORMAT, seal
 from fastai.learner import Learner
 
 # %% ../../nbs/prediction/42_export.ipynb #27ae9b2f
@@ -98,8 +98,8 @@ class _Pixels:
         return next(self._left, None)
 
 def _opened(pixels: _Pixels) -> None:
-    "Say which photos could not be opened; `BadSetting` where there was no other."
-    if not pixels.seen: raise BadSetting(f'int8 takes photos to find its ranges by, and none could be opened{f": {pixels.bad[0]}" if pixels.bad else ""}')
+    "Say which photos could not be opened; `BadConfig` where there was no other."
+    if not pixels.seen: raise BadConfig(f'int8 takes photos to find its ranges by, and none could be opened{f": {pixels.bad[0]}" if pixels.bad else ""}')
     if pixels.bad: logging.getLogger(__name__).warning(f'{len(pixels.bad)} of {len(pixels.photos)} photos could not be opened to find ranges by; the first is {pixels.bad[0]}')
 
 # %% ../../nbs/prediction/42_export.ipynb #027426ce
@@ -107,7 +107,7 @@ def _rounded(model: onnx.ModelProto, pixels: _Pixels, folder: Path) -> onnx.Mode
     "The network with its convolutions in int8."
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     nodes, convs = _rounded_nodes(model.graph), {o.name for o in model.graph.node if o.op_type == 'Conv'}
-    if not convs & {*nodes}: raise BadSetting('this network has no convolutions, besides the first, that could be int8')
+    if not convs & {*nodes}: raise BadConfig('this network has no convolutions, besides the first, that could be int8')
     quiet, before = logging.getLogger(), logging.getLogger().level
     quiet.setLevel(logging.ERROR) # it recommends what has been done
     try:
@@ -228,7 +228,7 @@ def _put_first(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 def _halve(graph: onnx.GraphProto) -> None:
     "Store large float32 arrays in 16 bits."
     large = {k: a for k, a in _arrays(graph).items() if a.dtype == np.float32 and a.size >= LARGE}
-    if worst := [k for k, a in large.items() if abs(a).max() > np.finfo(np.float16).max]: raise BadSetting(f'the weights {worst[0]} are too large for fp16; take int8')
+    if worst := [k for k, a in large.items() if abs(a).max() > np.finfo(np.float16).max]: raise BadConfig(f'the weights {worst[0]} are too large for fp16; take int8')
     _put_first(graph, [helper.make_node('Cast', [f'{k} fp16'], [k], f'{k} restored', to=onnx.TensorProto.FLOAT) for k in large])
     _replace(graph, {f'{k} fp16': a.astype(np.float16) for k, a in large.items()})
 
@@ -272,11 +272,11 @@ def quantized(model: str | Path, # an .onnx file that `export` wrote
               to: str = 'int8', # one of `TO`
               ) -> bytes: # of the file
     "A model whose weights take fewer bits, with the metadata that it had."
-    if to not in TO: raise BadSetting(f'a model can be made {", ".join(TO[:-1])} or {TO[-1]}, not {to!r}')
+    if to not in TO: raise BadConfig(f'a model can be made {", ".join(TO[:-1])} or {TO[-1]}, not {to!r}')
     clouds, data = CloudClassifier(model), Path(model).read_bytes()
     source, pixels = onnx.load_from_string(data), _Pixels(clouds.preprocess, photos, clouds.input_name)
-    if from_json({o.key: o.value for o in source.metadata_props}['card']).get('precision', 'fp32') != 'fp32': raise BadSetting(f'{model}: is quantised already; start from the file that export wrote in fp32')
-    if to == 'int8' and not pixels.photos: raise BadSetting('int8 takes photos to find its ranges by, a hundred or more that the model was trained on')
+    if from_json({o.key: o.value for o in source.metadata_props}['card']).get('precision', 'fp32') != 'fp32': raise BadConfig(f'{model}: is quantised already; start from the file that export wrote in fp32')
+    if to == 'int8' and not pixels.photos: raise BadConfig('int8 takes photos to find its ranges by, a hundred or more that the model was trained on')
     with TemporaryDirectory() as folder:
         merged = _merged(data, Path(folder))
         made = _rounded(merged, pixels, Path(folder)) if to == 'int8' else merged
@@ -299,9 +299,9 @@ def quantize(model: str | Path, # an .onnx file that `export` wrote
              ) -> Path: # the file
     "Write a smaller copy of a model; its temperature and rules are those of the model, which `export_run` finds anew."
     out = Path(out or Path(model).with_name(f'{Path(model).stem}-{to}.onnx'))
-    if out.is_dir(): raise BadSetting(f'{out}: is a folder; name the file to write')
+    if out.is_dir(): raise BadConfig(f'{out}: is a folder; name the file to write')
     data = quantized(model, photos, to)
-    with replacing(out) as part: part.write_bytes(data)
+    with atomic_path(out) as part: part.write_bytes(data)
     CloudClassifier(out) # what a predictor would refuse is found out here
     return out
 
@@ -342,18 +342,18 @@ def _settled(learn: Learner):
     finally: learn.model.to(device).train(training)
 
 # %% ../../nbs/prediction/42_export.ipynb #23ffcdbe
-def _metadata(classes: list[str], card: dict | None, preprocess: Preprocess, trust: Trust, trained: dict[str, float] | None
+def _metadata(classes: list[str], card: dict | None, preprocess: Preprocess, calibration: Calibration, trained: dict[str, float] | None
               ) -> dict[str, str]:
     "What a predictor has to know besides the network."
     made = dict(made=datetime.now(timezone.utc).isoformat(timespec='seconds'), cloud_classifier=__version__)
-    facts = dict(classes=list(classes), temperature=float(trust.temperature), rules=trust.rules.as_dict(), card=made | (card or {}))
+    facts = dict(classes=list(classes), temperature=float(calibration.temperature), rules=calibration.rules.as_dict(), card=made | (card or {}))
     if trained: facts['trained'] = [trained[o] for o in classes]
     return dict(format=FORMAT, preprocess=preprocess.to_json()) | {k: to_json(v) for k, v in facts.items()}
 
-def _model(learn: Learner, preprocess: Preprocess, strangeness: Strangeness | None, facts: dict[str, str]) -> bytes:
+def _model(learn: Learner, preprocess: Preprocess, ood_score: OODScore | None, facts: dict[str, str]) -> bytes:
     "The file's bytes."
     network, outputs = learn.model, ['logits']
-    if strangeness is not None: network, outputs = Judged(network, strangeness), ['logits', 'embedding', 'strangeness']
+    if ood_score is not None: network, outputs = WithOODScore(network, ood_score), ['logits', 'embedding', 'ood_score']
     with _settled(learn): model = _graph(network.cpu().float().eval(), preprocess.size, outputs)
     onnx.helper.set_model_props(model, facts)
     return seal(model.SerializeToString())
@@ -400,7 +400,7 @@ def check_parity(learn: Learner, # the learner that was exported
 def _place(path: str | Path) -> Path:
     "Where the file will be, in a folder that is there; what killed exports left is not."
     path = Path(path)
-    if path.is_dir(): raise BadSetting(f'{path}: is a folder; name the file to write, such as {path/"clouds.onnx"}')
+    if path.is_dir(): raise BadConfig(f'{path}: is a folder; name the file to write, such as {path/"clouds.onnx"}')
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
     return path
@@ -408,12 +408,12 @@ def _place(path: str | Path) -> Path:
 def _write_proven(learn: Learner, path: Path, model: bytes, photos: list, tolerance: float = 1e-3) -> float:
     "Put the file in its place once it says what the learner says; the largest difference found."
     try:
-        with replacing(path) as part:
+        with atomic_path(path) as part:
             part.write_bytes(model)
             return _within(_difference(learn, CloudClassifier(part), photos), tolerance, path)
     except BadModel as e:
         why = str(e).removeprefix(f'{part}: ').rpartition('exported: ')[2]
-        raise BadSetting(f'{path}: is not written, because no predictor would take it: {why}') from e
+        raise BadConfig(f'{path}: is not written, because no predictor would take it: {why}') from e
     except OSError as e:
         if e.filename and Path(e.filename) != part: raise # a photo's, say
         raise OSError(e.errno, e.strerror or str(e), str(path)) from e # of the file that was asked for
@@ -423,14 +423,14 @@ def export_model(learn: Learner, # a learner over `cloud_dls`, or any image clas
                  path: str | Path, # the .onnx file to write
                  card: dict | None = None, # what should be known of the model, in JSON's types
                  preprocess: Preprocess | None = None, # read off the learner where None
-                 trust: Trust | None = None, # temperature and rules; a temperature of 1 and no rules where None
+                 calibration: Calibration | None = None, # temperature and rules; a temperature of 1 and no rules where None
                  trained: dict[str, float] | None = None, # share of each class in training; taken as equal where None
-                 strangeness: Strangeness | None = None, # what judges how little a photo is like a sky
+                 ood_score: OODScore | None = None, # what judges how little a photo is like a sky
                  photos: list = (), # paths of photos to prove the file by; random pixels where there are none
                  ) -> Path: # the file
     "Write the learner's network, classes, preprocessing and rules as one `.onnx` file, proven, whole or not at all."
     path, preprocess = _place(path), preprocess or preprocess_of(learn)
-    model = _model(learn, preprocess, strangeness, _metadata(learn.dls.vocab, card, preprocess, trust or Trust(), trained))
+    model = _model(learn, preprocess, ood_score, _metadata(learn.dls.vocab, card, preprocess, calibration or Calibration(), trained))
     _write_proven(learn, path, model, photos)
     return path
 
@@ -443,13 +443,13 @@ def export_run(run: Run, # a finished run
                to: str = 'fp32', # how its weights are stored, or one of `TO`, which are smaller
                ) -> tuple[Path, float]: # the file, and the largest difference from the learner in any probability
     "Export a run's learner with its rules, once the file says what it says; `ParityError` where they differ."
-    if to not in ('fp32', *TO): raise BadSetting(f'a model is exported as fp32, {", ".join(TO[:-1])} or {TO[-1]}, not {to!r}')
+    if to not in ('fp32', *TO): raise BadConfig(f'a model is exported as fp32, {", ".join(TO[:-1])} or {TO[-1]}, not {to!r}')
     path = _place(path or run.path/'clouds.onnx')
-    trust, strangeness = settle(run, target_error)
+    calibration, ood_score = load_or_fit(run, target_error)
     learn, preprocess = run.learner(), run.preprocess
     known = {k: run.settings.get(k) for k in ('recipe', 'arch', 'weights', 'weights_source', 'seed', 'trained_on', 'data_hash', 'split_hash')}
-    card = known | dict(trust=trust.as_dict()) | (card or {})
-    model = _model(learn, preprocess, strangeness, _metadata(learn.dls.vocab, card, preprocess, trust, trained_shares(run)))
+    card = known | dict(calibration=calibration.as_dict()) | (card or {})
+    model = _model(learn, preprocess, ood_score, _metadata(learn.dls.vocab, card, preprocess, calibration, class_shares(run)))
     if to == 'fp32': return path, _write_proven(learn, path, model, run.split.files('test')[:photos])
     with TemporaryDirectory() as folder:
         exact = Path(folder)/'clouds.onnx'
@@ -463,34 +463,34 @@ def _some(photos: list, n: int = RANGE_PHOTOS) -> list:
     "So many photos, evenly spread."
     return [photos[i] for i in sorted({*np.linspace(0, len(photos) - 1, min(n, len(photos))).round().astype(int).tolist()})]
 
-def _all_answers(clouds: CloudClassifier, photos: list) -> tuple[np.ndarray, np.ndarray | None]: # (n, c) logits, (n,) strangeness
+def _all_answers(clouds: CloudClassifier, photos: list) -> tuple[np.ndarray, np.ndarray | None]: # (n, c) logits, (n,) OOD score
     "What a file says of photos, each of which must open."
-    found = list(asked(clouds.preprocess, photos, lambda pixels: list(_pairs(*clouds.run(pixels))), 16))
+    found = list(predict_batches(clouds.preprocess, photos, lambda pixels: list(_pairs(*clouds.run(pixels))), 16))
     if bad := [o for o in found if isinstance(o, BadImage)]: raise bad[0]
     return np.stack([o for o, _ in found]), None if found[0][1] is None else np.array([o for _, o in found])
 
-def _pairs(logits, strangeness): return zip(logits, [None]*len(logits) if strangeness is None else strangeness)
+def _pairs(logits, ood_score): return zip(logits, [None]*len(logits) if ood_score is None else ood_score)
 
 # %% ../../nbs/prediction/42_export.ipynb #3ecd3fd1
-def _limit(strangeness: np.ndarray, accept: float = .95) -> float:
+def _limit(ood_score: np.ndarray, accept: float = .95) -> float:
     "What at least that share of skies stays below; as in `fit_strangeness`."
-    n = len(strangeness)
-    return float(np.nextafter(np.float32(np.sort(strangeness)[min(n, int(np.ceil(accept*(n + 1)))) - 1]), np.float32(np.inf)))
+    n = len(ood_score)
+    return float(np.nextafter(np.float32(np.sort(ood_score)[min(n, int(np.ceil(accept*(n + 1)))) - 1]), np.float32(np.inf)))
 
-def _settled_anew(trust: Trust, logits, strangeness, labels, classes, groups) -> Trust:
+def _settled_anew(calibration: Calibration, logits, ood_score, labels, classes, groups) -> Calibration:
     "Temperature and rules by a file's own answers to the validation photos."
-    if trust.basis != 'out of fold':
-        alpha = 1 - trust.rules.coverage
-        trust = fit_trust(softmax(logits), labels, classes, trust.target_error, round(alpha, 9), groups, trust.basis)
-    return trust if strangeness is None else replace(trust, rules=replace(trust.rules, strange=_limit(strangeness)))
+    if calibration.basis != 'out of fold':
+        alpha = 1 - calibration.rules.coverage
+        calibration = fit_calibration(softmax(logits), labels, classes, calibration.target_error, round(alpha, 9), groups, calibration.basis)
+    return calibration if ood_score is None else replace(calibration, rules=replace(calibration.rules, ood_threshold=_limit(ood_score)))
 
 # %% ../../nbs/prediction/42_export.ipynb #005ee1f8
-def _with_facts(model: bytes, trust: Trust, parity: dict | None = None) -> bytes:
+def _with_facts(model: bytes, calibration: Calibration, parity: dict | None = None) -> bytes:
     "The file with other temperature and rules, and a word on them in its card."
     made = onnx.load_from_string(model)
     known = {o.key: o.value for o in made.metadata_props if o.key != 'digest'}
-    card = from_json(known['card']) | dict(trust=trust.as_dict()) | (dict(parity=parity) if parity else {})
-    onnx.helper.set_model_props(made, known | dict(temperature=to_json(float(trust.temperature)), rules=to_json(trust.rules.as_dict()), card=to_json(card)))
+    card = from_json(known['card']) | dict(calibration=calibration.as_dict()) | (dict(parity=parity) if parity else {})
+    onnx.helper.set_model_props(made, known | dict(temperature=to_json(float(calibration.temperature)), rules=to_json(calibration.rules.as_dict()), card=to_json(card)))
     return seal(made.SerializeToString(deterministic=True))
 
 # %% ../../nbs/prediction/42_export.ipynb #632da0f4
@@ -499,7 +499,7 @@ LOSSES = dict(accuracy=.005, ece=.01) # that a smaller file may have, at most
 def _worth(probs: np.ndarray, labels: np.ndarray) -> dict: # accuracy and ece, 0 to 1
     return dict(accuracy=float((probs.argmax(1) == labels).mean()), ece=ece(probs, labels, n_boot=1)['value'])
 
-def compare(exact: np.ndarray, # (n, c) probabilities of the exact file
+def compare_models(exact: np.ndarray, # (n, c) probabilities of the exact file
             small: np.ndarray, # (n, c) those of the smaller one
             labels: np.ndarray, # (n,) column of the true label
             ) -> dict: # photos, agreement, largest_difference, and of both files accuracy and ece
@@ -507,7 +507,7 @@ def compare(exact: np.ndarray, # (n, c) probabilities of the exact file
     agreement = float((exact.argmax(1) == small.argmax(1)).mean())
     return dict(photos=len(labels), agreement=agreement, largest_difference=float(abs(exact - small).max()), exact=_worth(exact, labels), small=_worth(small, labels))
 
-def check_worth(found: dict, # as `compare` returns it
+def check_worth(found: dict, # as `compare_runs` returns it
                 path: str | Path = 'the file', # of the smaller one
                 ) -> dict: # the same
     "`ParityError` where a smaller file costs more than `LOSSES`."
@@ -524,17 +524,17 @@ def quantize_run(run: Run, # a finished run
                  ) -> float: # the largest difference in any probability
     "Write a run's file smaller, with temperature and rules of its own, once it is worth as much; `ParityError` where it is not."
     path, exact = _place(path), CloudClassifier(exact)
-    model, trust = quantized(exact.path, _some(run.split.files('train')), to), Trust.from_dict(exact.card['trust'])
+    model, calibration = quantized(exact.path, _some(run.split.files('train')), to), Calibration.from_dict(exact.card['calibration'])
     rows = {part: run.split.part(part) for part in ('valid', 'test')}
     labels = {part: np.array([exact.classes.index(o) for o in rows[part].label]) for part in rows}
-    with replacing(path) as part:
+    with atomic_path(path) as part:
         part.write_bytes(model)
         small = CloudClassifier(part)
         said = {name: _all_answers(small, run.split.files(name)) for name in rows}
-        trust = _settled_anew(trust, *said['valid'], labels['valid'], exact.classes, rows['valid'].group)
-        probs = softmax(np.concatenate([said[o][0] for o in rows]), trust.temperature)
+        calibration = _settled_anew(calibration, *said['valid'], labels['valid'], exact.classes, rows['valid'].group)
+        probs = softmax(np.concatenate([said[o][0] for o in rows]), calibration.temperature)
         before = softmax(np.concatenate([_all_answers(exact, run.split.files(o))[0] for o in rows]), exact.temperature)
-        found = check_worth(compare(before, probs, np.concatenate([labels[o] for o in rows])), path)
-        part.write_bytes(_with_facts(model, trust, found))
+        found = check_worth(compare_models(before, probs, np.concatenate([labels[o] for o in rows])), path)
+        part.write_bytes(_with_facts(model, calibration, found))
         CloudClassifier(part)
     return found['largest_difference']

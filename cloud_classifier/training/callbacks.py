@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['HISTORY', 'TRACKERS', 'FP32DepthwiseGrad', 'norm_pairs', 'FoldedNorms', 'folded_norms', 'compute_in', 'plain_forward',
            'FrozenNorms', 'frozen_norms', 'FoldedValidation', 'ChannelsLastBatches', 'GPUPrecision', 'CPUBFloat16',
-           'has_bfloat16', 'pick_precision', 'speed_callbacks', 'training_in', 'random_state', 'set_random_state',
-           'kept_random', 'blended', 'AverageWeights', 'meet', 'in_first', 'in_turn', 'everyones', 'anyones',
-           'together', 'StopTraining', 'TrainFailed', 'History', 'Checkpoint', 'load_checkpoint', 'restore',
-           'load_best', 'best_so_far', 'alone', 'showing', 'check_tracker', 'Track', 'tracked']
+           'has_bfloat16', 'pick_precision', 'speed_callbacks', 'training_precision', 'random_state',
+           'set_random_state', 'preserved_random_state', 'blended', 'EMA', 'init_distributed', 'on_main_process',
+           'main_process_first', 'gather_objects', 'any_process', 'distributed', 'StopTraining', 'TrainFailed',
+           'History', 'Checkpoint', 'load_checkpoint', 'restore', 'load_best', 'best_so_far', 'exclusive_lock',
+           'show_training', 'check_tracker', 'Track', 'track_run']
 
 # %% ../../nbs/training/23_callbacks.ipynb #3e5dbb2d
 import io, json, logging, math, os, random, warnings
@@ -28,9 +29,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from ..files import replacing, write_whole
-from ..data.dataset import draws_bars
-from .config import BadRun, BadSetting, check_precision
+from ..files import atomic_path, atomic_write
+from ..data.dataset import show_progress
+from .config import BadRun, BadConfig, check_precision
 warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai 2.8 uses it while it is imported
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelFitException
@@ -257,12 +258,12 @@ def speed_callbacks(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
                     ) -> list[Callback]:
     "Callbacks that make a learner train in that precision, channels last."
     check_precision(precision)
-    if precision == 'fp16' and device.type != 'cuda': raise BadSetting('fp16 is for GPUs; on a CPU there are fp32 and bf16')
+    if precision == 'fp16' and device.type != 'cuda': raise BadConfig('fp16 is for GPUs; on a CPU there are fp32 and bf16')
     lower = [] if precision == 'fp32' else [GPUPrecision(AMPMode(precision))] if device.type == 'cuda' else [CPUBFloat16()]
     return [ChannelsLast(), ChannelsLastBatches(), *lower, *([FoldedValidation()] if device.type == 'cpu' else [])]
 
 @contextmanager
-def training_in(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
+def training_precision(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
                 learn: Learner):
     "Train in that precision, channels last; the learner that is left knows nothing of it."
     callbacks = speed_callbacks(precision, learn.dls.device)
@@ -287,7 +288,7 @@ def set_random_state(state: dict, dls: DataLoaders | None = None) -> None:
 def _inner(dl): return vars(dl).get('dl', dl) # of a loader that shares its photos with other processes
 
 @contextmanager
-def kept_random(dls: DataLoaders | None = None):
+def preserved_random_state(dls: DataLoaders | None = None):
     "Whatever the block draws, what comes after it draws the same."
     state = random_state(dls)
     try: yield
@@ -299,7 +300,7 @@ def blended(average: dict[str, torch.Tensor], start: dict[str, torch.Tensor], sh
     if not share: return average
     return {k: torch.lerp(v, start[k], share) if v.is_floating_point() else v for k, v in average.items()}
 
-class AverageWeights(Callback):
+class EMA(Callback):
     "Validates, and in the end leaves, the running average of the weights and of batch normalisation's statistics."
     order = 60 # after the optimiser's step and the recorder
     def __init__(self,
@@ -338,14 +339,14 @@ class AverageWeights(Callback):
         self.steps, self.average, self.start = state['steps'], state['average'], state.get('start', {})
 
 # %% ../../nbs/training/23_callbacks.ipynb #f0216f68
-def meet() -> None:
+def init_distributed() -> None:
     "Let the processes that were started for this training find each other."
     if num_distrib() <= 1: return
     from accelerate import PartialState
     PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2)) # as long as making small copies may take; who dies is missed at once
 
 # %% ../../nbs/training/23_callbacks.ipynb #6d26f98c
-def in_first(do: Callable):
+def on_main_process(do: Callable):
     "What `do` returns or raises in the first process, in all of them."
     if num_distrib() <= 1: return do()
     said = [None, None]
@@ -358,7 +359,7 @@ def in_first(do: Callable):
 
 # %% ../../nbs/training/23_callbacks.ipynb #daabd4b0
 @contextmanager
-def in_turn():
+def main_process_first():
     "The first process, then the others, who find what it downloaded and made."
     if num_distrib() > 1 and rank_distrib(): torch.distributed.barrier()
     try: yield
@@ -366,14 +367,14 @@ def in_turn():
         if num_distrib() > 1 and not rank_distrib(): torch.distributed.barrier()
 
 # %% ../../nbs/training/23_callbacks.ipynb #440bacdc
-def everyones(o) -> list: # in the order of the processes
+def gather_objects(o) -> list: # in the order of the processes
     "What each process has."
     if num_distrib() <= 1: return [o]
     found = [None]*num_distrib()
     torch.distributed.all_gather_object(found, o)
     return found
 
-def anyones(flag: bool,
+def any_process(flag: bool,
             device: torch.device, # what trains
             ) -> bool:
     "Whether it holds in any process."
@@ -384,7 +385,7 @@ def anyones(flag: bool,
 
 # %% ../../nbs/training/23_callbacks.ipynb #57a5b0dc
 @contextmanager
-def together(learn, # a fastai `Learner`
+def distributed(learn, # a fastai `Learner`
              ):
     "Train with the other processes, where there are some."
     if num_distrib() <= 1:
@@ -439,7 +440,7 @@ class History(Callback):
         with suppress(OSError): self.write() # the checkpoint, which is larger and comes next, says so too
 
     def write(self) -> None:
-        if self.file: write_whole(self.file, pd.DataFrame(self.rows, columns=HISTORY).to_csv(index=False, lineterminator='\n'))
+        if self.file: atomic_write(self.file, pd.DataFrame(self.rows, columns=HISTORY).to_csv(index=False, lineterminator='\n'))
 
 # %% ../../nbs/training/23_callbacks.ipynb #b14a6cd9
 def _plain(o):
@@ -475,12 +476,12 @@ class Checkpoint(Callback):
         self.recorder.smooth_loss.val, self.recorder.smooth_loss.count = inside['smooth_loss']
     def before_train(self): self.live = True
     def after_batch(self):
-        if self.training and anyones(not math.isfinite(self.loss.detach()), self.dls.device): self._stop('loss', f'the loss was no number in epoch {len(self.history.rows)}')
+        if self.training and any_process(not math.isfinite(self.loss.detach()), self.dls.device): self._stop('loss', f'the loss was no number in epoch {len(self.history.rows)}')
 
     def after_epoch(self):
         if not self.live: return
-        self.live, random = False, everyones(_plain(random_state(self.dls)))
-        stop = in_first(lambda: self._end_epoch(random))
+        self.live, random = False, gather_objects(_plain(random_state(self.dls)))
+        stop = on_main_process(lambda: self._end_epoch(random))
         if stop: self._stop(*stop)
 
     def _end_epoch(self, random: list[dict]) -> tuple[str, str] | None: # why to stop: kind and reason
@@ -504,7 +505,7 @@ class Checkpoint(Callback):
                                                                                smooth_loss=(self.recorder.smooth_loss.val, self.recorder.smooth_loss.count)))
         buffer = io.BytesIO()
         torch.save(_tensors(state), buffer)
-        write_whole(self.folder/'last.pth', buffer.getbuffer())
+        atomic_write(self.folder/'last.pth', buffer.getbuffer())
         self.keep_best(rows)
 
     def keep_best(self, rows: list[dict]) -> None: # of last.pth
@@ -513,7 +514,7 @@ class Checkpoint(Callback):
 
 def _same(file: Path, other: Path) -> None:
     "Let `other` be what `file` is now, without writing it again where the file system can."
-    with replacing(other, sync=False) as part:
+    with atomic_path(other, sync=False) as part:
         try: os.link(file, part)
         except OSError: part.write_bytes(file.read_bytes())
 
@@ -563,7 +564,7 @@ def best_so_far(folder: Path, # where best.pth may be
 
 # %% ../../nbs/training/23_callbacks.ipynb #31b9dd98
 @contextmanager
-def alone(folder: Path):
+def exclusive_lock(folder: Path):
     "Be the only one who trains this run, and sweep up after those who did before."
     from filelock import FileLock, Timeout
     lock = FileLock(folder/'.lock', timeout=0)
@@ -571,7 +572,7 @@ def alone(folder: Path):
         try: lock.acquire()
         except Timeout: raise BadRun(f'{folder}: another process is training this run') from None
         except OSError as e: raise TrainFailed(f'{folder}: can\'t be written to ({e.strerror})') from e
-    in_first(acquire)
+    on_main_process(acquire)
     try:
         if not rank_distrib():
             for part in folder.glob('.*.tmp'): part.unlink(missing_ok=True) # of one who was killed while writing
@@ -584,12 +585,12 @@ def _silent(learn: Learner):
     "Without bars, and without the rows that fastai prints in their place."
     with learn.no_bar(), learn.no_logging(): yield learn
 
-def showing(learn: Learner,
+def show_training(learn: Learner,
             progress: bool, # whether anything is to be shown
             ): # a context in which to train
     "fastai's bars and table; in a log its rows alone; or nothing."
     if not progress or rank_distrib(): return _silent(learn)
-    if draws_bars(): return nullcontext()
+    if show_progress(): return nullcontext()
     learn.logger(', '.join((*HISTORY[:4], 'time')))
     return learn.no_bar()
 
@@ -609,10 +610,10 @@ def _trackio(name: str, settings: dict):
 TRACKERS = dict(mlflow=_mlflow, trackio=_trackio)
 
 def check_tracker(track: str | None) -> None: # a name, or nobody
-    "`BadSetting` where there is no such tracker, or none installed."
+    "`BadConfig` where there is no such tracker, or none installed."
     if track is None: return
-    if track not in TRACKERS: raise BadSetting(f'{track!r} is no tracker; there are {", ".join(TRACKERS)}')
-    if find_spec(track) is None: raise BadSetting(f"{track} is not installed; pip install 'cloud_classifier[track]' brings it")
+    if track not in TRACKERS: raise BadConfig(f'{track!r} is no tracker; there are {", ".join(TRACKERS)}')
+    if find_spec(track) is None: raise BadConfig(f"{track} is not installed; pip install 'cloud_classifier[track]' brings it")
 
 # %% ../../nbs/training/23_callbacks.ipynb #b037d188
 class Track(Callback):
@@ -639,7 +640,7 @@ class Track(Callback):
             self.log = self.end = lambda _: None
 
 @contextmanager
-def tracked(learn: Learner,
+def track_run(learn: Learner,
             track: Track | None, # None tells nobody
             ):
     "Tell a tracker, where there is one, and how it ended."

@@ -26,11 +26,11 @@ from fasttransform import Transform
 from tqdm.auto import tqdm
 
 from ..taxonomy import read_label
-from ..files import replacing
+from ..files import atomic_path
 from ..images import BadImage, opened, Preprocess
-from ..data.dataset import Dataset, draws_bars
+from ..data.dataset import Dataset, show_progress
 from ..data.sampling import balance as balanced, Split
-from .config import BadSetting
+from .config import BadConfig
 warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai 2.8 uses it while it is imported
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
@@ -112,7 +112,7 @@ def _make(photo: Path, sha: str, copy: Path, make) -> str: # 'made', 'there' or 
         img = make(data)
     except (OSError, BadImage): return 'bad'
     copy.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(copy, sync=False) as part: img.save(part, **(dict(format='PNG', compress_level=1) if copy.suffix == '.png' else dict(format='JPEG', quality=QUALITY)))
+    with atomic_path(copy, sync=False) as part: img.save(part, **(dict(format='PNG', compress_level=1) if copy.suffix == '.png' else dict(format='JPEG', quality=QUALITY)))
     return 'made'
 
 def _fill(cache: PhotoCache, jobs: Iterable[tuple], progress: bool) -> dict[str, int]: # 'made', 'there', 'bad', and the copies' 'bytes'
@@ -125,7 +125,7 @@ def _fill(cache: PhotoCache, jobs: Iterable[tuple], progress: bool) -> dict[str,
             return 'bad'
     before = cache.trouble
     with ThreadPoolExecutor() as pool:
-        said = list(tqdm(pool.map(job, jobs), total=len(jobs), desc='small copies', delay=1, leave=False, disable=not (progress and draws_bars())))
+        said = list(tqdm(pool.map(job, jobs), total=len(jobs), desc='small copies', delay=1, leave=False, disable=not (progress and show_progress())))
     if cache.trouble != before: logging.getLogger(__name__).warning(f'{cache.folder}: no small copies can be kept there ({cache.trouble}); the photos themselves are read, which is slower')
     return dict(made=said.count('made'), there=said.count('there'), bad=said.count('bad'), bytes=sum(_size(copy) for (_, _, copy, _), o in zip(jobs, said) if o != 'bad'))
 
@@ -139,7 +139,7 @@ from fastcore.basics import patch
 def _shrunk(data: bytes, side: int) -> Image.Image:
     with opened(data, min_side=side) as img: return shrink(img, side)
 
-def _square(data: bytes, preprocess: Preprocess) -> Image.Image:
+def _square_copy(data: bytes, preprocess: Preprocess) -> Image.Image:
     with opened(data, min_side=preprocess.min_side) as img: return preprocess.square(img)
 
 @patch
@@ -158,7 +158,7 @@ def fill_squares(self: PhotoCache,
                  progress: bool = True, # whether a bar shows how far it is
                  ) -> dict[str, int]: # how many squares were 'made', were 'there', or can't be made ('bad'); their size in 'bytes'
     "Make the squares to validate on that are missing."
-    return _fill(self, ((photo, sha, self.square(sha, preprocess), lambda data: _square(data, preprocess)) for photo, sha in photos.items()), progress)
+    return _fill(self, ((photo, sha, self.square(sha, preprocess), lambda data: _square_copy(data, preprocess)) for photo, sha in photos.items()), progress)
 
 # %% ../../nbs/training/21_dataloaders.ipynb #ddb8ac97
 class Square(PILImage):
@@ -329,10 +329,10 @@ def _train_rows(parts: Split, how: str | None, cap: int | None, seed: int):
     "What is trained on: the train part, balanced if asked."
     rows = parts.part('train')
     lacking = sorted(set(parts.classes) - set(rows.label))
-    if lacking: raise BadSetting(f'there is no photo of {lacking[0]} to train on; divide the photos anew, or leave that class out')
+    if lacking: raise BadConfig(f'there is no photo of {lacking[0]} to train on; divide the photos anew, or leave that class out')
     if how is None: return rows
     try: return balanced(rows, how, seed=seed, **({} if cap is None else dict(cap=cap)))
-    except ValueError as e: raise BadSetting(str(e)) from e
+    except ValueError as e: raise BadConfig(str(e)) from e
 
 def cloud_dls(parts: Split, # which photo is for what
               preprocess: Preprocess = Preprocess(),
@@ -376,5 +376,5 @@ def at_size(dls: DataLoaders, # made by `cloud_dls`
             size: int, # side of the square that the network sees, pixels
             ) -> DataLoaders:
     "The same photos in squares of another size."
-    if not hasattr(dls, 'made_with'): raise BadSetting('these loaders were not made by cloud_dls; a recipe that changes the size of its squares needs to make them anew')
+    if not hasattr(dls, 'made_with'): raise BadConfig('these loaders were not made by cloud_dls; a recipe that changes the size of its squares needs to make them anew')
     return cloud_dls(**dls.made_with | dict(preprocess=replace(dls.made_with['preprocess'], size=size)))

@@ -20,7 +20,7 @@ import torchvision
 
 from ..files import file_hash
 from ..images import Preprocess
-from .config import (BadSetting, check_weights, how_to_get, NoWeights, package_file,
+from .config import (BadConfig, check_weights, how_to_get, NoWeights, package_file,
                                               packaged, packaged_facts, PackagedWeights, read_packaged)
 warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai 2.8 uses it while it is imported
 from fastai.data.core import DataLoaders
@@ -166,7 +166,7 @@ def side_by_side(models: Sequence[torch.nn.Sequential], # `Moments` and a head e
 
 # %% ../../nbs/training/22_learner.ipynb #565e3484
 def is_timm(arch: str) -> bool:
-    "Whether `arch` is timm's; `BadSetting` where neither it nor torchvision knows the name."
+    "Whether `arch` is timm's; `BadConfig` where neither it nor torchvision knows the name."
     import timm
     known = torchvision.models.list_models(module=torchvision.models)
     if arch in known: return False
@@ -175,7 +175,7 @@ def is_timm(arch: str) -> bool:
         tagged = timm.list_pretrained(f'{name.split(".")[0]}.*') if '.' in name else [name]
         if name in tagged: return True
     near = get_close_matches(name, tagged or known + timm.list_models(), n=3) or tagged[:3] or ['resnet18', 'resnet34', 'convnext_tiny']
-    raise BadSetting(f'{arch!r} is no backbone that torchvision or timm knows; did you mean {" or ".join(near)}?')
+    raise BadConfig(f'{arch!r} is no backbone that torchvision or timm knows; did you mean {" or ".join(near)}?')
 
 def network(arch: str, # a backbone by name
             pretrained: bool = False, # with timm's weights
@@ -318,7 +318,7 @@ def _load_body(learn: Learner, arch: str, weights: str | Path) -> None:
     whole = network(arch)
     try: whole.load_state_dict(_state(weights, arch))
     except (RuntimeError, AttributeError, TypeError) as e:
-        if isinstance(e, NoWeights | BadSetting): raise
+        if isinstance(e, NoWeights | BadConfig): raise
         raise NoWeights(f'{weights}: holds no weights of {arch}') from e
     if not is_timm(arch):
         cut = model_meta.get(getattr(torchvision.models, arch), {}).get('cut')
@@ -343,24 +343,24 @@ def cloud_learner(dls: DataLoaders,
                   **kwargs, # for fastai's `vision_learner`
                   ) -> Learner: # frozen up to its head, unless it starts from random weights
     "fastai's `vision_learner` with `error_rate`."
-    if head not in HEADS: raise BadSetting(f'unknown head {head!r}; there are {", ".join(HEADS)}')
+    if head not in HEADS: raise BadConfig(f'unknown head {head!r}; there are {", ".join(HEADS)}')
     function = arch.removeprefix('timm/') if is_timm(arch) else getattr(torchvision.models, arch)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', module='torchvision') # of how fastai calls it
             learn = vision_learner(dls, function, pretrained=False, normalize=False, metrics=error_rate, **kwargs)
     except (StopIteration, AttributeError, RuntimeError, AssertionError, TypeError) as e:
-        raise BadSetting(f'fastai can\'t put a head on {arch}{f" ({e})" if str(e) else ""}; resnet34, convnext_tiny and most of timm\'s convolutional networks will do') from e
+        raise BadConfig(f'fastai can\'t put a head on {arch}{f" ({e})" if str(e) else ""}; resnet34, convnext_tiny and most of timm\'s convolutional networks will do') from e
     if weights != 'none': _load_body(learn, arch, weights)
     if head == 'moments': _put_moments(learn)
     if weights != 'none': learn.freeze()
     return learn
 
 def check_size(learn: Learner, arch: str, size: int) -> None:
-    "`BadSetting` where the network does not take squares of `size` pixels."
+    "`BadConfig` where the network does not take squares of `size` pixels."
     model, training = learn.model, learn.model.training
     try:
         with torch.no_grad(): model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
     except (RuntimeError, AssertionError, ValueError) as e:
-        raise BadSetting(f"{arch} with fastai's head does not take squares of {size} pixels ({str(e).splitlines()[0]}); try another --size, such as 224, or another backbone") from e
+        raise BadConfig(f"{arch} with fastai's head does not take squares of {size} pixels ({str(e).splitlines()[0]}); try another --size, such as 224, or another backbone") from e
     finally: model.train(training)

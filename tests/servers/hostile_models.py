@@ -214,7 +214,7 @@ CORPUS = {
     ),
     'a threshold of 400 digits': lambda: says(rules='{"thresholds": {"genus": 1' + '0' * 400 + '}}'),
     'rules that are a list': lambda: says(rules=[1]),
-    'strangeness without an end': lambda: says(rules='{"thresholds": {}, "strange": 1e999}'),
+    'OOD score without an end': lambda: says(rules='{"thresholds": {}, "ood_threshold": 1e999}'),
     'shares of words': lambda: says(trained=['0.5', '0.25', '0.25']),
     'shares of 400 digits': lambda: says(trained='[1' + '0' * 400 + ', 1, 1]'),
     'a class that clears the screen': lambda: says(classes=['Cirrus', 'Stratus', '\x1b[2J']),
@@ -241,20 +241,20 @@ CORPUS = {
     'text out': lambda: sealed(FLAT, node('Cast', 'flat', 'logits', to=8), outputs=[logits(TensorProto.STRING)]),
     'four logits of three': lambda: sealed(outputs=[logits(shape=('n', 4))]),
     'a logit a photo': lambda: sealed(outputs=[logits(shape=('n',))]),
-    'strangeness in rows': lambda: sealed(
+    'OOD score in rows': lambda: sealed(
         node('MatMul', 'colour weights', 'logits'),
-        node('Identity', 'colour', 'strangeness'),
-        outputs=[LOGITS, logits(name='strangeness')],
+        node('Identity', 'colour', 'ood_score'),
+        outputs=[LOGITS, logits(name='ood_score')],
     ),
     # what is answered
     'weights of NaN': lambda: sealed(weights=np.full((3, 3), np.nan, np.float32)),
     'weights without an end': lambda: sealed(weights=np.full((3, 3), np.inf, np.float32)),
     'weights too large': lambda: sealed(weights=np.full((3, 3), 3e38, np.float32)),
-    'NaN for strangeness': lambda: sealed(
+    'NaN for OOD score': lambda: sealed(
         node('MatMul', 'colour weights', 'logits'),
         node('ReduceSum', 'colour one', 'sum', keepdims=0),
-        node('Mul', 'sum nan', 'strangeness'),
-        outputs=[LOGITS, logits(name='strangeness', shape=('n',))],
+        node('Mul', 'sum nan', 'ood_score'),
+        outputs=[LOGITS, logits(name='ood_score', shape=('n',))],
         one=np.array([1]),
         nan=np.array(np.nan, np.float32),
     ),
