@@ -6,6 +6,7 @@ __version__ = '0.1.0'
 # so `from cloud_classifier import CloudClassifier` waits for ONNX Runtime and never for torch.
 _ROOMS = {
     'Genus': 'taxonomy', 'GENERA': 'taxonomy', 'genus': 'taxonomy', 'UnknownGenus': 'taxonomy',
+    'UserError': 'errors', 'OperationFailed': 'errors',
     'BadImage': 'images', 'Preprocess': 'images', 'open_image': 'images',
     'make_samples': 'samples', 'render_sky': 'samples',
     'Dataset': 'data.dataset', 'BadDataset': 'data.dataset',

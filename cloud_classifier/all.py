@@ -1,6 +1,7 @@
 "Everything for notebooks: `from cloud_classifier.all import *`, as `from fastai.vision.all import *` does."
 
 from .taxonomy import *
+from .errors import *
 from .files import *
 from .images import *
 from .samples import *

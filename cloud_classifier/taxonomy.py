@@ -14,6 +14,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from types import MappingProxyType
 
+from .errors import UserError
+
 # %% ../nbs/00_taxonomy.ipynb #5d8a5970
 LEVELS = ('high', 'middle', 'low') # the three levels (étages) at which a cloud's base stands, from the top down
 
@@ -142,7 +144,7 @@ FAMILIES = MappingProxyType({ # the shapes, and the genera that have them
     'cumuliform': ('Cumulus', 'Cumulonimbus')})                            # heaps
 
 # %% ../nbs/00_taxonomy.ipynb #8b422204
-class UnknownGenus(ValueError):
+class UnknownGenus(UserError):
     "A name that is none of the ten genera, nor a known spelling of one."
 
 def _key(name: str) -> str:

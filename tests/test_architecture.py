@@ -19,22 +19,23 @@ DOORS = {
     'top': {'root', 'data', 'training', 'evaluation', 'prediction'},
 }
 ROOMS = {  # what each room may import of this package, wherever in it
-    'taxonomy': set(),
+    'taxonomy': {'errors'},
+    'errors': set(),
     'files': set(),
-    'images': set(),
+    'images': {'errors'},
     'samples': {'taxonomy'},
-    'data.dataset': {'taxonomy', 'files', 'images'},
-    'data.sources': {'taxonomy', 'files', 'images'},
-    'data.download': {'files', 'images', 'data.dataset', 'data.sources'},
+    'data.dataset': {'errors', 'taxonomy', 'files', 'images'},
+    'data.sources': {'errors', 'taxonomy', 'files', 'images'},
+    'data.download': {'errors', 'files', 'images', 'data.dataset', 'data.sources'},
     'data.scrape': {'taxonomy', 'files', 'data.dataset', 'data.sources', 'data.download'},
     'data.verify': {'taxonomy', 'files', 'images', 'data.dataset'},
     'data.duplicates': {'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
     'data.clean': {'taxonomy', 'data.dataset'},
-    'training.config': {'files'},
+    'training.config': {'errors', 'files'},
     'training.dataloaders': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sampling', 'training.config'},
     'training.learner': {'files', 'images', 'training.config'},
-    'training.callbacks': {'files', 'data.dataset', 'training.config'},
+    'training.callbacks': {'errors', 'files', 'data.dataset', 'training.config'},
     'training.recipes': {
         'files',
         'images',
@@ -64,7 +65,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'evaluation.ood',
         'prediction.decide',
     },
-    'evaluation.audit': {'taxonomy', 'images', 'data.dataset', 'evaluation.calibrate'},
+    'evaluation.audit': {'errors', 'taxonomy', 'images', 'data.dataset', 'evaluation.calibrate'},
     'evaluation.report': {
         'taxonomy',
         'files',
@@ -80,9 +81,10 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.decide',
         'prediction.infer',
     },
-    'prediction.decide': {'taxonomy'},
-    'prediction.infer': {'taxonomy', 'files', 'images', 'prediction.decide'},
+    'prediction.decide': {'errors', 'taxonomy'},
+    'prediction.infer': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide'},
     'prediction.export': {
+        'errors',
         'files',
         'images',
         'training.config',
@@ -111,6 +113,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.export',
     },
     'cli': {
+        'errors',
         'taxonomy',
         'files',
         'images',
@@ -221,7 +224,7 @@ def test_heavy_libraries_stay_in_their_rooms(library, rooms):
 
 
 @pytest.mark.parametrize(
-    'room', ['taxonomy', 'files', 'images', 'training.config', 'prediction.decide', 'prediction.infer', 'cli']
+    'room', ['taxonomy', 'errors', 'files', 'images', 'training.config', 'prediction.decide', 'prediction.infer', 'cli']
 )
 def test_the_base_asks_for_the_base_install_alone(room):
     others = {name.split('.')[0] for name in imports(room, top_level_only=True) if not name.startswith('.')}

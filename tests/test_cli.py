@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from cloud_classifier import cli
-from cloud_classifier.cli import MISTAKES, app
+from cloud_classifier.errors import OperationFailed, UserError
 from cloud_classifier.samples import make_samples
 from cloud_classifier.taxonomy import GENERA
 
@@ -240,13 +240,17 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
         main()
 
 
-def test_errors_that_mean_a_mistake_exist():
-    "The names that decide the exit status are names of classes."
+def test_every_error_of_ours_says_whose_turn_it_is():
+    "What is raised on purpose and may reach a user is one of the two kinds that decide the exit status."
     from importlib import import_module
 
-    from test_architecture import MAY_IMPORT
+    from test_architecture import ROOMS
 
-    modules = [import_module(f'cloud_classifier.{name}') for name in MAY_IMPORT]
-    for name in (*MISTAKES, *cli.FAILURES):
-        assert any(isinstance(getattr(m, name, None), type) for m in modules), name
-    assert app.info.help
+    inside = {'TooCostly', 'Unsupported', 'Unmovable', 'NotONNX', 'SkippedFile', 'DownloadError', 'StopTraining'}
+    modules = [import_module(f'cloud_classifier.{name}') for name in ROOMS]
+    ours = {o for m in modules for o in vars(m).values() if isinstance(o, type) and issubclass(o, Exception)}
+    ours = {o for o in ours if o.__module__.startswith('cloud_classifier') and not issubclass(o, Warning)}
+    public = {o for o in ours if not o.__name__.startswith('_')} - {UserError, OperationFailed}
+    assert {o.__name__ for o in public if not issubclass(o, (UserError, OperationFailed))} == inside
+    assert {cli.status_of(o.__new__(o)) for o in public if issubclass(o, UserError)} == {2}
+    assert {cli.status_of(o.__new__(o)) for o in public if issubclass(o, OperationFailed)} == {1}

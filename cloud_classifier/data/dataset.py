@@ -28,6 +28,7 @@ from fastcore.basics import patch
 from fastcore.imports import in_notebook
 from tqdm.auto import tqdm
 
+from ..errors import OperationFailed, UserError
 from ..taxonomy import GENERA, known_label, read_label, warn_near_misses
 from ..files import file_hash, move_file, printable, to_json, atomic_write
 from ..images import BadImage, check_image, photo_files, photo_header, photo_names, UNREADABLE_SUFFIXES
@@ -81,10 +82,10 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
 # %% ../../nbs/data/10_dataset.ipynb #3682ab57
-class BadManifest(ValueError):
+class BadManifest(UserError):
     "A manifest that can't be read, and what to do about it."
 
-class ManifestFailed(OSError):
+class ManifestFailed(OSError, OperationFailed):
     "A manifest that can't be read or written here and now: a full disk, a folder that is read-only."
     def __str__(self): return f'{self.filename}: {self.strerror}'
 
@@ -659,7 +660,7 @@ def cache_get(self: Manifest,
     return {row['sha256']: row['value'] for row in rows if isinstance(row['value'], bytes)} # a stranger may have put anything
 
 # %% ../../nbs/data/10_dataset.ipynb #c9c64ac6
-class BadDataset(ValueError):
+class BadDataset(UserError):
     "A dataset that can't be used, and what to do about it."
 
 class Dataset:

@@ -21,6 +21,7 @@ from urllib.request import url2pathname
 
 from tqdm.auto import tqdm
 
+from ..errors import OperationFailed
 from ..files import file_hash
 from ..images import BadImage, check_image, PhotoHeader, UNREADABLE_SUFFIXES
 from .dataset import BadDataset, class_name, Dataset, show_progress, Unmovable
@@ -429,7 +430,7 @@ def settle(dataset: Dataset,
     return needed
 
 # %% ../../nbs/data/12_download.ipynb #cf4b1abb
-class DownloadAborted(RuntimeError):
+class DownloadAborted(OperationFailed):
     "A run that can't go on, for a reason that no address is to blame for."
 
 @contextmanager

@@ -24,13 +24,14 @@ from threading import Thread
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from ..errors import OperationFailed, UserError
 from .. import __version__
 from ..taxonomy import GENERA, genus, read_label, UnknownGenus
 from ..files import printable
 from ..images import PHOTO_SUFFIXES, UNREADABLE_SUFFIXES
 
 # %% ../../nbs/data/11_sources.ipynb #f849efeb
-class FetchError(RuntimeError):
+class FetchError(OperationFailed):
     "A database that can't be had, and why."
 
 class SkippedFile(Exception):
@@ -214,10 +215,10 @@ def class_root(folder: str | Path) -> Path:
     return best
 
 # %% ../../nbs/data/11_sources.ipynb #0d6dc8bc
-class SearchError(RuntimeError):
+class SearchError(OperationFailed):
     "A source that can't be searched, and why."
 
-class BadSearch(ValueError):
+class BadSearch(UserError):
     "A search that asks for something impossible, and what to do about it."
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..errors import UserError
 from ..taxonomy import read_label
 from ..images import BadImage, photo_header, Preprocess, preprocess_of
 from ..data.dataset import Dataset
@@ -71,7 +72,7 @@ def _untouched(model) -> Iterator: # the network, in evaluation mode
             p.grad = grad
 
 # %% ../../nbs/evaluation/32_audit.ipynb #0891ab51
-class NoMap(ValueError):
+class NoMap(UserError):
     "A network that has no map which could be laid over a photo."
 
 def _as_map(tokens, # (n, tokens, channels)

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..errors import UserError
 from ..taxonomy import FAMILIES, GENERA, genus, LEVELS, read_label
 
 # %% ../../nbs/prediction/40_decide.ipynb #637e4a45
@@ -48,7 +49,7 @@ def adjust_prior(probs: np.ndarray, # (..., c) probabilities; each row sums to 1
 # %% ../../nbs/prediction/40_decide.ipynb #4d724318
 MIN_SHARE = 1e-6 # of a class in a prior
 
-class BadPrior(ValueError):
+class BadPrior(UserError):
     "Shares of classes that can't be, and what is wrong with them."
 
 def _column(name: str, classes: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
+from ..errors import OperationFailed
 from .. import __version__
 from ..files import from_json, atomic_path, sweep, to_json
 from ..images import BadImage, Preprocess, preprocess_of
@@ -359,7 +360,7 @@ def _model(learn: Learner, preprocess: Preprocess, ood_score: OODScore | None, f
     return seal(model.SerializeToString())
 
 # %% ../../nbs/prediction/42_export.ipynb #c1de63fc
-class ParityError(RuntimeError):
+class ParityError(OperationFailed):
     "An exported file that does not say what its learner says."
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1') # must be there before ONNX 
 import numpy as np
 import onnxruntime as ort
 
+from ..errors import UserError
 from ..taxonomy import GENERA
 from ..files import from_json
 from ..images import BadImage, Preprocess
@@ -282,7 +283,7 @@ FORMAT = 'cloud_classifier/2' # stands under the key 'format'; the number rises 
 METADATA = ('format', 'classes', 'preprocess', 'temperature', 'card', 'digest') # JSON, but for the first and the last
 OPTIONAL_METADATA = ('rules', 'trained') # keys that may be missing, in JSON
 
-class BadModel(ValueError):
+class BadModel(UserError):
     "A file that is no model of this project, and what it seems to be instead."
 
 # %% ../../nbs/prediction/41_infer.ipynb #0817fbdc

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from ..errors import OperationFailed
 from ..files import atomic_path, atomic_write
 from ..data.dataset import show_progress
 from .config import BadRun, BadConfig, check_precision
@@ -411,7 +412,7 @@ class StopTraining(Exception):
         self.kind, self.reason = kind, reason
     def __str__(self): return self.reason # fastai rewrites the arguments of what is raised in a callback
 
-class TrainFailed(RuntimeError):
+class TrainFailed(OperationFailed):
     "Training that went wrong on its way, what is left of it, and what to do."
 
 # %% ../../nbs/training/23_callbacks.ipynb #fd954a8b

@@ -18,16 +18,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import OperationFailed, UserError
 from ..files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% ../../nbs/training/20_config.ipynb #7403b55a
-class BadConfig(ValueError):
+class BadConfig(UserError):
     "A setting that training can't work with."
 
-class BadRun(ValueError):
+class BadRun(UserError):
     "A folder that is no run, or none that can be used for what was asked."
 
 # %% ../../nbs/training/20_config.ipynb #a8378c5b
@@ -118,7 +119,7 @@ def check_new_file(file: str | Path, # a file that is to be written
     if (why := _obstacle(Path(file).parent)): raise BadConfig(f'{file}: no file can be written there ({why}); name another place')
 
 # %% ../../nbs/training/20_config.ipynb #e1c73a6d
-class NoWeights(RuntimeError):
+class NoWeights(OperationFailed):
     "Weights that can't be had, with where to put them and how to go on without."
 
 OTHERWISE = 'name a file with --weights PATH, or start from random weights with --weights none'

@@ -32,6 +32,7 @@ from ..data.dataset import Dataset, show_progress
 from ..data.sampling import balance as balanced, Split
 from .config import BadConfig
 warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai 2.8 uses it while it is imported
+from fastai.callback.data import weighted_dataloaders # noqa: F401 - importing it gives DataBlock its method of that name
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, IntToFloatTensor, Normalize
