@@ -693,15 +693,15 @@ def split(data: Data,
     _check_division(valid, test, group_by or ())
     _new_file(out)
     _dataset(data, strict)
-    from cloud_classifier.data.sampling import GROUP_BY, certificate, certificate_line, load_split, save_split
+    from cloud_classifier.data.sampling import GROUP_BY, load_split, save_split
     from cloud_classifier.data.sampling import split as divide
     with _work(as_json):
         previous = load_split(out, data) if out.exists() and not fresh else None
         parts = divide(data, valid, test, seed, group_by=group_by or GROUP_BY, keep_conflicts=keep_conflicts, previous=previous, progress=not manner.quiet)
         with _writing(out): save_split(parts, out)
-    if as_json: return _show_json(certificate(parts))
+    if as_json: return _show_json(parts.certificate.to_dict())
     show_table(('class', *parts.counts().columns), parts.counts().itertuples())
-    _sum_up(certificate_line(parts))
+    _sum_up(str(parts.certificate))
 
 @verb()
 def sample(data: Data,
@@ -821,14 +821,13 @@ def train(data: Annotated[Path | None, _argument('Folder with a folder of photos
 
 def _show_run(run, as_json: bool) -> None:
     "What was trained, and what comes next."
-    from cloud_classifier.data.sampling import certificate_line
     s, copies = run.settings, ''
     if as_json: return _show_json(dict(run=run.path, **s))
     if s.get('copies'):
         n = s['copies']['made'] + s['copies']['there']
         copies = f'; small copies of {n} photos take {s["copies"]["bytes"]/1e6:.0f} MB in {s["cache"]}'
     stopped = f'{run.path}: stopped, because {s["reason"]}; it ends with epoch {s["best_epoch"]}' if s['status'] == 'stopped' else ''
-    _report(run.path, certificate_line(run.split), stopped,
+    _report(run.path, str(run.split.certificate), stopped,
             f'{run.path}: trained on {s["trained_on"]} photos of {len(s["classes"])} classes in {s["precision"]}, {s["photos_per_second"]:g} a second'
             f'{copies}; next: cloud-classifier evaluate {shlex.quote(str(run.path))}')
 
@@ -966,11 +965,10 @@ def export(run: RunDir,
     _share(target_error)
     with _work(as_json), _writing(out):
         from cloud_classifier.prediction.export import export_run
-        from cloud_classifier.data.sampling import changes_line
         from cloud_classifier.training.run import Run
         trained = Run(run)
         file, worst = export_run(trained, out, target_error=target_error, to=to)
-    size, changed = file.stat().st_size, changes_line(trained.split)
+    size, changed = file.stat().st_size, trained.split.changes_line
     if as_json: return _show_json(dict(model=file, bytes=size, largest_difference=worst, changed=changed))
     _report(file, changed, f'{file}: {size/1e6:.1f} MB; differs from the learner by {worst:.0e} at most in any probability of the photos compared')
 
