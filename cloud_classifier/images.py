@@ -612,9 +612,27 @@ def _file_size(name: str) -> int:
     return about.st_size
 
 # %% ../nbs/03_images.ipynb #r00001a5
+def _extract(name: str, file: BinaryIO, functions: Mapping, min_side: int | Mapping[str, int] | None, max_pixels: int) -> dict[str, Any]:
+    "What the functions return; a photo is decoded once for each size in which they want it."
+    sides = {key: min_side.get(key) if isinstance(min_side, Mapping) else min_side for key in functions}
+    groups, extracted = {}, {}
+    for key, side in sides.items(): groups.setdefault(_decoded_size(name, file, side), (side, []))[1].append(key)
+    for side, keys in groups.values():
+        with _decoded(name, file, *_identify(name, file), side, max_pixels) as image:
+            extracted |= {key: functions[key](image) for key in keys}
+    return extracted
+
+def _decoded_size(name: str, file: BinaryIO, min_side: int | None) -> tuple[int, int]: # pixels
+    "The size at which a photo is decoded: a JPEG at a half, a quarter or an eighth where that will do."
+    img, _ = _identify(name, file)
+    if min_side: img.draft('RGB', (min_side, min_side))
+    return img.size
+
 def inspect_photo(source: str | Path | bytes, # a file, or what is in it
-                  extract: Mapping[str, Callable[[Image.Image], Any]] | None = None, # functions of the upright RGB image, by name
-                  min_side: int | None = None, # where smaller pixels will do for `extract`: both sides stay at least this long, pixels
+                  # functions of the upright RGB image, by name; or what gives them for the file's SHA-256
+                  extract: Mapping[str, Callable[[Image.Image], Any]] | Callable[[str], Mapping] | None = None,
+                  # where smaller pixels will do for `extract`: both sides stay at least this long, pixels; for all, or by name
+                  min_side: int | Mapping[str, int] | None = None,
                   max_pixels: int = MAX_PIXELS, # limit on width times height
                   max_bytes: int | None = MAX_BYTES, # limit on the file; None for no limit
                   sha256: str = '', # the file's checksum, where it is known; it is not reckoned again then
@@ -627,9 +645,8 @@ def inspect_photo(source: str | Path | bytes, # a file, or what is in it
     try:
         img, overhead = _identify(name, file)
         header = _header(img)
-        if extract:
-            with _decoded(name, file, img, overhead, min_side, max_pixels) as image:
-                extracted = {key: function(image) for key, function in extract.items()}
+        functions = extract(sha256) if callable(extract) else extract
+        if functions: extracted = _extract(name, file, functions, min_side, max_pixels)
         else: _check_pixels(name, file, img, overhead, max_pixels)
     except BadImage as e: error = _without_traceback(e)
     return PhotoInfo(sha256, len(content), header, error, extracted)
