@@ -7,14 +7,17 @@ __all__ = ['MAX_SIDE', 'MAX_SCANS', 'MAX_SCAN_BLOCKS', 'MAX_SEGMENTS', 'MAX_CHUN
            'MAX_NOTES', 'MAX_SLOW', 'PHOTO_FORMATS', 'MAX_PIXELS', 'UNREADABLE_SUFFIXES', 'MAX_MEMORY', 'MAX_BYTES',
            'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'Tags',
            'check_exif', 'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image',
-           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'photo_names',
-           'other_photos', 'photo_files']
+           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches',
+           'photo_names', 'other_photos', 'photo_files']
 
 # %% ../nbs/03_images.ipynb #74db2f80
 import base64, hashlib, io, json, math, os, re, struct, threading, warnings, zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
@@ -740,6 +743,28 @@ def preprocess_of(learn) -> Preprocess: # of a fastai learner over `cloud_dls`
     for tfm in learn.dls.after_item.fs:
         if hasattr(tfm, 'preprocess'): return tfm.preprocess
     raise ValueError('this learner was not made by cloud_dls; say how its photos become pixels with preprocess=Preprocess(…)')
+
+# %% ../nbs/03_images.ipynb #fabd66e6
+def _pixels_or_error(preprocess: Preprocess, photo) -> np.ndarray | BadImage: # (3, size, size) float32
+    "The photo as the network wants it, or what is wrong with it."
+    try: return preprocess(photo)
+    except BadImage as e: return e
+
+def open_batches(preprocess: Preprocess,
+                 photos: Iterable, # as `Preprocess` takes them
+                 batch_size: int, # photos in a batch, 1 or more
+                 ) -> Iterator[list]: # batches of pixels (3, size, size) float32, or the `BadImage` of a photo
+    "Open photos batch by batch, and one batch ahead where `photos` is a sequence."
+    ahead, photos, waiting = isinstance(photos, Sequence), iter(photos), deque()
+    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
+        def submit(): waiting.append([pool.submit(_pixels_or_error, preprocess, o) for o in islice(photos, batch_size)])
+        try:
+            submit()
+            while batch := waiting.popleft():
+                if ahead: submit()
+                yield [o.result() for o in batch]
+                if not ahead: submit()
+        finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/03_images.ipynb #22b146cd
 PHOTO_SUFFIXES = tuple('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split()) # the commonest first
