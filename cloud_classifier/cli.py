@@ -353,11 +353,6 @@ def _known(name: str, names: Sequence[str], what: str, option: str) -> None:
     raise typer.BadParameter(f'{name!r} is no {what}; {hint}', param_hint=option)
 
 # %% ../nbs/51_cli.ipynb #1722144a
-def _is_photo(path: Path) -> bool:
-    "Whether a file is named like a photo."
-    from mimetypes import guess_type
-    return (guess_type(path.name)[0] or '').startswith('image/')
-
 def _class_folders(path: Path) -> list[str]:
     "Names of the class folders of a dataset."
     try: folders = [e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith('.')]
@@ -379,9 +374,10 @@ def _dataset(path: Path,
              ask: bool = True, # whether such names are asked about
              ) -> Path:
     "A dataset's folder."
+    from cloud_classifier.images import is_photo_name
     folders = _class_folders(path)
     if photos and not folders:
-        loose = any(_is_photo(path/o) for o in os.listdir(path))
+        loose = any(map(is_photo_name, os.listdir(path)))
         raise BadPath(f'{path}: has photos but no class folders; make one folder per class' if loose else f'{path}: has no photos')
     if ask: _ask_about(folders, strict)
     return path
@@ -452,7 +448,8 @@ def fetch(name: Annotated[Literal['ccsn'], typer.Argument(help='The database: cc
 # %% ../nbs/51_cli.ipynb #00f3bb44
 def _photos_from(path: Path) -> Path:
     "A folder to take photos from, or a photo; a list of addresses has another way in."
-    if path.is_dir() or path.is_file() and _is_photo(path): return path
+    from cloud_classifier.images import is_photo_name
+    if path.is_dir() or path.is_file() and is_photo_name(path): return path
     if path.is_file(): raise BadPath(f'{path}: is no photo; a list of addresses is taken by scrape --source urls --from {path}')
     raise BadPath(f'{path}: {_links(path, "file or folder")}')
 
