@@ -641,6 +641,97 @@ def move_back(self: Manifest,
     if stands['undone'] is None: raise Unmovable(stands['failed'] or 'a folder on its way can\'t be written in')
     return place
 
+# %% ../../nbs/data/10_dataset.ipynb #da84271f
+@patch
+def find(self: Manifest,
+         *columns: str, # columns of `photos` to read; all of them where none is named
+         db: sqlite3.Connection | None = None, # a transaction to read in; the manifest as it stands where None
+         **where, # by column: the value that it must have, or a tuple of values
+         ) -> list[sqlite3.Row]: # in the order of asking
+    "The rows of photos whose columns have these values."
+    if wrong := {*columns, *where} - _plain()['photos'].keys(): raise KeyError(f'photos has no column {min(wrong)!r}')
+    allowed = {name: value if isinstance(value, tuple) else (value,) for name, value in where.items()}
+    conditions = ''.join(f' AND {name} IN ({", ".join("?"*len(values))})' for name, values in allowed.items())
+    query = f'SELECT {", ".join(columns) or "*"} FROM photos WHERE 1{conditions} ORDER BY id'
+    values = tuple(chain.from_iterable(allowed.values()))
+    return self.read(query, *values) if db is None else db.execute(query, values).fetchall()
+
+# %% ../../nbs/data/10_dataset.ipynb #d77c46a9
+@patch
+def update(self: Manifest,
+           db: sqlite3.Connection, # a transaction
+           id: int, # of the row
+           **values, # by column
+           ) -> None:
+    "Change columns of one row."
+    if wrong := values.keys() - _plain()['photos'].keys(): raise KeyError(f'photos has no column {min(wrong)!r}')
+    db.execute(f'UPDATE photos SET {", ".join(f"{name} = ?" for name in values)} WHERE id = ?', (*values.values(), id))
+
+@patch
+def mark_duplicates(self: Manifest,
+                    db: sqlite3.Connection, # a transaction
+                    id: int, # of the row that has the file
+                    ) -> None:
+    "Make all other rows with the bytes of a row duplicates of it; those of another label say so."
+    row, = self.find('path', 'label', 'sha256', db=db, id=id)
+    db.execute("""UPDATE photos SET status = 'duplicate', path = ?, reason = iif(label = ?, '', 'other label')
+        WHERE sha256 = ? AND id <> ? AND status IN ('ok', 'duplicate', 'missing')""", (*row, id))
+
+# %% ../../nbs/data/10_dataset.ipynb #e9f7afc3
+@patch
+def ask_again(self: Manifest,
+              again: Iterable[int], # ids of rows that become pending
+              changed: Iterable[int] = (), # ids of rows whose address has other bytes by now
+              ) -> None:
+    "Make rows pending again, and free the addresses of others."
+    with self.transaction() as db:
+        db.executemany("UPDATE photos SET url = url || '#' || id WHERE id = ?", [(id,) for id in changed])
+        db.executemany("UPDATE photos SET status = 'pending', reason = '', path = '' WHERE id = ?", [(id,) for id in again])
+
+@patch
+def add_failed(self: Manifest,
+               rows: Iterable[dict], # label, source, title and reason of each
+               ) -> None:
+    "Write down photos that could not be had, and why."
+    values = [(_line(row['label']), *(_line(row[name]) for name in ('label', 'source', 'title', 'reason'))) for row in rows]
+    with self.transaction() as db:
+        db.executemany("""INSERT INTO photos (asked, label, source, title, reason, status)
+            VALUES (?, ?, ?, ?, ?, 'failed')""", values)
+
+# %% ../../nbs/data/10_dataset.ipynb #b6c97922
+@patch
+def finish_search(self: Manifest,
+                  source: str, # one of `SOURCES`
+                  query: str, # what was asked there
+                  ) -> None:
+    "Write down that a search was read to its end."
+    with self.open() as db: db.execute('INSERT OR REPLACE INTO searches VALUES (?, ?, ?)', (source, query, utc_now()))
+
+@patch
+def is_finished(self: Manifest, source: str, query: str) -> bool:
+    "Whether a search was read to its end before."
+    return bool(self.read('SELECT 1 FROM searches WHERE source = ? AND query = ?', source, query))
+
+@patch
+def forget_searches(self: Manifest) -> None:
+    "Let all searches be read again."
+    with self.open() as db: db.execute('DELETE FROM searches')
+
+# %% ../../nbs/data/10_dataset.ipynb #f8de1273
+@patch
+def is_arriving(self: Manifest,
+                db: sqlite3.Connection, # a transaction
+                path: str, # relative to the dataset
+                sha256: str, # 64 hex digits
+                ) -> bool:
+    "Whether a planned move brings a file with these bytes to a path."
+    return bool(db.execute('SELECT 1 FROM moves WHERE target = ? AND sha256 = ?', (path, sha256)).fetchone())
+
+@patch
+def leaving(self: Manifest) -> set[str]: # paths relative to the dataset
+    "The files that planned moves take away from where they are."
+    return {row['source'] for row in self.read('SELECT source FROM moves')}
+
 # %% ../../nbs/data/10_dataset.ipynb #bfec54c5
 @patch
 def cache_put(self: Manifest,

@@ -12,13 +12,11 @@ __all__ = ['MAX_BYTES', 'FORMAT', 'METADATA', 'OPTIONAL_METADATA', 'MAX_CLASSES'
 
 # %% ../../nbs/prediction/41_infer.ipynb #16e657f8
 import atexit, hashlib, math, os, re, stat, sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from threading import Thread
 
@@ -29,7 +27,7 @@ import onnxruntime as ort
 
 from ..errors import UserError
 from ..files import from_json, printable
-from ..images import BadImage, Preprocess
+from ..images import BadImage, open_batches, Preprocess
 from .decide import Backoff, decide, Decision, read_prior, Rules, softmax, adjust_prior
 from ..taxonomy import GENERA
 
@@ -106,33 +104,13 @@ def predict_logits(logits: np.ndarray, # (n, c)
     return [_prediction(p, score, info, k) for p, score in zip(probs, scores)]
 
 # %% ../../nbs/prediction/41_infer.ipynb #fbc4fb0d
-def _pixels(preprocess: Preprocess, photo) -> np.ndarray | BadImage:
-    "The photo as the network wants it, or what is wrong with it."
-    try: return preprocess(photo)
-    except BadImage as e: return e
-
-# %% ../../nbs/prediction/41_infer.ipynb #454b526d
-def _batches(preprocess: Preprocess, photos: Iterable, batch_size: int) -> Iterator[list]: # of pixels or `BadImage`
-    "Photos opened a batch at a time, and one batch ahead where `photos` is a sequence."
-    read_ahead, photos, pending = isinstance(photos, Sequence), iter(photos), deque()
-    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
-        def submit_batch(): pending.append([pool.submit(_pixels, preprocess, o) for o in islice(photos, batch_size)])
-        try:
-            submit_batch()
-            while batch := pending.popleft():
-                if read_ahead: submit_batch()
-                yield [o.result() for o in batch]
-                if not read_ahead: submit_batch()
-        finally: pool.shutdown(cancel_futures=True)
-
-# %% ../../nbs/prediction/41_infer.ipynb #75e41f9d
 def predict_batches(preprocess: Preprocess,
                     photos: Iterable, # as `Preprocess` takes them
                     predict: Callable, # takes pixels (n, 3, size, size) float32, normalised; returns n predictions
                     batch_size: int, # photos that are predicted together
                     ) -> Iterator: # one item a photo, in order
     "The prediction for each photo, or the `BadImage` that says what is wrong with it."
-    with closing(_batches(preprocess, photos, batch_size)) as batches:
+    with closing(open_batches(preprocess, photos, batch_size)) as batches:
         for batch in batches:
             good = [o for o in batch if not isinstance(o, BadImage)]
             predictions = iter(predict(np.stack(good)) if good else ())
