@@ -228,10 +228,10 @@ def split(dataset: Dataset | str | Path,
     "Divide the photos, class by class and without dividing a group."
     if not (valid > 0 and test > 0 and valid + test < 1): raise ValueError(f'valid and test are shares that leave something to train on, not {valid} and {test}')
     dataset, group_by = dataset if isinstance(dataset, Dataset) else Dataset(dataset), tuple(group_by)
-    listing = dataset.listing()
+    listing = dataset.listing() if scan is None else scan[['path', 'label']]
     dataset.check(listing=listing)
     opened = scan is not None or bool(group_by)
-    if scan is None: scan = dataset.scan(listing, progress) if group_by else _unopened(listing)
+    if scan is None: scan = dataset.scan(listing, progress=progress) if group_by else _unopened(listing)
     rows = group_photos(dataset, scan, group_by, progress)
     conflict, at_odds = _conflicts(rows)
     free = rows[~rows.copies.isin(conflict)]
