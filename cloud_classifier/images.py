@@ -8,7 +8,7 @@ __all__ = ['MAX_SIDE', 'MAX_SCANS', 'MAX_SCAN_BLOCKS', 'MAX_SEGMENTS', 'MAX_CHUN
            'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'Tags',
            'check_exif', 'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image',
            'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches',
-           'photo_names', 'other_photos', 'photo_files']
+           'photo_names', 'other_photos', 'photo_files', 'is_photo_name']
 
 # %% ../nbs/03_images.ipynb #74db2f80
 import base64, hashlib, io, json, math, os, re, struct, threading, warnings, zlib
@@ -804,3 +804,8 @@ def photo_files(folder: str | Path, # where to look, sub-folders included
                 ) -> Iterator[str]: # paths that begin with `folder`, sorted
     "The photos below `folder`; the same folder always gives the same list."
     yield from sorted(photo_names(folder, os.path.join(folder, '')))
+
+# %% ../nbs/03_images.ipynb #d3000002
+def is_photo_name(path: str | Path) -> bool:
+    "Whether a file is named like a photo, of a format that can be read or not."
+    return str(path).lower().endswith((*PHOTO_SUFFIXES, *UNREADABLE_SUFFIXES))
