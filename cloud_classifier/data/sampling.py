@@ -348,10 +348,10 @@ def split(dataset: Dataset | str | Path,
         raise ValueError(f'valid and test are shares that leave something to train on, not {valid} and {test}')
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
     rule = SplitRule(seed, valid, test, tuple(group_by), keep_conflicts, previous and previous.hash)
-    listing = dataset.listing()
+    listing = dataset.listing() if scan is None else scan[['path', 'label']]
     dataset.check(listing=listing)
     opened = scan is not None or bool(rule.group_by)
-    if scan is None: scan = dataset.scan(listing, progress) if opened else _unopened(listing)
+    if scan is None: scan = dataset.scan(listing, progress=progress) if opened else _unopened(listing)
     rows = group_photos(dataset, scan, rule.group_by, progress)
     part, conflicts = _divide(dataset, rows, scan.label, rule, previous)
     table = _split_table(scan, rows.assign(part=part))

@@ -122,7 +122,7 @@ def check_photos(dataset: Dataset,
            ) -> pd.DataFrame: # what `Dataset.scan` sees
     "Look at each photo; `BadDataset` names those that can't be opened, unless they are to be skipped."
     dataset.check()
-    seen = dataset.scan(frame, progress)
+    seen = dataset.scan(frame, progress=progress)
     bad = seen[seen.status != 'ok']
     if len(bad) and not skip_bad:
         more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
