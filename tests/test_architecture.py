@@ -94,7 +94,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.decide',
         'prediction.infer',
     },
-    'prediction.app': {'taxonomy', 'images', 'prediction.infer'},
+    'prediction.app': {'taxonomy', 'files', 'images', 'prediction.infer'},
     'demo': {
         'samples',
         'data.dataset',
