@@ -4,18 +4,23 @@
 
 # %% auto #0
 __all__ = ['MAX_SIDE', 'MAX_SCANS', 'MAX_SCAN_BLOCKS', 'MAX_SEGMENTS', 'MAX_CHUNKS', 'MAX_BLOCKS', 'MAX_STRIPS', 'MAX_TAGS',
-           'MAX_NOTES', 'MAX_SLOW', 'PHOTO_FORMATS', 'MAX_PIXELS', 'UNREADABLE_SUFFIXES', 'MAX_MEMORY', 'IMAGENET_MEAN',
-           'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'Tags', 'check_exif',
-           'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image', 'Preprocess',
-           'preprocess_of', 'photo_names', 'other_photos', 'photo_files']
+           'MAX_NOTES', 'MAX_SLOW', 'PHOTO_FORMATS', 'MAX_PIXELS', 'UNREADABLE_SUFFIXES', 'MAX_MEMORY', 'MAX_BYTES',
+           'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'Tags',
+           'check_exif', 'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image',
+           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches',
+           'photo_names', 'other_photos', 'photo_files', 'is_photo_name']
 
 # %% ../nbs/03_images.ipynb #74db2f80
-import io, json, math, os, re, struct, threading, warnings, zlib
-from collections.abc import Iterator
+import base64, hashlib, io, json, math, os, re, struct, threading, warnings, zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from stat import S_ISREG
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -425,6 +430,15 @@ def _check_size(name: str, img: Image.Image, file, max_pixels: int) -> None:
 
 # %% ../nbs/03_images.ipynb #d935a553
 @contextmanager
+def _decoded(name: str, file: BinaryIO, img: Image.Image, overhead: int, min_side: int | None = None,
+             max_pixels: int = MAX_PIXELS, max_memory: int = MAX_MEMORY) -> Iterator[Image.Image]:
+    "The upright RGB image of an identified photo; its memory is counted as used until the block ends."
+    _check_size(name, img, file, max_pixels)
+    if min_side: img.draft('RGB', (min_side, min_side))
+    _check_memory(name, img, cost := _memory_cost(img, overhead), max_memory)
+    with _memory.reserve(cost): yield _upright(name, img, max_memory)
+
+@contextmanager
 def opened(source, # path (str or Path), bytes, or a binary file object
            min_side: int | None = None, # where smaller pixels will do: both sides stay at least this long, pixels
            max_pixels: int = MAX_PIXELS, # limit on width times height
@@ -434,11 +448,7 @@ def opened(source, # path (str or Path), bytes, or a binary file object
     name, file = _name_and_file(source)
     try:
         img, overhead = _identify(name, file)
-        _check_size(name, img, file, max_pixels)
-        if min_side: img.draft('RGB', (min_side, min_side))
-        _check_memory(name, img, cost := _memory_cost(img, overhead), max_memory)
-        with _memory.reserve(cost):
-            yield _upright(name, img, max_memory)
+        with _decoded(name, file, img, overhead, min_side, max_pixels, max_memory) as image: yield image
     finally:
         if file is not source: file.close()
 
@@ -459,7 +469,9 @@ def _upright(name: str, img: Image.Image, max_memory: int) -> Image.Image:
     "Decode, convert and turn a photo."
     try: img.load()
     except Exception as e: raise BadImage(name, 'truncated', f'is cut off or damaged ({e})') from e
-    turn, img = _TURNS.get(_orientation(img)), _to_rgb(img)
+    turn = _TURNS.get(_orientation(img))
+    try: img = _to_rgb(img)
+    except Exception as e: raise BadImage(name, 'not an image', f"can't be turned into pixels ({e})") from e
     if turn is None: return img
     _check_memory(name, img, 8*img.width*img.height, max_memory) # a PNG may say behind its pixels that it is to be turned
     return img.transpose(turn)
@@ -496,6 +508,7 @@ class PhotoHeader:
     width: int     # pixels, upright
     height: int    # pixels, upright
     animated: bool # whether there is more than one frame
+    mode: str = 'RGB' # Pillow's name of how the file stores its pixels: also 'L' (grey), 'CMYK', 'P' (palette), …
 
 def photo_header(source, # path (str or Path), bytes, or a binary file object
                  ) -> PhotoHeader:
@@ -509,7 +522,7 @@ def _header(img: Image.Image) -> PhotoHeader:
     width, height = img.size[::-1] if _says_orientation(img) and _orientation(img) >= 5 else img.size
     try: animated = img.format in ('GIF', 'PNG', 'WEBP', 'AVIF') and getattr(img, 'is_animated', False)
     except Exception: animated = False # a damaged one, of which `check_image` says more
-    return PhotoHeader('JPEG' if img.format == 'MPO' else img.format, width, height, animated)
+    return PhotoHeader('JPEG' if img.format == 'MPO' else img.format, width, height, animated, img.mode)
 
 # %% ../nbs/03_images.ipynb #ea361861
 _costly = threading.Lock()
@@ -523,20 +536,25 @@ def check_image(source, # path (str or Path), bytes, or a binary file object
     try:
         img, overhead = _identify(name, file)
         header = _header(img)
-        _check_size(name, img, file, max_pixels)
-        img.draft('RGB', (1, 1))
-        cost = _memory_cost(img, overhead)
-        try:
-            if cost <= memory/8: img.load()
-            elif cost <= memory:
-                with _costly: img.load()
-            elif header.format in ('JPEG', 'PNG', 'WEBP'): _check_structure(img, file, header.format)
-            else: _check_all(name, img, cost)
-        except BadImage: raise
-        except Exception as e: raise BadImage(name, 'truncated', f'is cut off or damaged ({e})') from e
+        _check_pixels(name, file, img, overhead, max_pixels, memory)
         return header
     finally:
         if file is not source: file.close()
+
+def _check_pixels(name: str, file: BinaryIO, img: Image.Image, overhead: int, max_pixels: int = MAX_PIXELS, memory: int = 80_000_000) -> None:
+    "Raise `BadImage` unless all of an identified photo is there."
+    _check_size(name, img, file, max_pixels)
+    format = 'JPEG' if img.format == 'MPO' else img.format
+    img.draft('RGB', (1, 1))
+    cost = _memory_cost(img, overhead)
+    try:
+        if cost <= memory/8: img.load()
+        elif cost <= memory:
+            with _costly: img.load()
+        elif format in ('JPEG', 'PNG', 'WEBP'): _check_structure(img, file, format)
+        else: _check_all(name, img, cost)
+    except BadImage: raise
+    except Exception as e: raise BadImage(name, 'truncated', f'is cut off or damaged ({e})') from e
 
 def _check_all(name: str, img: Image.Image, cost: int) -> None:
     _check_memory(name, img, cost, MAX_MEMORY)
@@ -553,6 +571,112 @@ def _check_structure(img: Image.Image, file, format: str) -> None:
     rest = file.read(65536)
     whole = int.from_bytes(rest[:4], 'little') + 8 <= size if format == 'WEBP' else b'\xff\xd9' in rest
     if not whole: raise ValueError('its end is missing')
+
+# %% ../nbs/03_images.ipynb #r00001a1
+MAX_BYTES = 100_000_000 # of a photo's file; a larger one is not read
+
+@dataclass(frozen=True)
+class PhotoInfo:
+    "What `inspect_photo` found out about a file."
+    sha256: str = ''                  # of the file, 64 hex digits; '' where it was not read
+    size: int = 0                     # of the file, bytes; 0 where it was not read
+    header: PhotoHeader | None = None # None where the file is not a photo
+    error: BadImage | None = None     # what is wrong with it; None where nothing is
+    extracted: dict[str, Any] = field(default_factory=dict) # what the functions returned, by name; empty where there is an error
+
+    @property
+    def status(self) -> str:
+        "'ok', or the error's kind."
+        return self.error.kind if self.error else 'ok'
+
+    @property
+    def reason(self) -> str:
+        "Why the photo can't be used; '' where it can."
+        return self.error.reason if self.error else ''
+
+# %% ../nbs/03_images.ipynb #r00001a3
+def _read_photo(source: str | Path | bytes, max_bytes: int | None) -> tuple[str, bytes]: # what to call it in a message; content
+    "All of a photo's file; `BadImage` where it can't be read or is too large."
+    in_memory = isinstance(source, (bytes, bytearray, memoryview))
+    name = 'photo' if in_memory else os.fspath(source)
+    size = len(source) if in_memory else _file_size(name)
+    if max_bytes is not None and size > max_bytes:
+        raise BadImage(name, 'too large', f'{size/1e6:.0f} MB is over the limit of {max_bytes/1e6:.0f} MB')
+    if in_memory: return name, bytes(source)
+    try: return name, Path(name).read_bytes()
+    except OSError as e: raise BadImage(name, 'missing', f"can't be read ({e.strerror})") from e
+
+def _file_size(name: str) -> int:
+    "The size of a file, bytes; `BadImage` where there is none."
+    try: about = os.stat(name)
+    except OSError as e: raise BadImage(name, 'missing', f"can't be read ({e.strerror})") from e
+    except ValueError as e: raise BadImage(name, 'missing', f"can't be read ({e})") from e # a name with a zero byte
+    if not S_ISREG(about.st_mode): raise BadImage(name, 'not an image', 'is not a regular file')
+    return about.st_size
+
+# %% ../nbs/03_images.ipynb #r00001a5
+def _extract(name: str, file: BinaryIO, functions: Mapping, min_side: int | Mapping[str, int] | None, max_pixels: int) -> dict[str, Any]:
+    "What the functions return; a photo is decoded once for each size in which they want it."
+    sides = {key: min_side.get(key) if isinstance(min_side, Mapping) else min_side for key in functions}
+    groups, extracted = {}, {}
+    for key, side in sides.items(): groups.setdefault(_decoded_size(name, file, side), (side, []))[1].append(key)
+    for side, keys in groups.values():
+        with _decoded(name, file, *_identify(name, file), side, max_pixels) as image:
+            extracted |= {key: functions[key](image) for key in keys}
+    return extracted
+
+def _decoded_size(name: str, file: BinaryIO, min_side: int | None) -> tuple[int, int]: # pixels
+    "The size at which a photo is decoded: a JPEG at a half, a quarter or an eighth where that will do."
+    img, _ = _identify(name, file)
+    if min_side: img.draft('RGB', (min_side, min_side))
+    return img.size
+
+def inspect_photo(source: str | Path | bytes, # a file, or what is in it
+                  # functions of the upright RGB image, by name; or what gives them for the file's SHA-256
+                  extract: Mapping[str, Callable[[Image.Image], Any]] | Callable[[str], Mapping] | None = None,
+                  # where smaller pixels will do for `extract`: both sides stay at least this long, pixels; for all, or by name
+                  min_side: int | Mapping[str, int] | None = None,
+                  max_pixels: int = MAX_PIXELS, # limit on width times height
+                  max_bytes: int | None = MAX_BYTES, # limit on the file; None for no limit
+                  sha256: str = '', # the file's checksum, where it is known; it is not reckoned again then
+                  ) -> PhotoInfo:
+    "All that is to be known about a photo, at one reading; it never raises because of a bad photo."
+    try: name, content = _read_photo(source, max_bytes)
+    except BadImage as e: return PhotoInfo(error=_without_traceback(e))
+    sha256 = sha256 or hashlib.sha256(content).hexdigest()
+    file, header, extracted, error = io.BytesIO(content), None, {}, None
+    try:
+        img, overhead = _identify(name, file)
+        header = _header(img)
+        functions = extract(sha256) if callable(extract) else extract
+        if functions: extracted = _extract(name, file, functions, min_side, max_pixels)
+        else: _check_pixels(name, file, img, overhead, max_pixels)
+    except BadImage as e: error = _without_traceback(e)
+    return PhotoInfo(sha256, len(content), header, error, extracted)
+
+def _without_traceback(error: BadImage) -> BadImage:
+    "The same error, which does not keep the photo in memory."
+    return BadImage(error.name, error.kind, error.reason)
+
+# %% ../nbs/03_images.ipynb #r00001aa
+def thumbnail(source, # a photo (path, bytes or binary file object), or a Pillow image
+              side: int, # of the longer side at the most, pixels
+              ) -> bytes: # a JPEG, upright
+    "A small copy of a photo; `BadImage` where it can't be opened."
+    small = io.BytesIO()
+    if isinstance(source, Image.Image): _save_small(source.convert('RGB'), side, small)
+    else:
+        with opened(source, min_side=side) as img: _save_small(img, side, small)
+    return small.getvalue()
+
+def _save_small(img: Image.Image, side: int, file: BinaryIO) -> None:
+    img.thumbnail((side, side))
+    img.save(file, 'JPEG', quality=80)
+
+def data_uri(jpeg: bytes, # a JPEG
+             ) -> str:
+    "An address that holds the whole picture, for the `src` of a page's `<img>`."
+    return 'data:image/jpeg;base64,' + base64.b64encode(jpeg).decode()
 
 # %% ../nbs/03_images.ipynb #f3f74aed
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -620,6 +744,28 @@ def preprocess_of(learn) -> Preprocess: # of a fastai learner over `cloud_dls`
         if hasattr(tfm, 'preprocess'): return tfm.preprocess
     raise ValueError('this learner was not made by cloud_dls; say how its photos become pixels with preprocess=Preprocess(…)')
 
+# %% ../nbs/03_images.ipynb #fabd66e6
+def _pixels_or_error(preprocess: Preprocess, photo) -> np.ndarray | BadImage: # (3, size, size) float32
+    "The photo as the network wants it, or what is wrong with it."
+    try: return preprocess(photo)
+    except BadImage as e: return e
+
+def open_batches(preprocess: Preprocess,
+                 photos: Iterable, # as `Preprocess` takes them
+                 batch_size: int, # photos in a batch, 1 or more
+                 ) -> Iterator[list]: # batches of pixels (3, size, size) float32, or the `BadImage` of a photo
+    "Open photos batch by batch, and one batch ahead where `photos` is a sequence."
+    ahead, photos, waiting = isinstance(photos, Sequence), iter(photos), deque()
+    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
+        def submit(): waiting.append([pool.submit(_pixels_or_error, preprocess, o) for o in islice(photos, batch_size)])
+        try:
+            submit()
+            while batch := waiting.popleft():
+                if ahead: submit()
+                yield [o.result() for o in batch]
+                if not ahead: submit()
+        finally: pool.shutdown(cancel_futures=True)
+
 # %% ../nbs/03_images.ipynb #22b146cd
 PHOTO_SUFFIXES = tuple('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split()) # the commonest first
 
@@ -658,3 +804,8 @@ def photo_files(folder: str | Path, # where to look, sub-folders included
                 ) -> Iterator[str]: # paths that begin with `folder`, sorted
     "The photos below `folder`; the same folder always gives the same list."
     yield from sorted(photo_names(folder, os.path.join(folder, '')))
+
+# %% ../nbs/03_images.ipynb #d3000002
+def is_photo_name(path: str | Path) -> bool:
+    "Whether a file is named like a photo, of a format that can be read or not."
+    return str(path).lower().endswith((*PHOTO_SUFFIXES, *UNREADABLE_SUFFIXES))

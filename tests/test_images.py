@@ -1,8 +1,10 @@
 "Photos of every kind and in every state of decay."
 
+import hashlib
 import io
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from cloud_classifier import images
 from cloud_classifier.images import (
     BadImage,
     Preprocess,
     check_image,
+    data_uri,
+    inspect_photo,
     open_image,
     other_photos,
     photo_files,
     photo_header,
     photo_names,
+    thumbnail,
 )
 from cloud_classifier.samples import render_sky
 
@@ -304,3 +310,127 @@ def test_names_that_can_not_be_are_missing(tmp_path, name):
     with pytest.raises(BadImage) as bad:
         open_image(f'{tmp_path}/{name}')
     assert bad.value.kind == 'missing'
+
+
+# Everything about a photo, at one reading
+
+
+def measures(image):
+    "What is extracted in these tests."
+    return image.mode, image.size
+
+
+def test_a_photo_is_read_once_and_decoded_at_most_once(tmp_path, monkeypatch):
+    (tmp_path / 'a.jpg').write_bytes(JPEG)
+    reads, decodes = [], []
+
+    def read_bytes(path, real=Path.read_bytes):
+        reads.append(path)
+        return real(path)
+
+    def upright(*args, real=images._upright):
+        decodes.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(images.Path, 'read_bytes', read_bytes)
+    monkeypatch.setattr(images, '_upright', upright)
+    info = inspect_photo(tmp_path / 'a.jpg', {'first': measures, 'second': measures})
+    assert info.extracted == {'first': ('RGB', SKY.size), 'second': ('RGB', SKY.size)}
+    assert (len(reads), len(decodes)) == (1, 1)
+    assert inspect_photo(tmp_path / 'a.jpg').extracted == {}
+    assert (len(reads), len(decodes)) == (2, 1)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_what_is_extracted_is_the_image_that_open_image_gives(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = stored(SKY.resize((64, 48)), 'JPEG', exif=exif)
+    extracted = inspect_photo(photo, {'pixels': np.asarray}).extracted
+    assert np.array_equal(extracted['pixels'], open_image(photo))
+
+
+@given(st.data(), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_inspecting_never_raises_and_says_what_opening_says(data, extracts):
+    photo = bytearray(data.draw(st.sampled_from([JPEG, stored(SKY, 'PNG'), stored(SKY, 'GIF'), stored(SKY, 'WEBP')])))
+    for _ in range(data.draw(st.integers(0, 8))):
+        photo[data.draw(st.integers(0, len(photo) - 1))] = data.draw(st.integers(0, 255))
+    photo = bytes(photo[: data.draw(st.integers(0, len(photo)))])
+    info = inspect_photo(photo, {'measures': measures} if extracts else {})
+    assert (info.sha256, info.size) == (hashlib.sha256(photo).hexdigest(), len(photo))
+    expected = ('ok', '')
+    try:
+        open_image(photo) if extracts else check_image(photo)
+    except BadImage as e:
+        expected = e.kind, e.reason
+    assert (info.status, info.reason) == expected
+    assert bool(info.extracted) == (extracts and info.error is None)
+
+
+def test_an_error_does_not_keep_the_photo_in_memory():
+    error = inspect_photo(JPEG[:400]).error
+    assert error.__traceback__ is error.__cause__ is error.__context__ is None
+
+
+def test_an_error_of_the_function_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        inspect_photo(JPEG, {'wrong': lambda image: 1 / 0})
+
+
+def test_files_that_are_none_or_too_large_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    (tmp_path / 'nowhere.jpg').symlink_to('none.jpg')
+    with open(tmp_path / 'film.jpg', 'wb') as file:
+        file.truncate(101_000_000)
+    infos = {path.name: inspect_photo(path) for path in (*tmp_path.iterdir(), tmp_path / 'a\0b.jpg', tmp_path)}
+    assert {name: info.status for name, info in infos.items()} == {
+        'pipe.jpg': 'not an image',
+        'nowhere.jpg': 'missing',
+        'film.jpg': 'too large',
+        'a\0b.jpg': 'missing',
+        tmp_path.name: 'not an image',
+    }
+    assert {(info.sha256, info.size, info.header) for info in infos.values()} == {('', 0, None)}
+    assert inspect_photo(tmp_path / 'film.jpg', max_bytes=None).status == 'not an image'
+
+
+def test_limits_and_known_checksums_are_passed_on():
+    assert inspect_photo(JPEG, max_pixels=1000).status == 'too large'
+    assert inspect_photo(JPEG, max_bytes=1000).status == 'too large'
+    assert inspect_photo(JPEG, sha256='f' * 64).sha256 == 'f' * 64
+    photo = stored(SKY.resize((1024, 1024)), 'JPEG')
+    assert inspect_photo(photo, {'measures': measures}, min_side=200).extracted == {'measures': ('RGB', (256, 256))}
+
+
+def test_a_thumbnail_is_small_upright_and_leaves_its_image_alone():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = stored(SKY.resize((400, 200)), 'PNG', exif=exif)
+    header = photo_header(thumbnail(photo, 100))
+    assert (header.format, header.width, header.height) == ('JPEG', 50, 100)
+    image = SKY.convert('RGBA')
+    assert photo_header(thumbnail(image, 20)).width == 20
+    assert image.size == SKY.size
+    assert data_uri(b'\xff\xd8\xff') == 'data:image/jpeg;base64,/9j/'
+    with pytest.raises(BadImage):
+        thumbnail(JPEG[:100], 20)
+
+
+def test_each_function_gets_the_size_it_wants_at_as_few_decodings_as_can_be(tmp_path, monkeypatch):
+    Image.effect_noise((900, 900), 90).convert('RGB').save(tmp_path / 'a.jpg')
+    decoded = []
+    upright = images._upright
+    monkeypatch.setattr(images, '_upright', lambda *args: decoded.append(1) or upright(*args))
+    wanted = {name: np.asarray for name in ('large', 'half', 'also half')}
+    info = inspect_photo(tmp_path / 'a.jpg', wanted, min_side={'large': 512, 'half': 448, 'also half': 300})
+    assert len(decoded) == 2
+    for name, side in (('large', 512), ('half', 448), ('also half', 300)):
+        assert np.array_equal(info.extracted[name], np.asarray(images.open_image(tmp_path / 'a.jpg', side)))
+
+
+def test_what_is_extracted_may_depend_on_the_checksum(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(JPEG)
+    known = {inspect_photo(JPEG).sha256}
+    assert inspect_photo(JPEG, lambda sha: {} if sha in known else {'size': measures}).extracted == {}
+    assert inspect_photo(JPEG[:-1] + b'\xd9\0', lambda sha: {} if sha in known else {'size': measures}).extracted
