@@ -27,7 +27,7 @@ from fastcore.meta import delegates
 from ..files import atomic_path
 from ..images import Preprocess
 from ..data.dataset import BadDataset, data_hash, Dataset
-from ..data.sampling import (changes_line, follow_photos, folds as fold_splits, load_split, read_split,
+from ..data.sampling import (follow_photos, folds as fold_splits, load_split, read_split,
                                             save_split, split, Split)
 from .config import (BadConfig, BadRun, check_available, check_new_file, check_new_run,
                                               check_resumable, check_run, FINISHED, flat_metadata, make_config,
@@ -92,9 +92,9 @@ def predictions(self: Run,
     learn, parts = self.learner(), self.split
     photos, rows = parts.files(part), parts.part(part)
     if not photos:
-        raise BadRun(f'{self.path}: no photo of the part {part} is left ({changes_line(parts) or "it had none"})')
+        raise BadRun(f'{self.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
     model = learn.model.to(memory_format=torch.channels_last)
-    with learn.no_bar(), folded_norms(model, torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)):
+    with learn.no_bar(), folded_norms(model, self.preprocess.size):
         probs, _ = learn.get_preds(dl=learn.dls.test_dl(photos, num_workers=0, bs=16))
     probs = probs.numpy().astype('float64')
     probs = probs / probs.sum(1, keepdims=True)
@@ -108,7 +108,7 @@ def check_photos(dataset: Dataset,
                  ) -> pd.DataFrame: # what `Dataset.scan` returns
     "Open each photo; `BadDataset` names the first that can't be opened, unless they are to be skipped."
     dataset.check()
-    scan = dataset.scan(frame, progress)
+    scan = dataset.scan(frame, progress=progress)
     bad = scan[scan.status != 'ok']
     if len(bad) and not skip_bad:
         more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
@@ -508,7 +508,7 @@ def _follow_changes(path: Path, metadata: dict, skip_bad: bool,
     "The photos that a run goes on with, and what its metadata says of what changed."
     parts = load_split(path/'split.csv', metadata['data']).within(metadata['classes'])
     parts, scan = _rescan(parts, skip_bad, progress)
-    line = changes_line(parts)
+    line = parts.changes_line
     if not line: return parts, {}
     _check_enough(path, parts, metadata['classes'], line)
     if not rank_distrib():
