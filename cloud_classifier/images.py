@@ -8,14 +8,17 @@ __all__ = ['MAX_SIDE', 'MAX_JPEG_SCANS', 'MAX_JPEG_BLOCKS', 'MAX_JPEG_SEGMENTS',
            'UNREADABLE_SUFFIXES', 'CHECK_MEMORY', 'MAX_BYTES', 'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES',
            'BadImage', 'TooCostly', 'Unsupported', 'TiffTag', 'read_tiff_directory', 'TiffTags', 'check_exif',
            'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image', 'PhotoInfo',
-           'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'photo_names', 'other_photos',
-           'photo_files']
+           'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches', 'photo_names',
+           'other_photos', 'is_photo_name', 'photo_files']
 
 # %% ../nbs/03_images.ipynb #74db2f80
 import base64, hashlib, io, json, math, os, re, struct, threading, warnings, zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO, NamedTuple
@@ -782,10 +785,35 @@ def _without_traceback(error: BadImage) -> BadImage:
     return BadImage(error.name, error.kind, error.reason)
 
 # %% ../nbs/03_images.ipynb #r00001a5
+def _draft_size(photo: _Identified, min_side: int | None) -> tuple[int, int]: # width and height, pixels
+    "The size at which a photo is decoded: a JPEG at a half, a quarter or an eighth where that will do."
+    img = _identify(photo.name, photo.file).img
+    if min_side: img.draft('RGB', (min_side, min_side))
+    return img.size
+
+def _group_by_size(photo: _Identified, sides: Mapping[str, int | None]) -> list[tuple[int | None, list[str]]]:
+    "One `min_side` for each size at which a photo is to be decoded, and the names of the functions that want it."
+    groups = {}
+    for name, side in sides.items(): groups.setdefault(_draft_size(photo, side), (side, []))[1].append(name)
+    return list(groups.values())
+
+# %% ../nbs/03_images.ipynb #24200a1f
+def _extract(photo: _Identified, functions: Mapping[str, Callable], min_side: int | Mapping[str, int] | None,
+             max_pixels: int) -> dict[str, Any]:
+    "What the functions return, by name."
+    sides = {name: min_side.get(name) if isinstance(min_side, Mapping) else min_side for name in functions}
+    extracted = {}
+    for side, names in _group_by_size(photo, sides):
+        with _decoded(_identify(photo.name, photo.file), side, max_pixels) as img:
+            extracted |= {name: functions[name](img) for name in names}
+    return extracted
+
+# %% ../nbs/03_images.ipynb #d56d514f
 def inspect_photo(source: str | Path | bytes, # a file, or what is in it
-                  extract: Mapping[str, Callable[[Image.Image], Any]] | None = None, # functions of the image, by name
-                  # where smaller pixels will do for `extract`: both sides stay at least this long, pixels
-                  min_side: int | None = None,
+                  # functions of the upright RGB image, by name; or a function that gives them for the file's SHA-256
+                  extract: Mapping[str, Callable[[Image.Image], Any]] | Callable[[str], Mapping] | None = None,
+                  # where smaller pixels will do: both sides stay at least this long, pixels; for all, or by name
+                  min_side: int | Mapping[str, int] | None = None,
                   max_pixels: int = MAX_PIXELS, # limit on width times height
                   max_bytes: int | None = MAX_BYTES, # limit on the size of the file; None for no limit
                   sha256: str = '', # the file's checksum where it is known, which saves computing it
@@ -798,8 +826,8 @@ def inspect_photo(source: str | Path | bytes, # a file, or what is in it
     try:
         photo = _identify(name, io.BytesIO(content))
         header = _header(photo.img)
-        if extract:
-            with _decoded(photo, min_side, max_pixels) as img: extracted = {key: f(img) for key, f in extract.items()}
+        functions = extract(sha256) if callable(extract) else extract
+        if functions: extracted = _extract(photo, functions, min_side, max_pixels)
         else: _check_whole(photo, max_pixels)
     except BadImage as e: error = _without_traceback(e)
     return PhotoInfo(sha256, len(content), header, error, extracted)
@@ -911,6 +939,29 @@ def preprocess_of(learn) -> Preprocess: # of a fastai learner over `cloud_dls`
     raise ValueError('this learner was not made by cloud_dls; '
                      'say how its photos become pixels with preprocess=Preprocess(…)')
 
+# %% ../nbs/03_images.ipynb #8bd99519
+def _pixels_or_error(preprocess: Preprocess, photo) -> np.ndarray | BadImage: # (3, size, size) float32
+    "The photo as the network wants it, or what is wrong with it."
+    try: return preprocess(photo)
+    except BadImage as e: return e
+
+# %% ../nbs/03_images.ipynb #8f20c23f
+def open_batches(preprocess: Preprocess,
+                 photos: Iterable, # as `Preprocess` takes them
+                 batch_size: int, # photos in a batch, 1 or more
+                 ) -> Iterator[list]: # batches of pixels (3, size, size) float32, or the `BadImage` of a photo
+    "Open photos batch by batch, and one batch ahead where `photos` is a sequence."
+    ahead, photos, waiting = isinstance(photos, Sequence), iter(photos), deque()
+    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
+        def submit(): waiting.append([pool.submit(_pixels_or_error, preprocess, o) for o in islice(photos, batch_size)])
+        try:
+            submit()
+            while batch := waiting.popleft():
+                if ahead: submit()
+                yield [o.result() for o in batch]
+                if not ahead: submit()
+        finally: pool.shutdown(cancel_futures=True)
+
 # %% ../nbs/03_images.ipynb #e2d8e7d0
 # The commonest first.
 PHOTO_SUFFIXES = tuple('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split())
@@ -947,6 +998,11 @@ def other_photos(folder: str | Path, # where to look, sub-folders included
     others = {}
     photo_names(folder, under, others)
     return others
+
+# %% ../nbs/03_images.ipynb #db5d5579
+def is_photo_name(path: str | Path) -> bool:
+    "Whether a file is named like a photo, of a format that can be read or not."
+    return str(path).lower().endswith((*PHOTO_SUFFIXES, *UNREADABLE_SUFFIXES))
 
 # %% ../nbs/03_images.ipynb #c379abf7
 def photo_files(folder: str | Path, # where to look, sub-folders included

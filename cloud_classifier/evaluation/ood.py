@@ -61,7 +61,7 @@ def _stack(learn, preprocess: Preprocess, photos: Iterable, do: Callable, batch_
     "What `do` makes of the maps of photos, a batch at a time."
     model, photos, out = learn.model, list(photos), []
     device = next(model.parameters()).device
-    with folded_norms(model, torch.zeros(1, 3, preprocess.size, preprocess.size, device=device)):
+    with folded_norms(model, preprocess.size):
         for i in range(0, len(photos), batch_size):
             pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos[i:i + batch_size]])).to(device, memory_format=torch.channels_last)
             out.append(do([o.float() for o in maps(model[0], pixels)]).cpu())

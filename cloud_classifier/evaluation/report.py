@@ -32,7 +32,7 @@ from ..taxonomy import FAMILIES, GENERA, LEVELS, read_label
 from ..files import atomic_path
 from ..images import BadImage, open_image, Preprocess
 from ..data.dataset import BadDataset, Dataset
-from ..data.sampling import certificate_line, Split
+from ..data.sampling import Split
 from .calibrate import (brier, depth_accuracy, ece, mean_interval, reliability,
                                                    resampled_sums, risk_coverage, Calibration)
 from ..prediction.decide import conformal_set, softmax, VERDICTS
@@ -599,7 +599,7 @@ def _ood_scores(said: list) -> np.ndarray | None: # (n,)
 
 def _how_divided(parts: Split) -> list[str]:
     "What is to be said of the split that photos were judged by."
-    notes = [f'The photos were divided like this: {certificate_line(parts)}.']
+    notes = [f'The photos were divided like this: {parts.certificate}.']
     return [*notes, 'Photos that were relabelled since are judged by the labels that they have now.'] if 'relabelled' in parts.changes else notes
 
 def _labelled(judge: Predictor, data: str | Path, parts: Split | None, part: str) -> tuple[pd.DataFrame, list[str]]: # path, label, group; what has to be said
