@@ -7,14 +7,17 @@ __all__ = ['MAX_SIDE', 'MAX_SCANS', 'MAX_SCAN_BLOCKS', 'MAX_SEGMENTS', 'MAX_CHUN
            'MAX_NOTES', 'MAX_SLOW', 'PHOTO_FORMATS', 'MAX_PIXELS', 'UNREADABLE_SUFFIXES', 'MAX_MEMORY', 'MAX_BYTES',
            'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'Tags',
            'check_exif', 'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image',
-           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'photo_names',
-           'other_photos', 'photo_files']
+           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches',
+           'photo_names', 'other_photos', 'photo_files']
 
 # %% ../nbs/03_images.ipynb #74db2f80
 import base64, hashlib, io, json, math, os, re, struct, threading, warnings, zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
@@ -612,9 +615,27 @@ def _file_size(name: str) -> int:
     return about.st_size
 
 # %% ../nbs/03_images.ipynb #r00001a5
+def _extract(name: str, file: BinaryIO, functions: Mapping, min_side: int | Mapping[str, int] | None, max_pixels: int) -> dict[str, Any]:
+    "What the functions return; a photo is decoded once for each size in which they want it."
+    sides = {key: min_side.get(key) if isinstance(min_side, Mapping) else min_side for key in functions}
+    groups, extracted = {}, {}
+    for key, side in sides.items(): groups.setdefault(_decoded_size(name, file, side), (side, []))[1].append(key)
+    for side, keys in groups.values():
+        with _decoded(name, file, *_identify(name, file), side, max_pixels) as image:
+            extracted |= {key: functions[key](image) for key in keys}
+    return extracted
+
+def _decoded_size(name: str, file: BinaryIO, min_side: int | None) -> tuple[int, int]: # pixels
+    "The size at which a photo is decoded: a JPEG at a half, a quarter or an eighth where that will do."
+    img, _ = _identify(name, file)
+    if min_side: img.draft('RGB', (min_side, min_side))
+    return img.size
+
 def inspect_photo(source: str | Path | bytes, # a file, or what is in it
-                  extract: Mapping[str, Callable[[Image.Image], Any]] | None = None, # functions of the upright RGB image, by name
-                  min_side: int | None = None, # where smaller pixels will do for `extract`: both sides stay at least this long, pixels
+                  # functions of the upright RGB image, by name; or what gives them for the file's SHA-256
+                  extract: Mapping[str, Callable[[Image.Image], Any]] | Callable[[str], Mapping] | None = None,
+                  # where smaller pixels will do for `extract`: both sides stay at least this long, pixels; for all, or by name
+                  min_side: int | Mapping[str, int] | None = None,
                   max_pixels: int = MAX_PIXELS, # limit on width times height
                   max_bytes: int | None = MAX_BYTES, # limit on the file; None for no limit
                   sha256: str = '', # the file's checksum, where it is known; it is not reckoned again then
@@ -627,9 +648,8 @@ def inspect_photo(source: str | Path | bytes, # a file, or what is in it
     try:
         img, overhead = _identify(name, file)
         header = _header(img)
-        if extract:
-            with _decoded(name, file, img, overhead, min_side, max_pixels) as image:
-                extracted = {key: function(image) for key, function in extract.items()}
+        functions = extract(sha256) if callable(extract) else extract
+        if functions: extracted = _extract(name, file, functions, min_side, max_pixels)
         else: _check_pixels(name, file, img, overhead, max_pixels)
     except BadImage as e: error = _without_traceback(e)
     return PhotoInfo(sha256, len(content), header, error, extracted)
@@ -723,6 +743,28 @@ def preprocess_of(learn) -> Preprocess: # of a fastai learner over `cloud_dls`
     for tfm in learn.dls.after_item.fs:
         if hasattr(tfm, 'preprocess'): return tfm.preprocess
     raise ValueError('this learner was not made by cloud_dls; say how its photos become pixels with preprocess=Preprocess(…)')
+
+# %% ../nbs/03_images.ipynb #fabd66e6
+def _pixels_or_error(preprocess: Preprocess, photo) -> np.ndarray | BadImage: # (3, size, size) float32
+    "The photo as the network wants it, or what is wrong with it."
+    try: return preprocess(photo)
+    except BadImage as e: return e
+
+def open_batches(preprocess: Preprocess,
+                 photos: Iterable, # as `Preprocess` takes them
+                 batch_size: int, # photos in a batch, 1 or more
+                 ) -> Iterator[list]: # batches of pixels (3, size, size) float32, or the `BadImage` of a photo
+    "Open photos batch by batch, and one batch ahead where `photos` is a sequence."
+    ahead, photos, waiting = isinstance(photos, Sequence), iter(photos), deque()
+    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
+        def submit(): waiting.append([pool.submit(_pixels_or_error, preprocess, o) for o in islice(photos, batch_size)])
+        try:
+            submit()
+            while batch := waiting.popleft():
+                if ahead: submit()
+                yield [o.result() for o in batch]
+                if not ahead: submit()
+        finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/03_images.ipynb #22b146cd
 PHOTO_SUFFIXES = tuple('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split()) # the commonest first

@@ -37,7 +37,7 @@ from hypothesis import strategies as st
 
 from cloud_classifier.data import sources
 from cloud_classifier.data.sources import (
-    PATIENCE,
+    MAX_WAIT,
     SOURCES,
     BadSearch,
     Pace,
@@ -861,7 +861,7 @@ def test_bing_that_stays_busy_is_given_up_and_not_after_hours(key, naps, status)
         server.instead = repeat(busy(status, 3600))
         with pytest.raises(SearchError) as failure:
             ask(server)
-    assert sum(naps) <= 3 * PATIENCE
+    assert sum(naps) <= 3 * MAX_WAIT
     assert f'answers {status}' in str(failure.value)
     assert 'key' not in str(failure.value)
 

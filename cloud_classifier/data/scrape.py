@@ -23,7 +23,7 @@ from ..files import file_hash
 from .dataset import BadDataset, class_name, Dataset, show_progress, utc_now
 from .sources import (BadSearch, check_search, class_root, FetchError, SearchResult, is_photo_name,
                                            Search, SearchError, source_named, SOURCES, extract)
-from .download import download, DownloadAborted, DownloadLimits, own_file, TRANSIENT_REASONS, writing_to
+from .download import download, DownloadAborted, DownloadLimits, local_path, TRANSIENT_REASONS, writing_to
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +126,7 @@ def _renew(dataset: Dataset, found: Iterable[SearchResult]) -> int: # how many a
     rows = {(r['url'], r['asked']): r for r in dataset.manifest.read("SELECT id, url, asked, status, sha256, path FROM photos WHERE url LIKE 'file:%'")}
     known = [row for o in found if (row := rows.get((o.url, o.label)))]
     there = [row for row in known if row['status'] in ('ok', 'duplicate', 'quarantined')]
-    other = [row for row in there if file_hash(own_file(row['url'])) not in ('', row['sha256'])]
+    other = [row for row in there if file_hash(local_path(row['url'])) not in ('', row['sha256'])]
     gone = [row for row in there if row not in other and not os.path.lexists(dataset.path/row['path'])]
     again = gone + [row for row in known if row not in there]
     with dataset.manifest.transaction() as db:

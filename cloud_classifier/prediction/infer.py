@@ -11,13 +11,11 @@ __all__ = ['MAX_FIELDS', 'MAX_TEXT', 'OPERATORS', 'MAX_NODES', 'OURS', 'FLOAT', 
 
 # %% ../../nbs/prediction/41_infer.ipynb #16e657f8
 import atexit, hashlib, math, os, re, stat, sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from threading import Thread
 
@@ -29,7 +27,7 @@ import onnxruntime as ort
 from ..errors import UserError
 from ..taxonomy import GENERA
 from ..files import from_json
-from ..images import BadImage, Preprocess
+from ..images import BadImage, open_batches, Preprocess
 from .decide import Backoff, decide, Decision, read_prior, Rules, softmax, adjust_prior
 
 # %% ../../nbs/prediction/41_infer.ipynb #8b738a4f
@@ -480,33 +478,14 @@ def _outputs(session: ort.InferenceSession, pixels: np.ndarray, shrink: bool = F
     parts = [_outputs(session, o, True) for o in (pixels[:half], pixels[half:])]
     return {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
 
-# %% ../../nbs/prediction/41_infer.ipynb #fbc4fb0d
-def _pixels(preprocess: Preprocess, photo) -> np.ndarray | BadImage:
-    "The photo as the network wants it, or what is wrong with it."
-    try: return preprocess(photo)
-    except BadImage as e: return e
-
 # %% ../../nbs/prediction/41_infer.ipynb #454b526d
-def _batches(preprocess: Preprocess, photos: Iterable, batch_size: int) -> Iterator[list]: # of pixels or `BadImage`
-    "Photos opened, a batch at a time and one batch ahead where all of them are there."
-    ahead, photos, waiting = isinstance(photos, Sequence), iter(photos), deque()
-    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
-        def begin(): waiting.append([pool.submit(_pixels, preprocess, o) for o in islice(photos, batch_size)])
-        try:
-            begin()
-            while batch := waiting.popleft():
-                if ahead: begin()
-                yield [o.result() for o in batch]
-                if not ahead: begin()
-        finally: pool.shutdown(cancel_futures=True)
-
 def predict_batches(preprocess: Preprocess,
           photos: Iterable, # as `Preprocess` takes them
           ask: Callable, # of pixels (n, 3, size, size) float32, normalised: n answers
           batch_size: int, # photos that are asked about together
           ) -> Iterator: # one a photo, in order
     "The answer to each photo, or the `BadImage` that says what is wrong with it."
-    with closing(_batches(preprocess, photos, batch_size)) as batches:
+    with closing(open_batches(preprocess, photos, batch_size)) as batches:
         for seen in batches:
             good = [o for o in seen if not isinstance(o, BadImage)]
             said = iter(ask(np.stack(good)) if good else ())

@@ -158,12 +158,13 @@ class FoldedNorms(TorchFunctionMode):
 # %% ../../nbs/training/23_callbacks.ipynb #c1d2e3f5
 @contextmanager
 def folded_norms(net: nn.Module,
-                 pixels: torch.Tensor, # (n, 3, size, size): what it takes; one photo is enough
+                 size: int, # side of the squares that it takes, pixels
                  ):
     "Let `net` answer, without gradients, with its norms folded away; it is left as it was."
-    training = net.training
+    training, like = net.training, next(net.parameters())
+    black = torch.zeros(1, 3, size, size, device=like.device, dtype=like.dtype)
     try:
-        with torch.no_grad(), FoldedNorms(norm_pairs(net.eval(), pixels[:1])): yield net
+        with torch.no_grad(), FoldedNorms(norm_pairs(net.eval(), black)): yield net
     finally: net.train(training)
 
 # %% ../../nbs/training/23_callbacks.ipynb #5e5eb321

@@ -59,7 +59,7 @@ def embed(body: torch.nn.Module, # pixels (n, 3, size, size) to features (n, d)
     "What a body makes of photos; it is left as it was."
     device, rows = next(body.parameters()).device, []
     bar = tqdm(total=len(photos), desc='embeddings', delay=1, leave=False, disable=not (progress and show_progress()))
-    with bar, folded_norms(body, torch.zeros(1, 3, preprocess.size, preprocess.size, device=device)):
+    with bar, folded_norms(body, preprocess.size):
         for pixels in _batches(photos, preprocess, bs):
             pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
             with compute(): views = [body(x).float().cpu() for x in (pixels, pixels.flip(3))]

@@ -78,7 +78,7 @@ class Run:
         photos, rows = parts.files(part), parts.part(part)
         if not photos: raise BadRun(f'{self.path}: no photo of the part {part} is left ({changes_line(parts) or "it had none"})')
         model = learn.model.to(memory_format=torch.channels_last)
-        with learn.no_bar(), folded_norms(model, torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)):
+        with learn.no_bar(), folded_norms(model, self.preprocess.size):
             probs, _ = learn.get_preds(dl=learn.dls.test_dl(photos, num_workers=0, bs=16))
         probs = probs.numpy().astype('float64')
         return [str(p) for p in photos], rows.label.tolist(), probs / probs.sum(1, keepdims=True), tuple(learn.dls.vocab), rows.group.tolist()
