@@ -8,13 +8,14 @@ __all__ = ['MAX_DIRECTIONS', 'ACCEPT', 'NetworkOutputs', 'network_outputs', 'lea
 
 # %% ../../nbs/evaluation/30_ood.ipynb #8553a008
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from fastcore.basics import patch
 
-from ..images import Preprocess, preprocess_of
+from ..images import BadImage, open_batches, preprocess_of
 from ..samples import KINDS, plain_skies
 from ..training.config import BadConfig
 from ..training.learner import maps, moments, Moments
@@ -42,12 +43,13 @@ def learner_outputs(learn, # a learner over `cloud_dls`
                     batch_size: int = 16, # photos that go through the network together
                    ) -> NetworkOutputs: # of all photos, on the CPU
     "What a learner's network gives for photos."
-    model, preprocess, photos, outputs = learn.model, preprocess_of(learn), list(photos), []
-    device = next(model.parameters()).device
-    with folded_norms(model, torch.zeros(1, 3, preprocess.size, preprocess.size, device=device)):
-        for i in range(0, len(photos), batch_size):
-            pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos[i:i + batch_size]]))
-            found = network_outputs(model, pixels.to(device, memory_format=torch.channels_last))
+    model, preprocess, outputs = learn.model, preprocess_of(learn), []
+    batches = open_batches(preprocess, list(photos), batch_size)
+    with folded_norms(model, preprocess.size), closing(batches):
+        for batch in batches:
+            for bad in (o for o in batch if isinstance(o, BadImage)): raise bad
+            pixels = torch.from_numpy(np.stack(batch)).to(next(model.parameters()).device)
+            found = network_outputs(model, pixels.contiguous(memory_format=torch.channels_last))
             outputs.append([o.float().cpu() for o in found])
     return NetworkOutputs(*map(torch.cat, zip(*outputs)))
 
@@ -157,7 +159,8 @@ def _fit_score(photos, plain, others, valid, accept: float) -> OODScore: # (n, 2
     photos, plain, others, valid = (o.double() for o in (photos, plain, others, valid))
     arrays = _fit_directions(photos, torch.cat([photos, plain, others]))
     photos, plain, others, valid = (_project(o, **arrays) for o in (photos, plain, others, valid))
-    fitted = _fit_gaussian(torch.cat([photos, plain]).numpy()) | _fit_regression(*(o.numpy() for o in (photos, plain, others)))
+    fitted = _fit_gaussian(torch.cat([photos, plain]).numpy())
+    fitted |= _fit_regression(photos.numpy(), plain.numpy(), others.numpy())
     arrays |= {name: torch.as_tensor(o) for name, o in fitted.items()}
     components = _components(valid, **arrays)
     median, high = components.quantile(torch.tensor([.5, .9], dtype=torch.float64), dim=0)
@@ -177,14 +180,20 @@ def fit_ood(learn, # a trained learner over `cloud_dls`
            ) -> OODScore: # `BadConfig` where there are too few photos
     "Learn what skies look like to a network."
     if not 0 < accept < 1: raise BadConfig(f'the share of skies to accept lies above 0 and below 1; it is {accept!r}')
-    if len(train) < 2 or not len(valid): raise BadConfig('an OOD score takes two photos of skies to learn from and one to set its threshold')
+    if len(train) < 2 or not len(valid): 
+        raise BadConfig('an OOD score takes two photos of skies to learn from and one to set its threshold')
     rng, side = np.random.default_rng(seed), max(64, preprocess_of(learn).size)
     chosen, chosen_valid = (np.sort(rng.permutation(len(o))[:max_photos]) for o in (train, valid))
-    others = [draw(np.random.default_rng([seed, i, len(kind)]), side) for kind, draw in KINDS.items() for i in range(drawn)]
-    sets = [learner_outputs(learn, o).features for o in ([train[i] for i in chosen], plain_skies(drawn, side, seed), others)]
+    plain, others = plain_skies(drawn, side, seed), _draw_others(drawn, side, seed)
+    sets = [learner_outputs(learn, o).features for o in ([train[i] for i in chosen], plain, others)]
     if valid_features is None: valid_features = learner_outputs(learn, [valid[i] for i in chosen_valid]).features
     else: valid_features = valid_features[chosen_valid]
     return _fit_score(*sets, valid_features, accept)
+
+def _draw_others(n: int, size: int, seed: int) -> list: # of Pillow images
+    "`n` pictures of each kind that is not a sky."
+    rngs = {kind: [np.random.default_rng([seed, i, len(kind)]) for i in range(n)] for kind in KINDS}
+    return [KINDS[kind](rng, size) for kind in KINDS for rng in rngs[kind]]
 
 # %% ../../nbs/evaluation/30_ood.ipynb #4e195903
 class WithOODScore(torch.nn.Module):
