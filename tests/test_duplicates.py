@@ -19,7 +19,7 @@ from cloud_classifier.data.duplicates import (
     TURNS,
     HashLimits,
     candidates,
-    components,
+    connected_components,
     find_duplicates,
     find_pairs,
     fingerprint,
@@ -62,7 +62,7 @@ def save_variants(photos, folder):
 def recall(prints):
     "Share of the photos whose copy is in their group, by variant; and how many photos share a group with another."
     exact, near, _ = find_pairs(prints)
-    group = components(len(prints.names), np.concatenate((exact, near[:, :2])))
+    group = connected_components(len(prints.names), np.concatenate((exact, near[:, :2])))
     of = dict(zip(prints.names, group, strict=True))
     photos = sorted({name[:3] for name in prints.names})
     found = {v: np.mean([of[f'{p} {v}.jpg'] == of[f'{p}.png'] for p in photos]) for v in VARIANTS}

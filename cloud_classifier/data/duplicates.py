@@ -7,8 +7,8 @@ __all__ = ['SIDE', 'TURNS', 'TRIMS', 'READ_SIDE', 'PRINT', 'KIND', 'BATCH', 'FLA
            'ROUGHLY', 'SAME', 'MOST', 'FLAT', 'TOP', 'REACH', 'MOST_CORNERS', 'CORNER', 'SHARP', 'low_cosines',
            'turned_hashes', 'trimmed_hashes', 'fingerprint', 'Fingerprints', 'fingerprints', 'HashLimits', 'hash_index',
            'candidates', 'blur', 'band', 'cut', 'correlation', 'align', 'agreement', 'similarity', 'turned',
-           'verify_pairs', 'find_pairs', 'components', 'corners', 'ground_patches', 'same_place', 'spectra',
-           'find_series', 'Group', 'Duplicates', 'find_duplicates', 'write_page']
+           'verify_pairs', 'equal_pairs', 'find_pairs', 'connected_components', 'corners', 'ground_patches',
+           'same_place', 'spectra', 'find_series', 'Group', 'Duplicates', 'find_duplicates', 'write_page']
 
 # %% ../../nbs/data/15_duplicates.ipynb #7e95f113
 import base64, hashlib, io, logging, os
@@ -321,7 +321,7 @@ def verify_pairs(thumbs: np.ndarray, # (n, SIDE, SIDE) uint8
     return score
 
 # %% ../../nbs/data/15_duplicates.ipynb #1bf8749b
-def _same_key(keys):
+def equal_pairs(keys):
     "Pairs that tie together all photos of equal key: a chain through each set."
     order = np.argsort(keys, kind='stable')
     k = keys[order]
@@ -332,7 +332,7 @@ FLAT = 2 # grey levels: a photo whose thumbnail has no more between its darkest 
 
 def find_pairs(prints: Fingerprints, limits: HashLimits | None = None, same: float = SAME, most: float = MOST):
     "Pairs of exact duplicates, and pairs of near ones with their likeness."
-    exact = np.concatenate((_same_key(prints.content), _same_key(prints.pixels)))
+    exact = np.concatenate((equal_pairs(prints.content), equal_pairs(prints.pixels)))
     some = np.flatnonzero(np.ptp(prints.thumbs, axis=(1, 2)) > FLAT) # plain ones all have one hash, and would be compared each with each
     pairs = candidates(prints.hashes[some], limits)
     pairs[:, :2] = some[pairs[:, :2]]
@@ -342,12 +342,14 @@ def find_pairs(prints: Fingerprints, limits: HashLimits | None = None, same: flo
     yes = (score >= (same, most)).all(1)
     return exact, pairs[yes], score[yes]
 
-def components(n: int, pairs: np.ndarray) -> np.ndarray:
-    "(n,) int: number of the connected component of each photo."
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+def connected_components(n: int, # number of photos
+                         pairs: np.ndarray, # (m, 2) int: photos that belong together
+                         ) -> np.ndarray: # (n,) int: the first photo of each photo's group
+    "The groups that pairs tie together, also by way of others."
+    from scipy.sparse import coo_matrix, csgraph
     graph = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (n, n))
-    return connected_components(graph, directed=False)[1]
+    _, first, group = np.unique(csgraph.connected_components(graph, directed=False)[1], return_index=True, return_inverse=True)
+    return first[group]
 
 # %% ../../nbs/data/15_duplicates.ipynb #d32be171
 TOP = 36       # rows of the thumbnail that are sky for sure, and left out
@@ -426,11 +428,11 @@ def find_series(prints: Fingerprints, # fingerprints of n photos
     n = len(prints.names)
     photo, where, bits = ground_patches(prints.thumbs)
     if not len(photo): return []
-    one = components(n, copies) if copies is not None and len(copies) else np.arange(n)
+    one = connected_components(n, copies) if copies is not None and len(copies) else np.arange(n)
     places = {pair: move for pair, move in same_place(photo, where, bits, n).items() if one[pair[0]] != one[pair[1]]}
     pairs = _confirmed(prints.thumbs, places)
     if not len(pairs): return []
-    group = components(n, pairs)
+    group = connected_components(n, pairs)
     return [np.flatnonzero(group == g).tolist() for g in np.unique(group[pairs[:, 0]])]
 
 def _confirmed(thumbs: np.ndarray, places: dict[tuple[int, int], tuple[float, float]]) -> np.ndarray: # (m, 2)
@@ -519,7 +521,7 @@ def find_duplicates(dataset: Dataset | str | Path,
     bad = prints.bad | (dataset.unreadable() if photos is None else {})
     if not prints.names: return Duplicates([], [], 0, bad)
     exact, near, _ = find_pairs(prints)
-    group, twin = components(len(prints.names), np.concatenate((exact, near[:, :2]))), components(len(prints.names), exact)
+    group, twin = connected_components(len(prints.names), np.concatenate((exact, near[:, :2]))), connected_components(len(prints.names), exact)
     found = []
     for members in _members(group):
         stand = class_order(labels[prints.names[i]] for i in members)

@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 
 from ..taxonomy import GENERA, known_label, read_label, warn_near_misses
 from ..files import file_hash
+from ..images import is_photo_name
 from .dataset import BadDataset, class_name, Dataset, show_progress, utc_now
-from .sources import (BadSearch, check_search, class_root, FetchError, SearchResult, is_photo_name,
+from .sources import (BadSearch, check_search, class_root, FetchError, SearchResult,
                                            Search, SearchError, source_named, SOURCES, extract)
 from .download import download, DownloadAborted, DownloadLimits, local_path, TRANSIENT_REASONS, writing_to
 

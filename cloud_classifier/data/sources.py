@@ -7,8 +7,7 @@ __all__ = ['MAX_BYTES', 'MAX_FILES', 'MAX_RATIO', 'Source', 'MAX_WAIT', 'MAX_ANS
            'SEARCH_SECONDS', 'MAX_FIELD', 'MAX_URL', 'COMMONS', 'COMMONS_WIDTH', 'OPENVERSE', 'SOURCES', 'FetchError',
            'SkippedFile', 'open_file', 'name_inside', 'Entry', 'folder_entries', 'extract', 'class_root', 'SearchError',
            'BadSearch', 'SearchResult', 'Search', 'user_agent', 'seconds_to_wait', 'commons', 'licence_code', 'Pace',
-           'openverse', 'ddg', 'search_key', 'bing', 'urls', 'is_photo_name', 'folder', 'source_named', 'check_search',
-           'search_images']
+           'openverse', 'ddg', 'search_key', 'bing', 'urls', 'folder', 'source_named', 'check_search', 'search_images']
 
 # %% ../../nbs/data/11_sources.ipynb #fd6d36e4
 import bz2, csv, errno, gzip, logging, math, os, re, stat, tarfile, time, zipfile
@@ -28,7 +27,7 @@ from ..errors import OperationFailed, UserError
 from .. import __version__
 from ..taxonomy import GENERA, genus, read_label, UnknownGenus
 from ..files import printable
-from ..images import PHOTO_SUFFIXES, UNREADABLE_SUFFIXES
+from ..images import is_photo_name
 
 # %% ../../nbs/data/11_sources.ipynb #f849efeb
 class FetchError(OperationFailed):
@@ -636,12 +635,6 @@ def _read_parquet(file: Path):
     return table.column_names, list(zip(*([o if o is not None else '' for o in column.to_pylist()] for column in table.columns)))
 
 _READERS = {'.txt': _read_text, '.parquet': _read_parquet, '.pq': _read_parquet}
-
-_ANY_PHOTO = (*PHOTO_SUFFIXES, *UNREADABLE_SUFFIXES)
-
-def is_photo_name(path: str | Path) -> bool:
-    "Whether a file is called like a photo, one in a format that nothing here reads included."
-    return str(path).lower().endswith(_ANY_PHOTO)
 
 def _photos_below(root: Path) -> list[str]:
     "The photos of a folder, and what else has to be told of: linked and unreadable folders. Relative to it, sorted."

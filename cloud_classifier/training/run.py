@@ -22,7 +22,7 @@ import torch
 from ..files import atomic_path
 from ..images import Preprocess
 from ..data.dataset import BadDataset, data_hash, Dataset
-from ..data.sampling import changes_line, load_split, save_split, split, Split
+from ..data.sampling import load_split, save_split, split, Split
 from .config import (BadRun, BadConfig, check_new_file, check_new_run, check_resumable,
                                               check_run, check_settings, default_arch, FINISHED, read_history,
                                               read_json, run_settings, write_json)
@@ -76,7 +76,7 @@ class Run:
         "What the learner says of the photos of a part."
         learn, parts = self.learner(), self.split
         photos, rows = parts.files(part), parts.part(part)
-        if not photos: raise BadRun(f'{self.path}: no photo of the part {part} is left ({changes_line(parts) or "it had none"})')
+        if not photos: raise BadRun(f'{self.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
         model = learn.model.to(memory_format=torch.channels_last)
         with learn.no_bar(), folded_norms(model, self.preprocess.size):
             probs, _ = learn.get_preds(dl=learn.dls.test_dl(photos, num_workers=0, bs=16))
@@ -122,7 +122,7 @@ def check_photos(dataset: Dataset,
            ) -> pd.DataFrame: # what `Dataset.scan` sees
     "Look at each photo; `BadDataset` names those that can't be opened, unless they are to be skipped."
     dataset.check()
-    seen = dataset.scan(frame, progress)
+    seen = dataset.scan(frame, progress=progress)
     bad = seen[seen.status != 'ok']
     if len(bad) and not skip_bad:
         more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
@@ -366,7 +366,7 @@ def _look_again(path: Path, settings: dict, epochs: int, progress: bool) -> tupl
     "The photos that a run goes on with, and what its settings say of what has changed; `BadRun` where too few are left."
     parts = load_split(path/'split.csv', settings['data']).within(settings['classes'])
     parts, seen = _opened_again(parts, settings['skip_bad'], progress)
-    line = changes_line(parts)
+    line = parts.changes_line
     if not line: return parts, {}
     gone = [o for o in settings['classes'] if o not in set(parts.part('train').label)]
     if gone or not len(parts.part('valid')): raise BadRun(f'{path}: {line}, and no photo of {gone[0] if gone else "the validation part"} is left; put them back, or train again')
