@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ..files import file_hash, atomic_write
-from ..data.sampling import balance, changes_line, read_split, Split
+from ..data.sampling import balance, read_split, Split
 from ..training.config import BadRun, BadConfig, read_json
 from ..prediction.decide import at_depth, calibrated, DEPTHS, Rules, softmax
 
@@ -351,7 +351,7 @@ def part_photos(run: 'Run',
                ) -> list[Path]: # `BadRun` where none is left
     "The photos of a part of a run's split."
     if photos := parts.files(part): return photos
-    raise BadRun(f'{run.path}: no photo of the part {part} is left ({changes_line(parts) or "it had none"})')
+    raise BadRun(f'{run.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
 
 def _columns(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray: # (n,) int
     column = {name: i for i, name in enumerate(classes)}

@@ -34,7 +34,7 @@ from ..taxonomy import FAMILIES, GENERA, LEVELS, read_label
 from ..files import atomic_path
 from ..images import BadImage, data_uri, Preprocess, thumbnail
 from ..data.dataset import BadDataset, Dataset
-from ..data.sampling import certificate_line, Split
+from ..data.sampling import Split
 from .calibrate import (brier, depth_accuracy, ece, mean_interval, reliability,
                                                    resampled_sums, risk_coverage, Calibration)
 from ..prediction.decide import conformal_set, softmax, VERDICTS
@@ -623,7 +623,7 @@ def _folder_photos(data: str | Path) -> tuple[pd.DataFrame, list[str]]: # path, 
 
 def _split_notes(parts: Split) -> list[str]:
     "What a reader should know of the split."
-    notes = [f'The photos were divided like this: {certificate_line(parts)}.']
+    notes = [f'The photos were divided like this: {parts.certificate}.']
     if 'relabelled' in parts.changes: notes.append('Photos that were relabelled since are judged by the labels that they have now.')
     return notes
 
