@@ -26,9 +26,9 @@ def test_a_run_hands_over_its_predictions_history_and_settings(run):
     assert report.predictions.paths == sorted(str(o) for o in run.split.files('test'))
     assert any('0 of them in two parts' in o for o in report.data['notes'])
     assert not any('not from' in o for o in report.data['notes'])
-    assert report.data['settings']['arch'] == run.settings['arch']
+    assert report.data['settings']['arch'] == run.config.arch
     assert [o['train_loss'] for o in report.data['history']] == pytest.approx(run.history.train_loss.tolist())
-    assert run.settings['arch'] in report.to_html(thumbnails=False)
+    assert run.config.arch in report.to_html(thumbnails=False)
     again = evaluate(run, 'valid', n_boot=20, look=False, history=[], settings={})
     assert again.predictions.paths == sorted(str(o) for o in run.split.files('valid'))
     assert 'not from “test”' in again.data['notes'][0]

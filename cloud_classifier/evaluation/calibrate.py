@@ -92,7 +92,7 @@ def resampled_sums(values: np.ndarray, # (n, k) what is summed over photos
     drawn = lambda: np.bincount(rng.integers(0, g, g), minlength=g).astype(float)
     return np.vstack([np.stack([drawn() for _ in range(size)]) @ by_group for size in sizes])
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #a444e01f
+# %% ../../nbs/evaluation/31_calibrate.ipynb #9a4c4a8f
 def percentile_interval(value: float, # the estimate
                         draws: np.ndarray, # (n_boot,) the same number in resamples; nan where a resample has none
                        ) -> dict[str, float]: # value, low, high
@@ -363,14 +363,14 @@ def _fit_on_validation(learn, rows: pd.DataFrame, logits: np.ndarray, target_err
     labels = _columns(rows.label, classes)
     return fit_calibration(softmax(logits), labels, classes, target_error, alpha, rows.group, 'validation part')
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #de991ff2
+# %% ../../nbs/evaluation/31_calibrate.ipynb #95402301
 def _original_split(run: 'Run') -> Split:
     "The split as it was made, whatever has happened to its photos since."
-    return read_split(run.path/'split.csv', run.settings['data'])
+    return read_split(run.path/'split.csv', run.metadata['data'])
 
 def _fit_out_of_fold(run: 'Run', parts: Split, oof: pd.DataFrame, target_error: float, alpha: float) -> Calibration:
     "Temperature and rules from out-of-fold predictions."
-    classes = tuple(run.settings['classes'])
+    classes = tuple(run.metadata['classes'])
     lacking = [o for o in classes if o not in oof]
     if lacking: raise BadConfig(f'the out-of-fold predictions have no column {lacking[0]!r}; they belong to other classes than this run\'s')
     oof = oof[~oof.path.isin([*parts.part('test').path, *_original_split(run).part('test').path])]
@@ -400,7 +400,7 @@ def _load(run: 'Run') -> 'tuple[Calibration, OODScore] | None':
         logging.getLogger(__name__).warning(f'{run.path}: calibration.json and ood.pth can\'t be read ({type(e).__name__}: {e}); they are made again')
         return None
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #ed8c8941
+# %% ../../nbs/evaluation/31_calibrate.ipynb #87b6e7e2
 def _save(run: 'Run', calibration: Calibration, ood_score: 'OODScore') -> None:
     "Write calibration.json and ood.pth, if the folder can be written to."
     import torch
@@ -413,7 +413,7 @@ def _save(run: 'Run', calibration: Calibration, ood_score: 'OODScore') -> None:
     except OSError as e:
         logging.getLogger(__name__).warning(f'{run.path}: calibration.json can\'t be written ({e.strerror}); it is fitted again each time')
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #f9238bf6
+# %% ../../nbs/evaluation/31_calibrate.ipynb #13b22d26
 def _fit(run: 'Run', learn, parts: Split, ood_score: 'OODScore | None', oof: pd.DataFrame | None, target_error: float, alpha: float,
         ) -> tuple[Calibration, 'OODScore']:
     "Fit the calibration, and the OOD score where there is none."
@@ -446,9 +446,9 @@ def load_or_fit(run: 'Run', # a finished run
 # %% ../../nbs/evaluation/31_calibrate.ipynb #0722d0d3
 def class_shares(run: 'Run') -> dict[str, float]: # of each class, above 0; they sum to 1
     "How often each class came in training."
-    rows, how = _original_split(run).part('train'), run.settings.get('balance')
-    if how: rows = balance(rows, how, run.settings.get('cap'), run.settings['seed'])
+    rows, how = _original_split(run).part('train'), run.config.balance
+    if how: rows = balance(rows, how, run.config.cap, run.config.seed)
     counts = rows.groupby('label').weight.sum() if 'weight' in rows else rows.label.value_counts()
-    lacking = [o for o in run.settings['classes'] if o not in counts]
+    lacking = [o for o in run.metadata['classes'] if o not in counts]
     if lacking: raise BadRun(f'{run.path/"split.csv"}: has no photo of {lacking[0]} to train on, which the run was trained on')
-    return {o: float(counts[o] / counts.sum()) for o in run.settings['classes']}
+    return {o: float(counts[o] / counts.sum()) for o in run.metadata['classes']}

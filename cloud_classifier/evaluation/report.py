@@ -555,7 +555,7 @@ class Predictor:
         "Calibrated probabilities."
         return softmax(self.forward(pixels)[0], self.calibration.temperature)
 
-# %% ../../nbs/evaluation/33_report.ipynb #74f29c49
+# %% ../../nbs/evaluation/33_report.ipynb #7e9ccfec
 def _learner_forward(learn, ood_score, size: int) -> Callable: # for `Predictor.forward`
     "The logits and OOD scores of a learner's network, in float32 on the CPU."
     import torch
@@ -581,7 +581,7 @@ def from_run(cls: Predictor,
     forward = _learner_forward(learn, ood_score, run.preprocess.size)
     return cls(forward, run.preprocess, tuple(learn.dls.vocab), calibration, learn)
 
-# %% ../../nbs/evaluation/33_report.ipynb #f4c4fa27
+# %% ../../nbs/evaluation/33_report.ipynb #51a808d5
 @patch(cls_method=True)
 def from_onnx(cls: Predictor, clouds: CloudClassifier) -> Predictor:
     "An exported file with the calibration in it."
@@ -612,7 +612,7 @@ def predict_photos(predictor: Predictor,
                 for i, (o, score) in enumerate(zip(logits, scores))]
     return predict_batches(predictor.preprocess, photos, outputs, batch_size)
 
-# %% ../../nbs/evaluation/33_report.ipynb #28be59e8
+# %% ../../nbs/evaluation/33_report.ipynb #db3e908e
 def _folder_photos(data: str | Path) -> tuple[pd.DataFrame, list[str]]: # path, label, group; notes for the report
     "All photos of a folder without a split."
     scan = Dataset(data).scan(progress=False)
@@ -627,7 +627,7 @@ def _split_notes(parts: Split) -> list[str]:
     if 'relabelled' in parts.changes: notes.append('Photos that were relabelled since are judged by the labels that they have now.')
     return notes
 
-# %% ../../nbs/evaluation/33_report.ipynb #1bddfb10
+# %% ../../nbs/evaluation/33_report.ipynb #82f6af91
 def _known_labels(rows: pd.DataFrame, classes: Sequence[str], data) -> tuple[pd.DataFrame, list[str]]:
     "The photos whose label the model knows, with its names; notes on the others. `BadDataset` where there are none."
     names = {read_label(o).casefold(): o for o in classes}
@@ -639,7 +639,7 @@ def _known_labels(rows: pd.DataFrame, classes: Sequence[str], data) -> tuple[pd.
     notes = [f'{n} photos of {name} are left out: the model knows no such class.' for name, n in unknown.items()]
     return rows.assign(label=labels)[labels.notna()].sort_values('path'), notes
 
-# %% ../../nbs/evaluation/33_report.ipynb #5c64699f
+# %% ../../nbs/evaluation/33_report.ipynb #1ff2b846
 @dataclass(frozen=True)
 class _PartOutputs:
     "What the network gives for the photos of a part."
@@ -661,7 +661,7 @@ def _predict_sample(predictor: Predictor, photos: list[str], views: Mapping, max
 def _ood_scores(outputs: list[PhotoOutputs]) -> np.ndarray | None: # (n,); None where the model has no score
     return None if any(o.ood_score is None for o in outputs) else np.array([o.ood_score for o in outputs])
 
-# %% ../../nbs/evaluation/33_report.ipynb #4f79fee4
+# %% ../../nbs/evaluation/33_report.ipynb #5af406da
 def _predict_part(predictor: Predictor, data: Path, parts: Split | None, part: str, views: Mapping, max_photos: int, seed: int,
                  ) -> _PartOutputs:
     "What the network gives for the photos of a part, or of a folder."
@@ -722,10 +722,10 @@ def _audit(outputs: _PartOutputs, parts: Split | None) -> dict:
 def _compare_seeds(run, p: Predictions, others: Sequence, part: str) -> dict:
     "The headline numbers of runs on the same split, their mean and their standard deviation."
     for other in others:
-        if other.settings.get('split_hash') == run.settings.get('split_hash'): continue
+        if other.metadata.get('split_hash') == run.metadata.get('split_hash'): continue
         raise BadDataset(f'{other.path}: was trained on another split than {run.path}; seeds are compared on the same photos')
     answers = {run: p} | {other: Predictions(*other.predictions(part)) for other in others}
-    rows = [{'run': Path(o.path).name, 'seed': o.settings.get('seed')} | metrics(answers[o]) for o in (run, *others)]
+    rows = [{'run': Path(o.path).name, 'seed': o.config.seed} | metrics(answers[o]) for o in (run, *others)]
     table = pd.DataFrame(rows)[list(METRICS)]
     return {'runs': rows, 'mean': table.mean().to_dict(), 'spread': table.std().to_dict()}
 
@@ -749,7 +749,7 @@ def _subject(source, data, parts, part: str, target_error) -> _Subject:
     from cloud_classifier.evaluation.calibrate import part_photos
     parts = source.split
     part_photos(source, parts, part)
-    return _Subject(Predictor.from_run(source, target_error, parts), parts.root, parts, source.history, source.settings)
+    return _Subject(Predictor.from_run(source, target_error, parts), parts.root, parts, source.history, source.as_dict())
 
 def _open_source(source):
     "The run or the model that a path names."
@@ -758,7 +758,7 @@ def _open_source(source):
     from cloud_classifier.training.run import Run
     return Run(source)
 
-# %% ../../nbs/evaluation/33_report.ipynb #d456565c
+# %% ../../nbs/evaluation/33_report.ipynb #467a5327
 def _hidden_views() -> Mapping:
     "The views of a photo that hide some of it."
     from cloud_classifier.evaluation.audit import VIEWS
