@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 
 from ..images import BadImage, open_batches, preprocess_of
-from ..samples import KINDS, plain_skies
+from ..samples import draw_ood_samples, plain_skies
 from ..training.config import BadConfig
 from ..training.learner import maps, moments, Moments
 from ..training.callbacks import folded_norms
@@ -173,7 +173,7 @@ def fit_ood(learn, # a trained learner over `cloud_dls`
             train: Sequence, # photos that it was trained on, two or more
             valid: Sequence, # photos that it was not trained on, one or more
             accept: float = ACCEPT, # share of skies that are to be accepted, above 0 and below 1
-            drawn: int = 60, # pictures of each kind of `KINDS`, and as many plain skies
+            drawn: int = 60, # pictures of each kind of `OOD_KINDS`, and as many plain skies
             seed: int = 1000, # of these pictures; a report draws others
             max_photos: int = 600, # of either part that are used
             valid_features: torch.Tensor | None = None, # (n, 2 d) of `valid`, where they are known
@@ -184,16 +184,12 @@ def fit_ood(learn, # a trained learner over `cloud_dls`
         raise BadConfig('an OOD score takes two photos of skies to learn from and one to set its threshold')
     rng, side = np.random.default_rng(seed), max(64, preprocess_of(learn).size)
     chosen, chosen_valid = (np.sort(rng.permutation(len(o))[:max_photos]) for o in (train, valid))
-    plain, others = plain_skies(drawn, side, seed), _draw_others(drawn, side, seed)
+    plain = plain_skies(drawn, side, seed)
+    others = [o for pictures in draw_ood_samples(drawn, side, seed).values() for o in pictures]
     sets = [learner_outputs(learn, o).features for o in ([train[i] for i in chosen], plain, others)]
     if valid_features is None: valid_features = learner_outputs(learn, [valid[i] for i in chosen_valid]).features
     else: valid_features = valid_features[chosen_valid]
     return _fit_score(*sets, valid_features, accept)
-
-def _draw_others(n: int, size: int, seed: int) -> list: # of Pillow images
-    "`n` pictures of each kind that is not a sky."
-    rngs = {kind: [np.random.default_rng([seed, i, len(kind)]) for i in range(n)] for kind in KINDS}
-    return [KINDS[kind](rng, size) for kind in KINDS for rng in rngs[kind]]
 
 # %% ../../nbs/evaluation/30_ood.ipynb #4e195903
 class WithOODScore(torch.nn.Module):
