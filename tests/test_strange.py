@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from cloud_classifier.data.sampling import split
 from cloud_classifier.evaluation.ood import OODScore, WithOODScore, auroc, fit_ood
 from cloud_classifier.prediction.export import export_model
-from cloud_classifier.samples import KINDS, ood_samples, plain_skies
+from cloud_classifier.samples import OOD_KINDS, ood_samples, plain_skies
 from cloud_classifier.training.config import BadConfig
 from cloud_classifier.training.dataloaders import cloud_dls
 from cloud_classifier.training.learner import cloud_learner, maps, preprocess_for
@@ -44,7 +44,7 @@ def strange(learn, ood_score, photos):
 def test_drawn_pictures_are_refused_and_skies_are_not(fitted, parts):
     learn, ood_score = fitted
     skies = strange(learn, ood_score, parts.files('test'))
-    others = strange(learn, ood_score, [o for kind in KINDS for o in ood_samples(8, 64)[kind]])
+    others = strange(learn, ood_score, [o for kind in OOD_KINDS for o in ood_samples(8, 64)[kind]])
     assert auroc(skies, others)['value'] > 0.9
     assert np.mean(others >= ood_score.threshold) > 0.5
     valid = strange(learn, ood_score, parts.files('valid'))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..images import Preprocess, preprocess_of
-from ..samples import KINDS, plain_skies
+from ..samples import draw_ood_samples, plain_skies
 from ..training.config import BadConfig
 from ..training.learner import maps, moments, Moments
 from ..training.callbacks import folded_norms
@@ -81,7 +81,7 @@ def fit_ood(learn, # a trained learner over `cloud_dls`
     preprocess, rng = preprocess_of(learn), np.random.default_rng(seed)
     some = lambda photos: [photos[i] for i in np.sort(rng.permutation(len(photos))[:at_most])]
     side = max(64, preprocess.size)
-    strangers = [draw(np.random.default_rng([seed, i, len(k)]), side) for k, draw in KINDS.items() for i in range(drawn)]
+    strangers = [o for pictures in draw_ood_samples(drawn, side, seed).values() for o in pictures]
     sets = [_stack(learn, preprocess, photos, moments).double().numpy() for photos in (some(train), plain_skies(drawn, side, seed), strangers, some(valid))]
     return _fitted(*sets, accept)
 

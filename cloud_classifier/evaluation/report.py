@@ -657,10 +657,10 @@ def _heat(judge: Predictor, path: str, label: str, side: int = 200) -> str | Non
 # %% ../../nbs/evaluation/33_report.ipynb #1802c35b
 def _seeds(runs: Sequence, part: str) -> dict:
     "The headline numbers of runs on the same split, their mean and their standard deviation."
-    split = runs[0].settings.get('split_hash')
+    split = runs[0].metadata.get('split_hash')
     for run in runs[1:]:
-        if run.settings.get('split_hash') != split: raise BadDataset(f'{run.path}: was trained on another split than {runs[0].path}; seeds are compared on the same photos')
-    rows = [{'run': Path(run.path).name, 'seed': run.settings.get('seed')} | metrics(Predictions(*run.predictions(part))) for run in runs]
+        if run.metadata.get('split_hash') != split: raise BadDataset(f'{run.path}: was trained on another split than {runs[0].path}; seeds are compared on the same photos')
+    rows = [{'run': Path(run.path).name, 'seed': run.config.seed} | metrics(Predictions(*run.predictions(part))) for run in runs]
     table = pd.DataFrame(rows)[list(METRICS)]
     return {'runs': rows, 'mean': table.mean().to_dict(), 'spread': table.std().to_dict()}
 
@@ -709,7 +709,7 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
         p, raw, ood_score, notes = _of_folder(judge, data, parts, part)
         part, settings = 'all' if parts is None else part, source.card if settings is None else settings
     elif hasattr(source, 'predictions'):
-        divided, history, settings = source.split, (source.history if history is None else history), (source.settings if settings is None else settings)
+        divided, history, settings = source.split, (source.history if history is None else history), (source.as_dict() if settings is None else settings)
         if hasattr(source, 'learner') and len(divided.part(part)):
             judge = of_run(source, target_error)
             p, raw, ood_score, notes = _of_folder(judge, divided.root, divided, part)
