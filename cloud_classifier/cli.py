@@ -805,20 +805,22 @@ def train(data: Annotated[Path | None, _argument('Folder with a folder of photos
     elif data is None: raise typer.BadParameter('name the folder of photos, or a run to --resume', param_hint='DATA')
     else:
         _dataset(data, strict)
-        from cloud_classifier.training.config import check_new_run, check_settings
-        check_settings(recipe, arch, weights, epochs, bs, _rate(lr), patience, precision)
+        from cloud_classifier.training.config import check_available, check_new_run, TrainConfig
+        config = TrainConfig(
+            recipe=recipe, arch=arch, size=size, weights=weights, epochs=epochs, lr=_rate(lr),
+            balance=None if balance == 'none' else balance, cap=cap, bs=bs, seed=seed, precision=precision,
+            cache=cache, num_workers=workers, patience=patience, track=track, skip_bad=skip_bad)
+        check_available(config)
         if out: check_new_run(out)
         parts = _photos_to_train_on(data, split)
         with _work(as_json):
             from cloud_classifier.training.run import train as go
-            run = go(data, recipe, arch, size, epochs, weights, parts, balance=None if balance == 'none' else balance, bs=bs, seed=seed, out=out,
-                     skip_bad=skip_bad, num_workers=workers, progress=progress, lr=_rate(lr), cap=cap, precision=precision, cache=cache,
-                     patience=patience, track=track)
+            run = go(data, config, parts=parts, out=out, progress=progress)
     if run is not None: _show_run(run, as_json) # of several processes the first one speaks
 
 def _show_run(run, as_json: bool) -> None:
     "What was trained, and what comes next."
-    s, copies = run.settings, ''
+    s, copies = run.as_dict(), ''
     if as_json: return _show_json(dict(run=run.path, **s))
     if s.get('copies'):
         n = s['copies']['made'] + s['copies']['there']
@@ -845,15 +847,16 @@ def lr_find(data: Data,
             as_json: AsJson = False):
     "Say which learning rates fastai's finder suggests."
     _dataset(data, strict)
-    from cloud_classifier.training.config import check_settings
-    check_settings(arch=arch, weights=weights, bs=bs)
+    from cloud_classifier.training.config import check_available, TrainConfig
+    config = TrainConfig(arch=arch, size=size, weights=weights, balance=None if balance == 'none' else balance, bs=bs,
+                         seed=seed, skip_bad=skip_bad)
+    check_available(config)
     _new_file(plot)
     parts = _photos_to_train_on(data, split)
     with _work(as_json), _writing(plot):
         from cloud_classifier.training.recipes import choose_lr
         from cloud_classifier.training.run import find_lr
-        found = find_lr(data, arch, size, weights, parts, None if balance == 'none' else balance, bs, seed, skip_bad, batches, plot,
-                        progress=not (manner.quiet or as_json))
+        found = find_lr(data, config, parts=parts, num_it=batches, plot=plot, progress=not (manner.quiet or as_json))
     rates = {k: float(v) for k, v in found._asdict().items()} | dict(chosen=choose_lr(found))
     if as_json: _show_json(rates)
     else: show_table(('suggestion', 'rate'), [(k, f'{v:.2e}') for k, v in rates.items()])
@@ -1034,8 +1037,8 @@ def _about(path: Path | None) -> dict:
     "What is known of a model, a run, a dataset, or this installation."
     if path is None: return _installed()
     if (path/'run.json').is_file():
-        from cloud_classifier.training.config import run_settings
-        return run_settings(path)
+        from cloud_classifier.training.config import flat_metadata, run_metadata
+        return flat_metadata(run_metadata(path))
     if not path.is_dir(): return _about_model(path)
     from collections import Counter
     from cloud_classifier.data.dataset import Dataset, class_order

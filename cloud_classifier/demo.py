@@ -176,9 +176,9 @@ def run_demo(console: Console, # where to tell what happens
     from cloud_classifier.training.run import train
     parts, thinned, seen = _prepare(console, choice, size, seconds, seed)
     console.print(f'[bold]3/5 Training[/] {default_arch()}')
-    run = train(choice.path, size=size, parts=thinned, seen=seen, seed=seed, out=out)
+    run = train(choice.path, size=size, parts=thinned, scan=seen, seed=seed, out=out)
     console.print('[bold]4/5 Report[/] on the test part')
-    report = evaluate(run, at_most=100)
+    report = evaluate(run, max_photos=100)
     report.save(run.path)
     console.print(report.summary(), highlight=False, soft_wrap=True)
     console.print('[bold]5/5 Export[/]')

@@ -52,7 +52,7 @@ def test_the_whole_way(skies, tmp_path, monkeypatch):
     assert 'your photos' in said
     assert 'squares of 64 pixels' in said
     assert 'test photos this model is right on' in said
-    assert (run.settings['head'], run.settings['weights']) == ('moments', 'imagenet')
+    assert (run.metadata['head'], run.config.weights) == ('moments', 'imagenet')
     assert json.loads((run.path / 'report.json').read_text())['n'] == len(run.split.part('test'))
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from pretend import HISTORY, check_page, make
 
 from cloud_classifier.data.dataset import BadDataset, Dataset
-from cloud_classifier.data.sampling import Split
 from cloud_classifier.evaluation.calibrate import class_shares
 from cloud_classifier.evaluation.report import evaluate
 from cloud_classifier.prediction.decide import calibrated
@@ -23,29 +21,16 @@ from cloud_classifier.training.run import Run, train
 TINY = {'arch': 'timm/test_resnet', 'size': 32, 'weights': 'none', 'bs': 8, 'cache': False, 'progress': False}
 
 
-def test_a_run_hands_over_its_predictions_history_and_settings():
-    p, asked = make(40, 5), []
-
-    def answer(part):
-        asked.append(part)
-        return p.paths, p.labels, p.probs, p.classes, p.groups
-
-    table = pd.DataFrame(dict(path=['Ci/1.jpg', 'Ci/2.jpg'], label='Cirrus', group=['a', 'b'], part=['train', 'test']))
-    run = SimpleNamespace(
-        predictions=answer,
-        settings={'arch': 'resnet34', 'lr': np.float32(0.5)},
-        history=HISTORY,
-        split=Split(table, Path('skies')),
-    )
-    report = evaluate(run, n_boot=20)
-    assert asked == ['test']
-    assert any('1 train, 0 valid, 1 test' in o and '0 of them in two parts' in o for o in report.data['notes'])
+def test_a_run_hands_over_its_predictions_history_and_settings(run):
+    report = evaluate(run, n_boot=20, look=False)
+    assert report.predictions.paths == sorted(str(o) for o in run.split.files('test'))
+    assert any('0 of them in two parts' in o for o in report.data['notes'])
     assert not any('not from' in o for o in report.data['notes'])
-    assert report.data['settings'] == {'arch': 'resnet34', 'lr': 0.5}
-    assert [o['train_loss'] for o in report.data['history']] == [2.0, None]
-    assert 'resnet34' in report.to_html(thumbnails=False)
-    again = evaluate(run, 'valid', n_boot=20, history=[], settings={})
-    assert asked == ['test', 'valid']
+    assert report.data['settings']['arch'] == run.config.arch
+    assert [o['train_loss'] for o in report.data['history']] == pytest.approx(run.history.train_loss.tolist())
+    assert run.config.arch in report.to_html(thumbnails=False)
+    again = evaluate(run, 'valid', n_boot=20, look=False, history=[], settings={})
+    assert again.predictions.paths == sorted(str(o) for o in run.split.files('valid'))
     assert 'not from “test”' in again.data['notes'][0]
     assert again.data['settings'] == {}
     assert again.data['history'] == []
@@ -53,9 +38,26 @@ def test_a_run_hands_over_its_predictions_history_and_settings():
     assert page.index('not from “test”') < page.index('photos the first answer is right')
 
 
+def test_history_and_settings_become_what_json_knows():
+    report = evaluate(make(40, 5), n_boot=20, history=HISTORY, settings={'arch': 'resnet34', 'lr': np.float32(0.5)})
+    assert report.data['settings'] == {'arch': 'resnet34', 'lr': 0.5}
+    assert [o['train_loss'] for o in report.data['history']] == [2.0, None]
+
+
+def test_learner_and_split_are_loaded_once(run, tmp_path, monkeypatch):
+    mine, loads, reads = Run(shutil.copytree(run.path, tmp_path / 'run')), [], []
+    for name in ('calibration.json', 'ood.pth'):
+        (mine.path / name).unlink(missing_ok=True)
+    learner, split = Run.learner, Run.split.fget
+    monkeypatch.setattr(Run, 'learner', lambda self: loads.append(1) or learner(self))
+    monkeypatch.setattr(Run, 'split', property(lambda self: reads.append(1) or split(self)))
+    evaluate(mine, n_boot=5)
+    assert (len(loads), len(reads)) == (1, 1)
+
+
 def test_a_card_says_which_weights_the_training_began_with(run, model_of_run):
     card = CloudClassifier(model_of_run).card
-    assert card['weights_source'] == run.settings['weights_source'] == {'origin': 'random'}
+    assert card['weights_source'] == run.metadata['weights_source'] == {'origin': 'random'}
 
 
 def test_run_and_file_get_the_same_report(run, model_of_run):
@@ -113,7 +115,10 @@ def test_seeds_are_compared_on_the_same_photos_alone(run):
     assert report.data['seeds']['spread']['top1'] == pytest.approx(0)
     assert 'mean ± spread' in report.to_html(thumbnails=False)
     other = SimpleNamespace(
-        settings=run.settings | {'split_hash': 'another'}, path=Path('other'), predictions=run.predictions
+        metadata=run.metadata | {'split_hash': 'another'},
+        config=run.config,
+        path=Path('other'),
+        predictions=run.predictions,
     )
     with pytest.raises(BadDataset, match='another split'):
         evaluate(run, also=[other], n_boot=20, look=False)
@@ -128,7 +133,7 @@ def cleaned(tmp_path, skies):
     assert len(test) >= 5
     mine = Dataset(data)
     mine.quarantine(test[0], 'blurry')
-    other = next(o for o in run.settings['classes'] if not test[1].startswith(o))
+    other = next(o for o in run.metadata['classes'] if not test[1].startswith(o))
     mine.relabel(test[1], other)
     (data / test[2]).rename(data / f'{test[2]}.renamed.jpg')
     mine.relabel(test[3], 'Fog')
@@ -147,7 +152,7 @@ def test_a_run_is_judged_by_the_photos_that_are_there_and_their_labels_of_now(cl
     notes = ' '.join(report['notes'])
     assert LINE in notes
     assert 'judged by the labels that they have now' in notes
-    assert run.settings['split_hash'][:12] in notes
+    assert run.metadata['split_hash'][:12] in notes
     status, _, err = command('export', run.path)
     assert status == 0, err
     assert (run.path / 'clouds.onnx').is_file()
@@ -183,7 +188,7 @@ def test_a_read_only_dataset_is_divided_and_judged(run, skies, read_only, tmp_pa
     status, _, err = command('split', place, '--out', tmp_path / 'split.csv')
     assert status == 0, err
     shutil.copytree(run.path, mine, ignore=shutil.ignore_patterns('*.onnx', '*.pth'))
-    (mine / 'run.json').write_text(json.dumps(run.settings | {'data': str(place)}))
+    (mine / 'run.json').write_text(json.dumps(run.metadata | {'data': str(place)}))
     before = evaluate(run, n_boot=5, look=False).data
     assert evaluate(mine, n_boot=5, look=False).data['top1'] == before['top1']
 
@@ -203,7 +208,7 @@ def test_a_full_disk_leaves_the_report_that_was_there(small_disk):
 def test_a_run_trained_in_bf16_is_judged_in_fp32(skies, tmp_path):
     "Its report, its learner and its file give the same probabilities, and so do two times of asking."
     run = train(skies, out=tmp_path / 'run', precision='bf16', epochs=2, **TINY | {'arch': 'resnet18', 'size': 64})
-    assert run.settings['precision'] == 'bf16'
+    assert run.metadata['precision'] == 'bf16'
     file, worst = export_run(run)
     assert worst < 1e-4
     paths, _, probs, _, _ = run.predictions('test')

@@ -282,7 +282,7 @@ def test_other_formats_are_unsupported_and_named(tmp_path, name, content, format
 
 
 def test_avif_is_unsupported_where_pillow_lacks_it(monkeypatch):
-    monkeypatch.setattr('cloud_classifier.images._formats', lambda: ['JPEG', 'PNG'])
+    monkeypatch.setattr('cloud_classifier.images._openable_formats', lambda: ['JPEG', 'PNG'])
     with pytest.raises(BadImage, match='AVIF') as bad:
         open_image(b'\0\0\0\x1cftypavif' + bytes(20))
     assert bad.value.kind == 'unsupported'

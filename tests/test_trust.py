@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ import pytest
 
 from cloud_classifier.data.sampling import save_split
 from cloud_classifier.evaluation import calibrate as module
+from cloud_classifier.evaluation import ood
 from cloud_classifier.evaluation.calibrate import class_shares, load_or_fit
+from cloud_classifier.evaluation.ood import learner_outputs
 from cloud_classifier.evaluation.report import evaluate
 from cloud_classifier.prediction.decide import calibrated
 from cloud_classifier.training.config import BadConfig, BadRun
@@ -52,18 +55,23 @@ def test_settled_once_and_read_back(settled, monkeypatch):
     run, (calibration, ood_score) = settled
     assert calibration.photos == len(run.split.files('valid'))
     assert calibration.rules.ood_threshold == ood_score.threshold
-    monkeypatch.setattr(module, 'fit_ood', never)
+    monkeypatch.setattr(ood, 'fit_ood', never)
     monkeypatch.setattr(module, 'fit_calibration', never)
     again, same = load_or_fit(Run(run.path))
     assert again == calibration
     assert same.threshold == ood_score.threshold
 
 
-def test_the_test_part_is_never_asked(mine, monkeypatch):
-    asked, predictions = [], mine.predictions
-    monkeypatch.setattr(mine, 'predictions', lambda part: asked.append(part) or predictions(part))
+def test_test_photos_never_pass_through_the_network_and_others_once_at_most(mine, monkeypatch):
+    photos = []
+
+    def recorded(learn, some, *args):
+        photos.extend(o for o in some if isinstance(o, Path))  # the others are drawn
+        return learner_outputs(learn, some, *args)
+
+    monkeypatch.setattr(ood, 'learner_outputs', recorded)
     load_or_fit(mine)
-    assert asked == ['valid']
+    assert sorted(photos) == sorted([*mine.split.files('train'), *mine.split.files('valid')])
 
 
 def test_another_learner_is_settled_anew(mine_settled):
@@ -93,7 +101,7 @@ def test_another_target_is_settled_anew_and_stays(mine_settled):
 
 def out_of_fold(run):
     "Pretended out-of-fold predictions of all photos, those of the test part among them."
-    rows, classes = run.split.frame.reset_index(drop=True), run.settings['classes']
+    rows, classes = run.split.frame.reset_index(drop=True), run.metadata['classes']
     probs = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(rows))
     return rows[['path', 'label', 'group']].join(pd.DataFrame(probs, columns=classes))
 
@@ -117,7 +125,7 @@ def test_the_temperature_leaves_every_answer_where_it_was(settled):
 
 @pytest.mark.parametrize(('balance', 'even'), [('equal', True), ('weighted', True), (None, False)])
 def test_shares_in_training_follow_the_balance(mine, balance, even):
-    mine.settings['balance'] = balance
+    mine.config = replace(mine.config, balance=balance)
     rows = mine.split.part('train')
     lopsided = rows[(rows.label != 'Cirrus') | (np.arange(len(rows)) % 2 == 0)]
     frame = mine.split.frame
@@ -178,7 +186,7 @@ def test_a_folder_that_can_not_be_written_is_said_and_the_answers_are_the_same(s
 def test_test_photos_that_were_renamed_since_choose_nothing(settled, tmp_path, skies):
     data = shutil.copytree(skies, tmp_path / 'skies')
     mine = copied(settled[0].path, tmp_path, (*RUN, 'calibration.json', 'ood.pth'))
-    (mine / 'run.json').write_text(json.dumps(settled[0].settings | {'data': str(data)}))
+    (mine / 'run.json').write_text(json.dumps(settled[0].metadata | {'data': str(data)}))
     oof = out_of_fold(Run(mine))
     photo = Run(mine).split.part('test').path.iloc[0]
     (data / photo).rename(data / f'{photo}.jpg')

@@ -24,8 +24,9 @@ from onnx import helper, numpy_helper
 
 from .. import __version__
 from ..errors import OperationFailed
+from ..data.sampling import Split
 from ..evaluation.calibrate import ece, fit_calibration, load_or_fit, class_shares, Calibration
-from ..evaluation.ood import WithOODScore, OODScore
+from ..evaluation.ood import ood_threshold, WithOODScore, OODScore
 from ..files import from_json, atomic_path, sweep, to_json
 from ..images import BadImage, Preprocess, preprocess_of
 from .decide import softmax
@@ -170,14 +171,14 @@ def export_model(learn: Learner, # a learner over `cloud_dls`, or any image clas
     _write_checked(learn, path, _model_bytes(learn, preprocess, ood_score, metadata), photos)
     return path
 
-# %% ../../nbs/prediction/42_export.ipynb #0ff46983
+# %% ../../nbs/prediction/42_export.ipynb #c00a61b0
 CARD_SETTINGS = ('recipe', 'arch', 'weights', 'weights_source', 'seed', 'trained_on', 'data_hash', 'split_hash')
 
-def _run_metadata(run: Run, calibration: Calibration, card: dict | None) -> dict[str, str]:
+def _run_metadata(run: Run, classes: list[str], calibration: Calibration, card: dict | None) -> dict[str, str]:
     "The metadata of a run's file."
-    settings = {k: run.settings.get(k) for k in CARD_SETTINGS}
+    settings = {k: run.as_dict().get(k) for k in CARD_SETTINGS}
     card = settings | dict(calibration=calibration.as_dict()) | (card or {})
-    return _metadata(run.learner().dls.vocab, card, run.preprocess, calibration, class_shares(run))
+    return _metadata(classes, card, run.preprocess, calibration, class_shares(run))
 
 # %% ../../nbs/prediction/42_export.ipynb #a6d6b5a8
 PRECISIONS = 'int8', 'int8-weights', 'fp16' # of smaller files
@@ -198,15 +199,15 @@ def export_run(run: Run, # a finished run
                ) -> tuple[Path, float]: # the file, and the largest difference from the learner in any probability
     "Export a run's learner with its rules, checked against the learner; `ParityError` where they differ."
     _check_precision(to, ('fp32', *PRECISIONS))
-    path, test_photos = _destination(path or run.path/'clouds.onnx'), run.split.files('test')[:photos]
-    calibration, ood_score = load_or_fit(run, target_error)
-    learn = run.learner()
-    model = _model_bytes(learn, run.preprocess, ood_score, _run_metadata(run, calibration, card))
+    path, learn, parts = _destination(path or run.path/'clouds.onnx'), run.learner(), run.split
+    calibration, ood_score = load_or_fit(run, target_error, learn=learn, parts=parts)
+    metadata = _run_metadata(run, learn.dls.vocab, calibration, card)
+    model, test_photos = _model_bytes(learn, run.preprocess, ood_score, metadata), parts.files('test')[:photos]
     if to == 'fp32': return path, _write_checked(learn, path, model, test_photos)
     with TemporaryDirectory() as folder:
         exact = Path(folder)/'clouds.onnx'
         _write_checked(learn, exact, model, test_photos)
-        return path, quantize_run(run, exact, path, to)
+        return path, quantize_run(run, exact, path, to, parts)
 
 # %% ../../nbs/prediction/42_export.ipynb #aaaad3a6
 def _arrays(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
@@ -525,12 +526,6 @@ def _run_many(clouds: CloudClassifier, photos: list) -> tuple[np.ndarray, np.nda
     return np.stack(logits), None if scores[0] is None else np.array(scores)
 
 # %% ../../nbs/prediction/42_export.ipynb #d932571a
-def _ood_threshold(ood_score: np.ndarray, accept: float = .95) -> float:
-    "What at least that share of skies stays below; as in `fit_ood`."
-    n = len(ood_score)
-    last = np.sort(ood_score)[min(n, int(np.ceil(accept*(n + 1)))) - 1]
-    return float(np.nextafter(np.float32(last), np.float32(np.inf)))
-
 def _refit(calibration: Calibration, logits, ood_score, labels, classes, groups) -> Calibration:
     "Temperature and rules by a file's own answers to the validation photos."
     if calibration.basis != 'out of fold':
@@ -538,7 +533,7 @@ def _refit(calibration: Calibration, logits, ood_score, labels, classes, groups)
         calibration = fit_calibration(softmax(logits), labels, classes, calibration.target_error, alpha, groups,
                                       calibration.basis)
     if ood_score is None: return calibration
-    return replace(calibration, rules=replace(calibration.rules, ood_threshold=_ood_threshold(ood_score)))
+    return replace(calibration, rules=replace(calibration.rules, ood_threshold=ood_threshold(ood_score)))
 
 # %% ../../nbs/prediction/42_export.ipynb #4ec897f6
 def _quality(probs: np.ndarray, labels: np.ndarray) -> dict: # accuracy and ece, 0 to 1
@@ -583,22 +578,23 @@ def quantize_run(run: Run, # a finished run
                  exact: str | Path, # its file in fp32
                  path: str | Path, # the file to write
                  to: str = 'int8', # one of `PRECISIONS`
+                 parts: Split | None = None, # the run's split; read where None
                  ) -> float: # the largest difference in any probability
     "Write a run's file smaller, with its own temperature and rules; `ParityError` where it loses more than `MAX_LOSS`."
-    path, exact, parts = _destination(path), CloudClassifier(exact), ('valid', 'test')
-    model = quantized(exact.path, _spread(run.split.files('train')), to)
-    calibration = Calibration.from_dict(exact.card['calibration'])
-    rows, photos = {o: run.split.part(o) for o in parts}, {o: run.split.files(o) for o in parts}
-    labels = {o: np.array([exact.classes.index(label) for label in rows[o].label]) for o in parts}
+    path, exact, parts = _destination(path), CloudClassifier(exact), run.split if parts is None else parts
+    model = quantized(exact.path, _spread(parts.files('train')), to)
+    calibration, names = Calibration.from_dict(exact.card['calibration']), ('valid', 'test')
+    rows, photos = {o: parts.part(o) for o in names}, {o: parts.files(o) for o in names}
+    labels = {o: np.array([exact.classes.index(label) for label in rows[o].label]) for o in names}
     with atomic_path(path) as part:
         part.write_bytes(model)
         small = CloudClassifier(part)
-        answers = {o: _run_many(small, photos[o]) for o in parts}
+        answers = {o: _run_many(small, photos[o]) for o in names}
         calibration = _refit(calibration, *answers['valid'], labels['valid'], exact.classes, rows['valid'].group)
-        probs = softmax(np.concatenate([answers[o][0] for o in parts]), calibration.temperature)
-        exact_logits = np.concatenate([_run_many(exact, photos[o])[0] for o in parts])
+        probs = softmax(np.concatenate([answers[o][0] for o in names]), calibration.temperature)
+        exact_logits = np.concatenate([_run_many(exact, photos[o])[0] for o in names])
         comparison = compare_precisions(softmax(exact_logits, exact.temperature), probs,
-                                        np.concatenate([labels[o] for o in parts]))
+                                        np.concatenate([labels[o] for o in names]))
         part.write_bytes(_with_calibration(model, calibration, check_loss(comparison, path)))
         CloudClassifier(part)
     return comparison['largest_difference']
