@@ -418,7 +418,7 @@ main()
 """,
     )
     assert [child.wait(timeout=30) for child in children] == [1, 0], [child.said() for child in children]
-    assert 'the loss was no number in epoch 1; the best epoch so far, 0' in children[0].said().splitlines()[-1]
+    assert 'the loss was NaN or infinite in epoch 1; the best epoch so far, 0' in children[0].said().splitlines()[-1]
     assert children[1].said() == ''
     assert (said_of(out)['status'], said_of(out)['best_epoch']) == ('stopped', 0)
 
