@@ -72,17 +72,17 @@ def fast(args, split_file):
             size=args.size,
             weights='none',
             parts=parts,
-            seen=seen,
+            scan=seen,
             seed=args.seed,
             out=Path(folder) / 'run',
             progress=False,
         )
-        history, settings = run.history, run.settings
-    stages = settings['stages']
+        history, metadata = run.history, run.metadata
+    stages = metadata['stages']
     between = stages['training'] - history.seconds.sum()  # loaders and copies for squares of another size, checkpoints
     elapsed = stages['set up'] + between + history.seconds.cumsum()
     cycles = ', '.join(
-        f'{c["epochs"]} on {round(c["side"] * args.size)} px{" for the head" * c["frozen"]}' for c in settings['cycles']
+        f'{c["epochs"]} on {round(c["side"] * args.size)} px{" for the head" * c["frozen"]}' for c in metadata['cycles']
     )
     return {'errors': history.error_rate.tolist(), 'elapsed': elapsed.tolist(), 'cycles': cycles}
 

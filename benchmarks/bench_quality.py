@@ -43,8 +43,10 @@ def judged(run):
 def trained(photos, place, seed, *arguments):
     run = Path(place) / f'run-{seed}-{len(arguments)}'
     command = [Path(sys.executable).with_name('cloud-classifier'), '-q', 'train', photos, '--seed', seed, '--out', run]
+    from cloud_classifier.training.config import flat_metadata, run_metadata
+
     seconds, _ = call(*command, *arguments, cache=Path(place) / f'cache-{seed}-{len(arguments)}')
-    settings = json.loads((run / 'run.json').read_text())
+    settings = flat_metadata(run_metadata(run))
     about = dict(arch=settings['arch'], recipe=settings['recipe'], size=settings['preprocess']['size'], seed=seed)
     rest = dict(seconds=round(seconds, 1), precision=settings['precision'], trained_on=settings['trained_on'])
     return run, about | {k: round(v, 4) for k, v in judged(run).items()} | rest

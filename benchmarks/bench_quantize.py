@@ -87,7 +87,7 @@ def main():
             print(*rows[-1], flush=True)
     with open(Path(__file__).parent / 'results' / 'quantize.csv', 'w', newline='') as f:
         f.write(f'# {date.today()}, {platform.machine()}, Python {platform.python_version()}\n')
-        f.write(f'# python {shlex.join(sys.argv)}; {run.settings["arch"]} at {run.preprocess.size} pixels\n')
+        f.write(f'# python {shlex.join(sys.argv)}; {run.config.arch} at {run.preprocess.size} pixels\n')
         writer = csv.writer(f)
         head = 'file,photos,accuracy,ece,agreement,temperature,MiB,ms on one thread,ms on all'
         writer.writerows([head.split(','), *rows])

@@ -113,7 +113,7 @@ def once(args, name, seed, parts, seen):
     from cloud_classifier.training.run import train
 
     recipe, balance, bs, why = tries()[name]
-    RECIPES['tried'] = replace(recipe, name='tried')
+    RECIPES['scratch'] = replace(recipe, name='scratch')  # a name that `train` knows
     augment = (
         patch('cloud_classifier.training.dataloaders.ItemAugment', randaugment())
         if 'randaugment' in name
@@ -122,13 +122,13 @@ def once(args, name, seed, parts, seen):
     with tempfile.TemporaryDirectory() as folder, augment:
         run = train(
             args.photos,
-            'tried',
-            args.arch,
-            args.size,
-            args.epochs,
-            'none',
-            parts,
-            seen,
+            'scratch',
+            arch=args.arch,
+            size=args.size,
+            epochs=args.epochs,
+            weights='none',
+            parts=parts,
+            scan=seen,
             balance=balance,
             bs=bs,
             seed=seed,
@@ -137,7 +137,7 @@ def once(args, name, seed, parts, seen):
         )
         _, labels, probs, classes, _ = run.predictions('test')
         both = (probs + flipped(run, 'test')) / 2
-        history, said = run.history, run.settings
+        history, metadata = run.history, run.metadata
 
     def error(probs):
         return 1 - accuracy_score(labels, [classes[i] for i in probs.argmax(1)])
@@ -151,14 +151,14 @@ def once(args, name, seed, parts, seen):
         balance,
         bs,
         seed,
-        said['split_hash'][:12],
-        said['trained_on'],
+        metadata['split_hash'][:12],
+        metadata['trained_on'],
         f'{history.error_rate.iloc[-1]:.4f}',
         f'{history.error_rate.min():.4f}',
         f'{error(probs):.4f}',
         len(labels),
         f'{error(both):.4f}',
-        f'{said["stages"]["training"]:.0f}',
+        f'{metadata["stages"]["training"]:.0f}',
         json.dumps(history.error_rate.round(4).tolist()),
         json.dumps(history.seconds.cumsum().round(1).tolist()),
     )

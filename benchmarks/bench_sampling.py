@@ -108,7 +108,6 @@ def steps(root, grouped):
     from cloud_classifier.data.dataset import Dataset
     from cloud_classifier.data.sampling import (
         balance,
-        certificate,
         folds,
         get_equal_images,
         load_split,
@@ -141,7 +140,7 @@ def steps(root, grouped):
         done(f'balance, {how}')
     parts = split(dataset, group_by=())
     done('split')
-    assert not certificate(parts)['leaks']
+    assert not parts.certificate.leaks
     done('certificate')
     save_split(parts, file)
     done('save')

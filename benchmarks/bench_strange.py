@@ -49,8 +49,8 @@ def rows_of(path, drawn):
     skies, kinds = asked(learn, fitted, preprocess, photos), ood_samples(drawn, max(64, preprocess.size))
     others = {kind: asked(learn, fitted, preprocess, pictures) for kind, pictures in kinds.items()}
     others['all'] = {name: np.concatenate([o[name] for o in others.values()]) for name in skies}
-    said = run.settings
-    about = (said['arch'], preprocess.size, len(run.history))
+    config = run.config
+    about = (config.arch, preprocess.size, len(run.history))
     for score in skies:
         for kind, found in others.items():
             o = auroc(skies[score], found[score])

@@ -93,12 +93,12 @@ def ours(root, args):
     run = train(
         root,
         'scratch',
-        args.arch,
-        args.size,
-        args.epochs,
-        'none',
-        parts,
-        scan,
+        arch=args.arch,
+        size=args.size,
+        epochs=args.epochs,
+        weights='none',
+        parts=parts,
+        scan=scan,
         balance=None,
         bs=args.bs,
         cache=True,
@@ -110,8 +110,8 @@ def ours(root, args):
         'seconds': history.seconds.tolist(),
         'photos': args.train // args.bs * args.bs,
         'alone': history.photos_per_second.tolist(),
-        'precision': run.settings['precision'],
-        'copies': run.settings['stages']['set up'],
+        'precision': run.metadata['precision'],
+        'copies': run.metadata['stages']['set up'],
     }
 
 

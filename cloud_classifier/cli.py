@@ -353,11 +353,6 @@ def _known(name: str, names: Sequence[str], what: str, option: str) -> None:
     raise typer.BadParameter(f'{name!r} is no {what}; {hint}', param_hint=option)
 
 # %% ../nbs/51_cli.ipynb #1722144a
-def _is_photo(path: Path) -> bool:
-    "Whether a file is named like a photo."
-    from mimetypes import guess_type
-    return (guess_type(path.name)[0] or '').startswith('image/')
-
 def _class_folders(path: Path) -> list[str]:
     "Names of the class folders of a dataset."
     try: folders = [e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith('.')]
@@ -379,9 +374,10 @@ def _dataset(path: Path,
              ask: bool = True, # whether such names are asked about
              ) -> Path:
     "A dataset's folder."
+    from cloud_classifier.images import is_photo_name
     folders = _class_folders(path)
     if photos and not folders:
-        loose = any(_is_photo(path/o) for o in os.listdir(path))
+        loose = any(map(is_photo_name, os.listdir(path)))
         raise BadPath(f'{path}: has photos but no class folders; make one folder per class' if loose else f'{path}: has no photos')
     if ask: _ask_about(folders, strict)
     return path
@@ -452,7 +448,8 @@ def fetch(name: Annotated[Literal['ccsn'], typer.Argument(help='The database: cc
 # %% ../nbs/51_cli.ipynb #00f3bb44
 def _photos_from(path: Path) -> Path:
     "A folder to take photos from, or a photo; a list of addresses has another way in."
-    if path.is_dir() or path.is_file() and _is_photo(path): return path
+    from cloud_classifier.images import is_photo_name
+    if path.is_dir() or path.is_file() and is_photo_name(path): return path
     if path.is_file(): raise BadPath(f'{path}: is no photo; a list of addresses is taken by scrape --source urls --from {path}')
     raise BadPath(f'{path}: {_links(path, "file or folder")}')
 
@@ -693,15 +690,15 @@ def split(data: Data,
     _check_division(valid, test, group_by or ())
     _new_file(out)
     _dataset(data, strict)
-    from cloud_classifier.data.sampling import GROUP_BY, certificate, certificate_line, load_split, save_split
+    from cloud_classifier.data.sampling import GROUP_BY, load_split, save_split
     from cloud_classifier.data.sampling import split as divide
     with _work(as_json):
         previous = load_split(out, data) if out.exists() and not fresh else None
         parts = divide(data, valid, test, seed, group_by=group_by or GROUP_BY, keep_conflicts=keep_conflicts, previous=previous, progress=not manner.quiet)
         with _writing(out): save_split(parts, out)
-    if as_json: return _show_json(certificate(parts))
+    if as_json: return _show_json(parts.certificate.to_dict())
     show_table(('class', *parts.counts().columns), parts.counts().itertuples())
-    _sum_up(certificate_line(parts))
+    _sum_up(str(parts.certificate))
 
 @verb()
 def sample(data: Data,
@@ -808,27 +805,28 @@ def train(data: Annotated[Path | None, _argument('Folder with a folder of photos
     elif data is None: raise typer.BadParameter('name the folder of photos, or a run to --resume', param_hint='DATA')
     else:
         _dataset(data, strict)
-        from cloud_classifier.training.config import check_new_run, check_settings
-        check_settings(recipe, arch, weights, epochs, bs, _rate(lr), patience, precision)
+        from cloud_classifier.training.config import check_available, check_new_run, TrainConfig
+        config = TrainConfig(
+            recipe=recipe, arch=arch, size=size, weights=weights, epochs=epochs, lr=_rate(lr),
+            balance=None if balance == 'none' else balance, cap=cap, bs=bs, seed=seed, precision=precision,
+            cache=cache, num_workers=workers, patience=patience, track=track, skip_bad=skip_bad)
+        check_available(config)
         if out: check_new_run(out)
         parts = _photos_to_train_on(data, split)
         with _work(as_json):
             from cloud_classifier.training.run import train as go
-            run = go(data, recipe, arch, size, epochs, weights, parts, balance=None if balance == 'none' else balance, bs=bs, seed=seed, out=out,
-                     skip_bad=skip_bad, num_workers=workers, progress=progress, lr=_rate(lr), cap=cap, precision=precision, cache=cache,
-                     patience=patience, track=track)
+            run = go(data, config, parts=parts, out=out, progress=progress)
     if run is not None: _show_run(run, as_json) # of several processes the first one speaks
 
 def _show_run(run, as_json: bool) -> None:
     "What was trained, and what comes next."
-    from cloud_classifier.data.sampling import certificate_line
-    s, copies = run.settings, ''
+    s, copies = run.as_dict(), ''
     if as_json: return _show_json(dict(run=run.path, **s))
     if s.get('copies'):
         n = s['copies']['made'] + s['copies']['there']
         copies = f'; small copies of {n} photos take {s["copies"]["bytes"]/1e6:.0f} MB in {s["cache"]}'
     stopped = f'{run.path}: stopped, because {s["reason"]}; it ends with epoch {s["best_epoch"]}' if s['status'] == 'stopped' else ''
-    _report(run.path, certificate_line(run.split), stopped,
+    _report(run.path, str(run.split.certificate), stopped,
             f'{run.path}: trained on {s["trained_on"]} photos of {len(s["classes"])} classes in {s["precision"]}, {s["photos_per_second"]:g} a second'
             f'{copies}; next: cloud-classifier evaluate {shlex.quote(str(run.path))}')
 
@@ -849,15 +847,16 @@ def lr_find(data: Data,
             as_json: AsJson = False):
     "Say which learning rates fastai's finder suggests."
     _dataset(data, strict)
-    from cloud_classifier.training.config import check_settings
-    check_settings(arch=arch, weights=weights, bs=bs)
+    from cloud_classifier.training.config import check_available, TrainConfig
+    config = TrainConfig(arch=arch, size=size, weights=weights, balance=None if balance == 'none' else balance, bs=bs,
+                         seed=seed, skip_bad=skip_bad)
+    check_available(config)
     _new_file(plot)
     parts = _photos_to_train_on(data, split)
     with _work(as_json), _writing(plot):
         from cloud_classifier.training.recipes import choose_lr
         from cloud_classifier.training.run import find_lr
-        found = find_lr(data, arch, size, weights, parts, None if balance == 'none' else balance, bs, seed, skip_bad, batches, plot,
-                        progress=not (manner.quiet or as_json))
+        found = find_lr(data, config, parts=parts, num_it=batches, plot=plot, progress=not (manner.quiet or as_json))
     rates = {k: float(v) for k, v in found._asdict().items()} | dict(chosen=choose_lr(found))
     if as_json: _show_json(rates)
     else: show_table(('suggestion', 'rate'), [(k, f'{v:.2e}') for k, v in rates.items()])
@@ -966,11 +965,10 @@ def export(run: RunDir,
     _share(target_error)
     with _work(as_json), _writing(out):
         from cloud_classifier.prediction.export import export_run
-        from cloud_classifier.data.sampling import changes_line
         from cloud_classifier.training.run import Run
         trained = Run(run)
         file, worst = export_run(trained, out, target_error=target_error, to=to)
-    size, changed = file.stat().st_size, changes_line(trained.split)
+    size, changed = file.stat().st_size, trained.split.changes_line
     if as_json: return _show_json(dict(model=file, bytes=size, largest_difference=worst, changed=changed))
     _report(file, changed, f'{file}: {size/1e6:.1f} MB; differs from the learner by {worst:.0e} at most in any probability of the photos compared')
 
@@ -1039,8 +1037,8 @@ def _about(path: Path | None) -> dict:
     "What is known of a model, a run, a dataset, or this installation."
     if path is None: return _installed()
     if (path/'run.json').is_file():
-        from cloud_classifier.training.config import run_settings
-        return run_settings(path)
+        from cloud_classifier.training.config import flat_metadata, run_metadata
+        return flat_metadata(run_metadata(path))
     if not path.is_dir(): return _about_model(path)
     from collections import Counter
     from cloud_classifier.data.dataset import Dataset, class_order

@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .images import inspect_photo
 from .samples import make_samples
-from .data.dataset import Dataset, look
+from .data.dataset import Dataset
 from .data.sources import FetchError
 from .data.scrape import fetch_ccsn
 from .data.sampling import split, Split
@@ -85,7 +86,7 @@ def photos_in_budget(dataset: Dataset,
                ) -> int: # photos of each class, 20 to 300
     "How many photos of each class can be looked at in time."
     few, start = frame.path.sample(min(16, len(frame)), random_state=0), perf_counter()
-    for photo in few: look(dataset.path/photo)
+    for photo in few: inspect_photo(dataset.path/photo)
     each = (perf_counter() - start) / len(few) / (os.cpu_count() or 1)
     return max(20, min(300, int(seconds / each / frame.label.nunique())))
 
@@ -175,7 +176,7 @@ def run_demo(console: Console, # where to tell what happens
     from cloud_classifier.training.run import train
     parts, thinned, seen = _prepare(console, choice, size, seconds, seed)
     console.print(f'[bold]3/5 Training[/] {default_arch()}')
-    run = train(choice.path, size=size, parts=thinned, seen=seen, seed=seed, out=out)
+    run = train(choice.path, size=size, parts=thinned, scan=seen, seed=seed, out=out)
     console.print('[bold]4/5 Report[/] on the test part')
     report = evaluate(run, at_most=100)
     report.save(run.path)

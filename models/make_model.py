@@ -51,7 +51,7 @@ def of_backbone(arch: str, photos: Path, parts: Split, work: Path) -> tuple[pd.D
     runs = [Run(work / 'folds' / f'fold-{i}') for i in range(FOLDS)]
     done = (work / 'soup' / 'run.json').exists()
     mixed = Run(work / 'soup') if done else soup(runs, whole(parts), work / 'soup')
-    return oof, mixed, sum(run.settings['seconds'] for run in runs)
+    return oof, mixed, sum(run.metadata['seconds'] for run in runs)
 
 
 def together(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -110,7 +110,7 @@ def card(model: Path, run: Run, folds: Predictions, test: Predictions, report: d
         genera=dict(folds=of_genera(folds), test=of_genera(test)),
         by_class=names,
         verdicts=verdict_words(report),
-        run=run.settings,
+        run=run.as_dict(),
         n_folds=FOLDS,
     )
 
@@ -124,11 +124,11 @@ def main() -> None:
     parts, oof, run, seconds = trained(args.photos, args.work)
     load_or_fit(run, oof=oof)
     hashes = dict(data_hash=data_hash(parts.frame), split_hash=parts.hash)
-    shipped = hashes | dict(photos='CCSN (Zhang et al. 2018), CC0', folds=FOLDS, ensemble=run.settings['ensemble'])
+    shipped = hashes | dict(photos='CCSN (Zhang et al. 2018), CC0', folds=FOLDS, ensemble=run.metadata['ensemble'])
     model, _ = export_run(run, args.out, card=shipped, to='int8-weights')
     report = evaluate(CloudClassifier(model), data=args.photos, parts=parts)
     report.save(args.work)
-    folds = of_folds(oof, tuple(run.settings['classes']))
+    folds = of_folds(oof, tuple(run.metadata['classes']))
     page = card(model, run, folds, asked(model, parts), report.data, **hashes, minutes=seconds / 60)
     atomic_write(model.with_suffix('.md'), page)
     atomic_write(model.with_name(f'{model.name}.sha256'), f'{file_hash(model)}  {model.name}\n')

@@ -13,7 +13,8 @@ from hostile import photo
 from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.data.download import DownloadAborted
 from cloud_classifier.data.scrape import add_photos, scrape_clouds
-from cloud_classifier.data.sources import BadSearch, is_photo_name
+from cloud_classifier.data.sources import BadSearch
+from cloud_classifier.images import is_photo_name
 
 NOBODY = 65534
 ADD = """

@@ -288,15 +288,15 @@ def test_an_edit_in_place_of_the_same_size_is_noticed(dataset):
 def test_a_photo_that_vanishes_while_it_is_looked_at_is_left_to_the_next_time(dataset, monkeypatch):
     first, second = dataset.listing().path[:2]
 
-    def vanish(*args, look=module._look_at):
-        seen = list(look(*args))
+    def vanish(*args, inspect=module.Dataset._inspect, **settings):
+        infos = list(inspect(*args, **settings))
         (dataset.path / first).unlink(missing_ok=True)
         with (dataset.path / second).open('ab') as f:
             f.write(b'more')
-        return iter(seen)
+        return iter(infos)
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, '_look_at', vanish)
+        patched.setattr(module.Dataset, '_inspect', vanish)
         assert dataset.sync(progress=False) == {'new': 40, 'changed': 0, 'moved': 0, 'missing': 0}
     assert dataset.sync(progress=False) == {'new': 1, 'changed': 0, 'moved': 0, 'missing': 0}
 
@@ -398,3 +398,28 @@ def test_a_move_is_taken_back_after_those_that_came_later(dataset):
     with pytest.raises(BadDataset, match='was moved again since; take that back first'):
         dataset.undo(rows=[first])
     assert dataset.undo(2)[-1] == photo
+
+
+def test_a_scan_opens_each_photo_once_whatever_is_taken_from_it(dataset, monkeypatch):
+    (dataset.path / 'Cirrus' / 'page.jpg').write_text('<html>404</html>')
+    (dataset.path / 'Cirrus' / 'phone.heic').write_bytes(b'x')
+    opened = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, 'read_bytes', lambda path: opened.append(path.name) or read(path))
+    table = dataset.scan(extract={'size': lambda image: image.size, 'mode': lambda image: image.mode}, progress=False)
+    assert len(opened) == len(set(opened)) == len(dataset.listing())
+    assert table[['path', 'label', 'sha256', 'status', 'reason']].equals(dataset.scan(progress=False))
+    table = table.set_index('path')
+    bad = ['Cirrus/page.jpg', 'Cirrus/phone.heic']
+    assert table.status[bad].tolist() == ['not an image', 'unsupported']
+    assert table['size'].drop(bad).map(type).eq(tuple).all()
+    assert table['size'][bad[0]] is None
+
+
+def test_the_folders_are_read_once_a_listing(dataset, monkeypatch):
+    read, scandir = [], os.scandir
+    monkeypatch.setattr(os, 'scandir', lambda path: read.append(os.fspath(path)) or scandir(path))
+    listing = dataset.listing(unreadable=True)
+    dataset.check(listing=listing)
+    dataset.scan(listing, progress=False)
+    assert sorted(read) == [str(dataset.path), *(str(dataset.path / name) for name in sorted(dataset.folders))]

@@ -249,7 +249,7 @@ def test_rules_survive_metadata():
     ],
 )
 def test_rules_that_can_not_be_are_refused(wrong):
-    with pytest.raises(ValueError, match=r'threshold|conformal|coverage|strange'):
+    with pytest.raises(ValueError, match=r'threshold|conformal|coverage|OOD'):
         Rules(**{'thresholds': {}} | wrong)
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from cloud_classifier.data.dataset import BadDataset, Dataset
-from cloud_classifier.data.sampling import certificate_line, split
+from cloud_classifier.data.sampling import split
 from cloud_classifier.data.sources import FetchError
 from cloud_classifier.demo import OUTPUT_FILES, Choice, choose_data, compare_models, run_demo, subsample
 from cloud_classifier.training.config import NoWeights
@@ -36,8 +36,8 @@ def test_fewer_photos_keep_each_class_in_each_part(skies):
     assert len(few.part('train')) < len(parts.part('train'))
     assert few.part('test').equals(parts.part('test'))
     assert subsample(parts, 10**6) is parts
-    assert few.facts == parts.facts
-    assert certificate_line(few).split('groups')[1] == certificate_line(parts).split('groups')[1]
+    assert few.rule == parts.rule
+    assert str(few.certificate).split('groups')[1] == str(parts.certificate).split('groups')[1]
 
 
 def test_the_whole_way(skies, tmp_path, monkeypatch):
@@ -52,7 +52,7 @@ def test_the_whole_way(skies, tmp_path, monkeypatch):
     assert 'your photos' in said
     assert 'squares of 64 pixels' in said
     assert 'test photos this model is right on' in said
-    assert (run.settings['head'], run.settings['weights']) == ('moments', 'imagenet')
+    assert (run.metadata['head'], run.config.weights) == ('moments', 'imagenet')
     assert json.loads((run.path / 'report.json').read_text())['n'] == len(run.split.part('test'))
 
 

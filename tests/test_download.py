@@ -51,11 +51,11 @@ from cloud_classifier.data.download import (
     DownloadResult,
     download,
     may_connect,
-    settle,
+    store_results,
 )
 from cloud_classifier.data.sources import SearchResult
 from cloud_classifier.files import move_file
-from cloud_classifier.images import photo_header
+from cloud_classifier.images import inspect_photo
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs the whole of 127.0.0.0/8')
 HOSTS = [f'127.0.0.{n}' for n in range(1, 10)]
@@ -601,7 +601,7 @@ def polite(tmp_path_factory):
     answers = {f'/{scene}/{n}'.replace(' ', '-'): o for scene, answers in scenes.items() for n, o in enumerate(answers)}
     limits = DownloadLimits(allow_private=True, per_host=2, connect=9)
     with Server(answers, HOSTS) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, 'PATIENCE', 2.5)
+        patch.setattr(module, 'MAX_WAIT', 2.5)
         photos = [
             SearchResult(server.url(path, hosts[path.split('/')[1].replace('-', ' ')]), label='Cirrus')
             for path in answers
@@ -919,7 +919,8 @@ from cloud_classifier.data.download import DownloadLimits, download
 from cloud_classifier.data.sources import SearchResult
 
 folder, limits, urls = json.load(sys.stdin)
-download(Dataset(folder), [Found(url, label='Cirrus') for url in urls], limits=Limits(**limits), progress=False)
+photos = [SearchResult(url, label='Cirrus') for url in urls]
+download(Dataset(folder), photos, limits=DownloadLimits(**limits), progress=False)
 print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
 """
 
@@ -966,7 +967,7 @@ def open_no_more(file, mode='r'):
     return no_space() if 'w' in mode else open(file, mode)
 
 
-@pytest.mark.parametrize('place', ['download.open', 'download.os.fsync', 'manifest.move_file'])
+@pytest.mark.parametrize('place', ['data.download.open', 'data.download.os.fsync', 'data.dataset.move_file'])
 def test_a_full_disk_loses_nothing(dataset, server, monkeypatch, place):
     "While a photo is written, while it is flushed, and while it is brought to its place."
     server.answers = {f'/{n}.jpg': reply(photo(n)) for n in range(3)}
@@ -1055,7 +1056,7 @@ def test_any_order_of_arrival_ends_the_same(pairs, data):
             with pytest.MonkeyPatch.context() as patch:
                 if data.draw(st.booleans()):
                     patch.setattr(Manifest, 'carry_out', lambda _: None)
-                settle(dataset, [arrival(dataset, n + 1, pairs[n][1]) for n in batch])
+                store_results(dataset, [arrival(dataset, n + 1, pairs[n][1]) for n in batch])
             with dataset.exclusive_lock():
                 pass
         owner = {n: min(i for i, (_, other) in enumerate(pairs) if other == n) for _, n in pairs if n}
@@ -1075,9 +1076,7 @@ def arrival(dataset, row, n):
     if n is None:
         return DownloadResult(row, reason='html')
     (dataset.path / '.incoming' / f'{row}.part').write_bytes(photo(n))
-    return DownloadResult(
-        row, sha256=hashlib.sha256(photo(n)).hexdigest(), size=len(photo(n)), header=photo_header(photo(n))
-    )
+    return DownloadResult(row, info=inspect_photo(photo(n)))
 
 
 # Memory

@@ -55,7 +55,7 @@ def test_a_run_hands_over_its_predictions_history_and_settings():
 
 def test_a_card_says_which_weights_the_training_began_with(run, model_of_run):
     card = CloudClassifier(model_of_run).card
-    assert card['weights_source'] == run.settings['weights_source'] == {'origin': 'random'}
+    assert card['weights_source'] == run.metadata['weights_source'] == {'origin': 'random'}
 
 
 def test_run_and_file_get_the_same_report(run, model_of_run):
@@ -113,7 +113,10 @@ def test_seeds_are_compared_on_the_same_photos_alone(run):
     assert report.data['seeds']['spread']['top1'] == pytest.approx(0)
     assert 'mean ± spread' in report.to_html(thumbnails=False)
     other = SimpleNamespace(
-        settings=run.settings | {'split_hash': 'another'}, path=Path('other'), predictions=run.predictions
+        metadata=run.metadata | {'split_hash': 'another'},
+        config=run.config,
+        path=Path('other'),
+        predictions=run.predictions,
     )
     with pytest.raises(BadDataset, match='another split'):
         evaluate(run, also=[other], n_boot=20, look=False)
@@ -128,7 +131,7 @@ def cleaned(tmp_path, skies):
     assert len(test) >= 5
     mine = Dataset(data)
     mine.quarantine(test[0], 'blurry')
-    other = next(o for o in run.settings['classes'] if not test[1].startswith(o))
+    other = next(o for o in run.metadata['classes'] if not test[1].startswith(o))
     mine.relabel(test[1], other)
     (data / test[2]).rename(data / f'{test[2]}.renamed.jpg')
     mine.relabel(test[3], 'Fog')
@@ -147,7 +150,7 @@ def test_a_run_is_judged_by_the_photos_that_are_there_and_their_labels_of_now(cl
     notes = ' '.join(report['notes'])
     assert LINE in notes
     assert 'judged by the labels that they have now' in notes
-    assert run.settings['split_hash'][:12] in notes
+    assert run.metadata['split_hash'][:12] in notes
     status, _, err = command('export', run.path)
     assert status == 0, err
     assert (run.path / 'clouds.onnx').is_file()
@@ -183,7 +186,7 @@ def test_a_read_only_dataset_is_divided_and_judged(run, skies, read_only, tmp_pa
     status, _, err = command('split', place, '--out', tmp_path / 'split.csv')
     assert status == 0, err
     shutil.copytree(run.path, mine, ignore=shutil.ignore_patterns('*.onnx', '*.pth'))
-    (mine / 'run.json').write_text(json.dumps(run.settings | {'data': str(place)}))
+    (mine / 'run.json').write_text(json.dumps(run.metadata | {'data': str(place)}))
     before = evaluate(run, n_boot=5, look=False).data
     assert evaluate(mine, n_boot=5, look=False).data['top1'] == before['top1']
 
@@ -203,7 +206,7 @@ def test_a_full_disk_leaves_the_report_that_was_there(small_disk):
 def test_a_run_trained_in_bf16_is_judged_in_fp32(skies, tmp_path):
     "Its report, its learner and its file give the same probabilities, and so do two times of asking."
     run = train(skies, out=tmp_path / 'run', precision='bf16', epochs=2, **TINY | {'arch': 'resnet18', 'size': 64})
-    assert run.settings['precision'] == 'bf16'
+    assert run.metadata['precision'] == 'bf16'
     file, worst = export_run(run)
     assert worst < 1e-4
     paths, _, probs, _, _ = run.predictions('test')

@@ -42,7 +42,7 @@ def true_so_far(out):
         json.loads(file.read_text())
     split = out / 'split.csv'
     if split.exists():
-        assert read_split(split, '.').facts['rule']
+        assert read_split(split, '.').rule
     for file in out.glob('fold-*/run.json'):
         if json.loads(file.read_text())['status'] == 'finished':
             assert (file.parent / 'learner.pkl').exists()

@@ -282,7 +282,7 @@ def test_other_formats_are_unsupported_and_named(tmp_path, name, content, format
 
 
 def test_avif_is_unsupported_where_pillow_lacks_it(monkeypatch):
-    monkeypatch.setattr('cloud_classifier.images._formats', lambda: ['JPEG', 'PNG'])
+    monkeypatch.setattr('cloud_classifier.images._openable_formats', lambda: ['JPEG', 'PNG'])
     with pytest.raises(BadImage, match='AVIF') as bad:
         open_image(b'\0\0\0\x1cftypavif' + bytes(20))
     assert bad.value.kind == 'unsupported'
@@ -415,3 +415,22 @@ def test_a_thumbnail_is_small_upright_and_leaves_its_image_alone():
     assert data_uri(b'\xff\xd8\xff') == 'data:image/jpeg;base64,/9j/'
     with pytest.raises(BadImage):
         thumbnail(JPEG[:100], 20)
+
+
+def test_each_function_gets_the_size_it_wants_at_as_few_decodings_as_can_be(tmp_path, monkeypatch):
+    Image.effect_noise((900, 900), 90).convert('RGB').save(tmp_path / 'a.jpg')
+    decoded = []
+    upright = images._upright
+    monkeypatch.setattr(images, '_upright', lambda *args: decoded.append(1) or upright(*args))
+    wanted = {name: np.asarray for name in ('large', 'half', 'also half')}
+    info = inspect_photo(tmp_path / 'a.jpg', wanted, min_side={'large': 512, 'half': 448, 'also half': 300})
+    assert len(decoded) == 2
+    for name, side in (('large', 512), ('half', 448), ('also half', 300)):
+        assert np.array_equal(info.extracted[name], np.asarray(images.open_image(tmp_path / 'a.jpg', side)))
+
+
+def test_what_is_extracted_may_depend_on_the_checksum(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(JPEG)
+    known = {inspect_photo(JPEG).sha256}
+    assert inspect_photo(JPEG, lambda sha: {} if sha in known else {'size': measures}).extracted == {}
+    assert inspect_photo(JPEG[:-1] + b'\xd9\0', lambda sha: {} if sha in known else {'size': measures}).extracted

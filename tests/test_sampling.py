@@ -22,12 +22,8 @@ from PIL import Image
 from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.data.sampling import (
     Split,
-    _deal,
+    assign_parts,
     balance,
-    certificate,
-    certificate_line,
-    changes_line,
-    equal_frame,
     folds,
     follow_photos,
     get_equal_images,
@@ -185,8 +181,8 @@ def test_folders_are_named_in_any_spelling(skies, capsys):
 def test_balance_is_nested(three):
     "A larger sample keeps what a smaller one had."
     frame = scanned({'Cirrus': [1] * 30, 'Stratus': [1] * 10, 'Ct': [1] * 20})
-    few = set(equal_frame(frame.drop(frame[frame.label == 'Stratus'].index[:4])).path)
-    more = set(equal_frame(frame).path)
+    few = set(balance(frame.drop(frame[frame.label == 'Stratus'].index[:4])).path)
+    more = set(balance(frame).path)
     assert {p for p in few if not p.startswith('Stratus')} <= more
 
 
@@ -247,9 +243,9 @@ def test_groups_of_several_classes_are_dealt_whole_and_near_their_shares(groups,
     rows = [(f'g{i}', label, n) for i, group in enumerate(groups) for label, n in group.items()]
     cells = pd.DataFrame(rows, columns=['group', 'label', 'n'])
     shares = {'train': 1 - valid - test, 'valid': valid, 'test': test}
-    parts = _deal(cells, shares, seed)
+    parts = assign_parts(cells, shares, seed)
     assert set(parts) == set(cells.group)  # one part each
-    assert parts == _deal(cells.sample(frac=1, random_state=seed), shares, seed)
+    assert parts == assign_parts(cells.sample(frac=1, random_state=seed), shares, seed)
     table = cells.assign(part=cells.group.map(parts)).pivot_table('n', 'label', 'part', 'sum', fill_value=0)
     for label, own in cells.groupby('label').n:
         for part, share in shares.items():
@@ -277,10 +273,9 @@ def test_what_was_drawn_once_is_drawn_again():
     "By another version of a library, too: whoever trained on a sample or a split can make it again."
     frame = scanned({'Cirrus': [1] * 12, 'Stratus': [1] * 3})
     assert list(balance(frame, seed=42).path[:3]) == ['Cirrus/3-0.jpg', 'Cirrus/8-0.jpg', 'Cirrus/11-0.jpg']
-    cells = pd.DataFrame({'group': [f'g{i}' for i in range(8)], 'label': 'Cirrus', 'n': 1})
-    assert (
-        ''.join(_deal(cells, {'train': 0.5, 'valid': 0.25, 'test': 0.25}, 42)[g][1] for g in cells.group) == 'rerearra'
-    )
+    sizes = pd.DataFrame({'group': [f'g{i}' for i in range(8)], 'label': 'Cirrus', 'n': 1})
+    parts = assign_parts(sizes, {'train': 0.5, 'valid': 0.25, 'test': 0.25}, 42)
+    assert ''.join(parts[group][1] for group in sizes.group) == 'rerearra'
 
 
 COUNTS = st.dictionaries(st.sampled_from(['Ci', 'Cs', 'St', 'Ct']), st.integers(1, 40), min_size=1)
@@ -407,7 +402,7 @@ def test_a_conflict_is_kept_for_training_alone(searched):
     kept = split(searched, keep_conflicts=True, progress=False)
     assert set(kept.frame.set_index('path').part[both]) == {'train'}
     assert kept.leaking_groups() == []
-    assert kept.facts['conflicts'] == 1
+    assert kept.conflicts == 1
 
 
 def test_each_photo_is_validated_on_in_one_fold(three):
@@ -435,13 +430,13 @@ def test_the_certificate_counts_for_itself(searched, tmp_path, command):
     frame = pd.read_csv(file, dtype=str)
     assert list(frame.columns) == ['path', 'label', 'group', 'part', 'sha256']
     assert said['groups'] == frame.group.nunique()
-    assert (said['crossing'], said['leaks']) == (0, False)
+    assert (said['leaking_groups'], said['leaks']) == (0, False)
     assert said['rule']['seed'] == 7
     assert said['rule']['group_by'] == ['duplicates', 'series', 'author', 'page']
     assert sum(sum(row.values()) for row in said['counts'].values()) == 40
     frame.loc[0, 'group'] = frame.loc[frame.part != frame.part[0], 'group'].iloc[0]
     frame.to_csv(file, index=False)
-    assert certificate(load_split(file, searched.path))['leaks'] is True
+    assert load_split(file, searched.path).certificate.leaks is True
 
 
 def test_a_split_that_is_there_is_extended(searched, tmp_path, command):
@@ -502,7 +497,7 @@ def test_what_is_left_out_stands_on_no_side(tmp_path, parts, crosses):
     frame = pd.DataFrame(dict(path=['Ci/a.jpg', 'Ci/b.jpg'], label='Ci', group='g', part=parts))
     made = Split(frame, tmp_path)
     assert made.leaking_groups() == (['g'] if crosses else [])
-    assert certificate(made)['leaks'] is crosses
+    assert made.certificate.leaks is crosses
 
 
 @pytest.fixture(scope='module')
@@ -553,9 +548,9 @@ def test_photos_are_followed_wherever_they_go(mine):
     assert set(now.label[moved]) >= {label}
     assert all((mine.path / p).is_file() for p in now.path[rest])
     line = '1 photo was quarantined, 1 removed, 1 relabelled and 1 moved since the split was made'
-    assert changes_line(found) == line
-    assert certificate_line(found).endswith(line)
-    assert certificate_line(found)[:18] == certificate_line(made)[:18]  # it is still that split
+    assert found.changes_line == line
+    assert str(found.certificate).endswith(line)
+    assert str(found.certificate)[:18] == str(made.certificate)[:18]  # it is still that split
     mine.undo(2)
     assert set(opened(mine).changes) == {'removed', 'moved'}
     assert now.path[was.index[was.path == e]].item() == e
@@ -709,10 +704,10 @@ def test_a_split_that_was_cut_off_is_refused_or_ends_with_a_whole_row(divided, t
         ('/etc/passwd,Ci,g,test,', 'is not in the dataset'),
         ('Ci/../../a.jpg,Ci,g,test,', 'is not in the dataset'),
         (',Ci,g,test,', 'is not in the dataset'),
-        ('Ci/a.jpg,Ci,g,out,', "'out' in row 1 is no part"),
-        ('Ci/a.jpg,Ci,g,,', "'' in row 1 is no part"),
-        ('Ci/a.jpg,Ci,g', "'' in row 1 is no part"),
-        ('Ci/a.jpg,Ci,g,test,12ab', 'is no SHA-256; the file may be cut off'),
+        ('Ci/a.jpg,Ci,g,out,', "'out' in row 1 is not a part"),
+        ('Ci/a.jpg,Ci,g,,', "'' in row 1 is not a part"),
+        ('Ci/a.jpg,Ci,g', "'' in row 1 is not a part"),
+        ('Ci/a.jpg,Ci,g,test,12ab', 'is not a SHA-256; the file may be cut off'),
         ('Ci/a.jpg,Ci,g,test,\nCi/a.jpg,Ci,g,train,', 'names Ci/a.jpg twice'),
         ('Ci/a.jpg,Ci,g,test,,,,', 'is not a split'),
     ],
@@ -743,15 +738,15 @@ def test_a_certificate_that_is_damaged_is_named(divided, tmp_path, said):
     with pytest.raises(BadDataset, match=r'split\.json: is not the certificate'):
         load_split(tmp_path / 'split.csv', divided)
     (tmp_path / 'split.json').unlink()  # as it advises
-    assert 'by a rule that was not written down' in certificate_line(load_split(tmp_path / 'split.csv', divided))
+    assert 'by a rule that was not written down' in str(load_split(tmp_path / 'split.csv', divided).certificate)
 
 
 def test_by_what_photos_were_grouped_is_said_as_it_was(three):
     scan = scanned({label: [1] * 5 for label in LABELS})
-    assert 'groups by file,' in certificate_line(split(three, scan=scan, group_by=()))
+    assert 'groups by file,' in str(split(three, scan=scan, group_by=()).certificate)
     some = split(three, scan=scan, group_by=['author'])
-    assert 'groups by author,' in certificate_line(some)
-    assert 'groups, by a rule that was not written down,' in certificate_line(Split(some.frame, some.root))
+    assert 'groups by author,' in str(some.certificate)
+    assert 'groups, by a rule that was not written down,' in str(Split(some.frame, some.root).certificate)
 
 
 def test_folders_that_are_missing_are_made(searched, tmp_path, command):

@@ -40,7 +40,7 @@ def test_a_soup_is_a_run_with_the_mean_of_the_weights(runs, tmp_path):
     for name, value in mixed.learner().model.state_dict().items():
         if value.is_floating_point():
             assert torch.allclose(value, torch.stack([s[name] for s in states]).mean(0), atol=1e-6)
-    assert mixed.settings['soup'] == [str(run.path) for run in made]
+    assert mixed.metadata['soup'] == [str(run.path) for run in made]
     assert mixed.split.counts().equals(parts.counts())
     paths, _, probs, _, _ = mixed.predictions('test')
     assert probs.shape == (len(paths), len(parts.classes))
@@ -48,12 +48,12 @@ def test_a_soup_is_a_run_with_the_mean_of_the_weights(runs, tmp_path):
 
 def test_what_did_not_begin_alike_is_not_averaged(runs, tmp_path):
     parts, made = runs
-    settings = json.loads((made[0].path / 'run.json').read_text())
+    metadata = json.loads((made[0].path / 'run.json').read_text())
     other = tmp_path / 'other'
     other.mkdir()
     for name in ('learner.pkl', 'split.csv'):
         (other / name).write_bytes((made[0].path / name).read_bytes())
-    write_json(other / 'run.json', settings | dict(arch='resnet18'))
+    write_json(other / 'run.json', metadata | dict(config=metadata['config'] | dict(arch='resnet18')))
     with pytest.raises(BadConfig, match='differ in their arch'):
         soup([made[0], Run(other)], parts, tmp_path / 'soup')
     assert not (tmp_path / 'soup').exists()
@@ -102,7 +102,7 @@ def test_an_ensemble_says_the_mean_of_what_its_members_say(nets, runs, tmp_path)
     both = ensemble(nets, parts, tmp_path / 'ensemble')
     assert np.allclose(logits(both), (logits(nets[0]) + logits(nets[1])) / 2, atol=1e-3)
     assert not np.allclose(logits(both), logits(nets[0]), atol=1e-2)
-    assert [o['arch'] for o in both.settings['ensemble']] == [run.settings['arch'] for run in nets]
+    assert [o['arch'] for o in both.metadata['ensemble']] == [run.config.arch for run in nets]
     assert both.split.hash == parts.hash
 
 

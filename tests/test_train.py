@@ -35,8 +35,16 @@ from cloud_classifier.training.callbacks import (
     pick_precision,
     training_precision,
 )
-from cloud_classifier.training.config import BadConfig, BadRun, NoWeights, check_arch, compare_runs, run_rows
-from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
+from cloud_classifier.training.config import (
+    BadConfig,
+    BadRun,
+    NoWeights,
+    TrainConfig,
+    check_arch,
+    compare_runs,
+    run_rows,
+)
+from cloud_classifier.training.dataloaders import cloud_dls
 from cloud_classifier.training.learner import cloud_learner, imagenet_weights
 from cloud_classifier.training.recipes import LR_RANGE, RECIPES, choose_lr, plan_cycles, suggest_lr
 from cloud_classifier.training.run import Run, cross_validate, resume, train
@@ -57,7 +65,7 @@ def test_the_same_seed_gives_the_same_history(skies, tmp_path):
     )
     timeless = list(HISTORY[:4])
     pd.testing.assert_frame_equal(one.history[timeless], two.history[timeless], check_exact=True)
-    assert one.settings['split_hash'] == two.settings['split_hash'] != other.settings['split_hash']
+    assert one.metadata['split_hash'] == two.metadata['split_hash'] != other.metadata['split_hash']
     weights = [run.learner().model.state_dict() for run in (one, two)]
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
@@ -66,7 +74,7 @@ def test_a_run_says_what_was_done(run, skies):
     assert list(run.history.columns) == list(HISTORY)
     assert list(run.history.epoch) == [0, 1]
     assert (run.history[['seconds', 'photos_per_second']] > 0).all(axis=None)
-    s = run.settings
+    s = run.as_dict()
     assert (s['status'], s['recipe'], s['arch'], s['weights'], s['seed']) == (
         'finished',
         'fast',
@@ -245,11 +253,11 @@ def test_the_rate_that_is_chosen_is_a_sane_one():
 def test_a_run_is_the_same_with_the_finder_and_with_the_rate_that_it_found(skies, body, tmp_path, pretrained):
     settings = SMALL | {'epochs': 1, 'weights': str(body) if pretrained else 'none'}
     one = train(skies, 'fine_tune', lr='find', out=tmp_path / 'one', **settings)
-    s = one.settings
+    s = one.metadata
     assert s['lr'] == min(max(s['lr_suggested']['valley'], LR_RANGE[0]), LR_RANGE[1])
     assert max(c['lr'][1] for c in s['cycles']) == pytest.approx(s['lr'])
     two = train(skies, 'fine_tune', lr=s['lr'], out=tmp_path / 'two', **settings)
-    assert two.settings['lr_suggested'] is None
+    assert two.metadata['lr_suggested'] is None
     same(one.learner().model.state_dict(), two.learner().model.state_dict())
 
 
@@ -315,7 +323,7 @@ def test_precision_is_of_training_alone(skies, tmp_path, precision):
     "What validated, what predicts and what is exported agree to the sixth digit; in bfloat16 they would to the second."
     run = train(skies, 'scratch', epochs=2, precision=precision, out=tmp_path / 'run', **SMALL)
     learn = run.learner()
-    assert run.settings['precision'] == precision
+    assert run.metadata['precision'] == precision
     assert callbacks_of(learn) == PLAIN
     assert {p.dtype for p in learn.model.parameters()} == {torch.float32}
     _, labels, probs, _, _ = run.predictions('valid')
@@ -358,7 +366,7 @@ def test_folds_that_were_trained_in_bfloat16_answer_in_fp32(skies, tmp_path):
     table = cross_validate(skies, 2, tmp_path, **settings)
     for fold, rows in table.groupby('fold'):
         run = Run(tmp_path / f'fold-{fold}')
-        assert run.settings['precision'] == 'bf16'
+        assert run.metadata['precision'] == 'bf16'
         learn = run.learner()
         loss = loss_of(learn, rows[list(learn.dls.vocab)].to_numpy(), rows.label)
         assert run.history.valid_loss.iloc[-1] == pytest.approx(loss, rel=1e-5)
@@ -398,14 +406,14 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(hardware, skies, tmp_
     "On a machine that would choose otherwise, and to the same weights."
     hardware(begun)
     whole = train(skies, epochs=3, out=tmp_path / 'whole', **SMALL)
-    assert whole.settings['precision'] == ('bf16' if begun else 'fp32')
+    assert whole.metadata['precision'] == ('bf16' if begun else 'fp32')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoint, 'before_validate', stop_in_second_epoch, raising=False)
         with pytest.raises(KeyboardInterrupt):
             train(skies, epochs=3, out=tmp_path / 'cut', **SMALL)
     hardware(not begun)
     run = resume(tmp_path / 'cut', progress=False)
-    assert run.settings['precision'] == whole.settings['precision']
+    assert run.metadata['precision'] == whole.metadata['precision']
     same(whole.learner().model.state_dict(), run.learner().model.state_dict())
     pd.testing.assert_frame_equal(*(o.history[list(HISTORY[:4])] for o in (whole, run)), check_exact=True)
 
@@ -436,7 +444,7 @@ def test_the_tutorial_in_bfloat16(hardware, monkeypatch):
     for cell in cells:
         if cell.cell_type == 'code':
             exec(cell.source, there)
-    assert there['run'].settings['precision'] == 'bf16'
+    assert there['run'].metadata['precision'] == 'bf16'
     assert there['worst'] < 1e-5
     assert there['report'].data['n'] == len(there['parts'].part('test'))
 
@@ -485,14 +493,14 @@ def test_a_run_goes_on_with_the_photos_that_are_there(cut_off, caplog):
     run = resume(out, progress=False)
     line = '1 photo was quarantined, 1 relabelled, 1 moved and 1 edited since the split was made'
     assert f'{out}: {line}' in caplog.text
-    assert run.settings['changes'] == [dict(after_epochs=1, what=line, **hashes)]
+    assert run.metadata['changes'] == [dict(after_epochs=1, what=line, **hashes)]
     assert len(run.history) == 2
-    assert run.settings['split_hash'] == run.split.hash
+    assert run.metadata['split_hash'] == run.split.hash
     assert run.split.changes == {}  # what it went on with is what the run is of
     part = run.split.frame.set_index('path').part
     assert part[f'{relabelled}/{b.split("/")[1]}'] == part[c + '.renamed.jpg'] == part[d] == 'train'
     assert 'Cirrus/new.jpg' not in part
-    assert run.settings['trained_on'] == len(run.split.part('train')) == len(before.part('train')) - 1
+    assert run.metadata['trained_on'] == len(run.split.part('train')) == len(before.part('train')) - 1
 
 
 def test_a_run_whose_class_is_gone_does_not_go_on(command, cut_off):
@@ -505,7 +513,7 @@ def test_a_run_whose_class_is_gone_does_not_go_on(command, cut_off):
     assert 'no photo of Cirrus is left; put them back' in err
     assert status_of(out) == 'interrupted'
     mine.undo(99)
-    assert resume(out, progress=False).settings.get('changes') is None
+    assert resume(out, progress=False).metadata.get('changes') is None
 
 
 DAMAGED = {
@@ -580,8 +588,8 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_best_epoch(command, at, 
     assert code == 1
     assert 'the validation loss was NaN or infinite in epoch 2; the best epoch so far' in err.splitlines()[-1]
     run = Run(out)
-    assert run.settings['status'] == 'stopped'
-    assert run.settings['best_epoch'] < 2
+    assert run.metadata['status'] == 'stopped'
+    assert run.metadata['best_epoch'] < 2
     assert all(v.isfinite().all() for v in run.learner().model.state_dict().values())
 
     at(0, spoil)
@@ -600,7 +608,7 @@ def test_patience_ends_a_run_with_its_best_epoch(monkeypatch, skies, tmp_path):
 
     monkeypatch.setattr(Checkpoint, '_end_epoch', rising)
     run = train(skies, 'best', epochs=12, patience=2, out=tmp_path / 'run', **SMALL)
-    s = run.settings
+    s = run.metadata
     assert (s['status'], s['best_epoch'], len(run.history)) == ('stopped', 0, 3)
     assert s['reason'] == 'the validation loss has not fallen for 2 epochs'
     best = torch.load(run.path / 'best.pth', weights_only=True)
@@ -637,7 +645,7 @@ def test_mlflow_is_told_the_settings_and_a_row_an_epoch(mlflow, at, skies, tmp_p
 def test_trackio_is_told_the_settings_and_a_row_an_epoch(skies, tmp_path):
     pytest.importorskip('trackio', reason='trackio is in the extra track')
     run = train(skies, epochs=2, track='trackio', out=tmp_path / 'run', **SMALL)
-    assert run.settings['track'] == 'trackio'
+    assert run.config.track == 'trackio'
 
 
 def test_a_tracker_that_is_missing_or_can_not_begin_gets_a_line(monkeypatch, skies, tmp_path):
@@ -680,7 +688,7 @@ def test_a_folder_that_can_not_be_made_gets_a_line(command, skies, tmp_path, mon
 
 
 def test_missing_folders_of_a_run_are_made(skies, tmp_path):
-    assert train(skies, epochs=1, out=tmp_path / 'not' / 'yet' / 'there', **SMALL).settings['status'] == 'finished'
+    assert train(skies, epochs=1, out=tmp_path / 'not' / 'yet' / 'there', **SMALL).metadata['status'] == 'finished'
 
 
 def test_a_disk_that_fills_up_while_training_gets_a_line_and_the_run_goes_on(command, skies, small_disk):
@@ -799,9 +807,9 @@ def test_a_damaged_history_is_written_anew(at, skies, tmp_path):
 def test_names_are_checked_without_torch(wrong, says):
     code = f"""
 import sys
-from cloud_classifier.training.config import BadConfig, check_settings
-try: check_settings(**{wrong})
-except BadSetting as e: print(e)
+from cloud_classifier.training.config import BadConfig, TrainConfig, check_available
+try: check_available(TrainConfig(**{wrong}))
+except BadConfig as e: print(e)
 assert not {{'torch', 'timm', 'pandas'}} & set(sys.modules)
 """
     cost = run_bounded(code, 20)
@@ -843,7 +851,7 @@ def test_a_cache_that_can_not_be_written_does_not_change_what_is_validated(skies
     (tmp_path / 'file').write_text('')
     runs = [
         train(skies, epochs=1, cache=cache, out=tmp_path / name, **SMALL)
-        for name, cache in (('none', False), ('broken', PhotoCache(tmp_path / 'file')))
+        for name, cache in (('none', False), ('broken', tmp_path / 'file'))
     ]
     assert 'the photos themselves are read' in caplog.text
     pd.testing.assert_frame_equal(*(run.history[list(HISTORY[:4])] for run in runs), check_exact=True)
@@ -851,8 +859,8 @@ def test_a_cache_that_can_not_be_written_does_not_change_what_is_validated(skies
 
 def test_folds_that_were_made_otherwise_are_refused(skies, tmp_path):
     (tmp_path / 'folds').mkdir()
-    settings = {'data': str(skies.resolve()), 'folds': 3, 'seed': 42, 'parts': None, 'size': '32'}
-    (tmp_path / 'folds' / 'folds.json').write_text(json.dumps(settings))
+    call = {'data': str(skies.resolve()), 'folds': 3, 'parts': None} | TrainConfig(size=32).as_dict()
+    (tmp_path / 'folds' / 'folds.json').write_text(json.dumps(call))
     for other in ({'folds': 4}, {'seed': 1}, {'size': 64}, {'bs': 8}, {'parts': split(skies)}):
         with pytest.raises(BadRun, match=f'holds folds with another {next(iter(other))}'):
             cross_validate(skies, **{'folds': 3, 'out': tmp_path / 'folds', 'size': 32, 'progress': False} | other)

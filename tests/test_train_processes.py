@@ -156,13 +156,13 @@ main()
 
 @pytest.mark.parametrize(
     'where',
-    ['follow', 'Checkpoint.keep_best', '_write_learner'],
+    ['follow_recipe', 'Checkpoint.keep_best', 'write_learner'],
     ids=['before the first epoch', 'between two checkpoints', 'after the last epoch'],
 )
 def test_killed_at_moments_that_chance_misses(server, settings, alone, place, where):
     history = pd.read_csv(alone[0] / 'history.csv')
     best = history.sort_values(['error_rate', 'valid_loss'], kind='stable').index[0]
-    epochs = {'follow': 0, 'Checkpoint.keep_best': best + 1, '_write_learner': EPOCHS}[where]
+    epochs = {'follow_recipe': 0, 'Checkpoint.keep_best': best + 1, 'write_learner': EPOCHS}[where]
     out = place / where
     argv = ['cloud-classifier', 'train', *map(str, settings), '--out', str(out)]
     times = best + 1 if where == 'Checkpoint.keep_best' else 1
@@ -178,11 +178,11 @@ HELD = """
 import sys, time
 from pathlib import Path
 import cloud_classifier.training.run as stage
-before = stage.follow
+before = stage.follow_recipe
 def held(*args, **kwargs): # so that the other finds it at work, however slow the machine is
     while not Path(FILE).exists(): time.sleep(.01)
     return before(*args, **kwargs)
-stage.follow = held
+stage.follow_recipe = held
 sys.argv = ARGV
 from cloud_classifier.cli import main
 main()
@@ -244,7 +244,7 @@ main()
             'len(args[0].history.rows) == 3',
             'epoch 2 could not be written (File too large); make room',
         ),
-        ('_write_learner', 'True', 'learner.pkl could not be written'),
+        ('write_learner', 'True', 'learner.pkl could not be written'),
     ],
 )
 def test_a_full_disk_ends_the_run_in_a_line_and_it_goes_on(server, settings, alone, place, where, condition, says):
@@ -276,8 +276,8 @@ def measured(self):
     before(self)
     taken.append(int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE'))
 Checkpoint.after_epoch = measured
-train({str(photos)!r}, 'small_first', 'timm/test_resnet', 32, 20, 'none', bs=8, out={str(place / 'long')!r},
-      progress=False)
+train({str(photos)!r}, 'small_first', arch='timm/test_resnet', size=32, epochs=20, weights='none', bs=8,
+      out={str(place / 'long')!r}, progress=False)
 print(*taken)
 """)
     taken = [int(n) / 1e6 for n in out.split()]

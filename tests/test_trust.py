@@ -93,7 +93,7 @@ def test_another_target_is_settled_anew_and_stays(mine_settled):
 
 def out_of_fold(run):
     "Pretended out-of-fold predictions of all photos, those of the test part among them."
-    rows, classes = run.split.frame.reset_index(drop=True), run.settings['classes']
+    rows, classes = run.split.frame.reset_index(drop=True), run.metadata['classes']
     probs = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(rows))
     return rows[['path', 'label', 'group']].join(pd.DataFrame(probs, columns=classes))
 
@@ -117,7 +117,7 @@ def test_the_temperature_leaves_every_answer_where_it_was(settled):
 
 @pytest.mark.parametrize(('balance', 'even'), [('equal', True), ('weighted', True), (None, False)])
 def test_shares_in_training_follow_the_balance(mine, balance, even):
-    mine.settings['balance'] = balance
+    mine.config = replace(mine.config, balance=balance)
     rows = mine.split.part('train')
     lopsided = rows[(rows.label != 'Cirrus') | (np.arange(len(rows)) % 2 == 0)]
     frame = mine.split.frame
@@ -178,7 +178,7 @@ def test_a_folder_that_can_not_be_written_is_said_and_the_answers_are_the_same(s
 def test_test_photos_that_were_renamed_since_choose_nothing(settled, tmp_path, skies):
     data = shutil.copytree(skies, tmp_path / 'skies')
     mine = copied(settled[0].path, tmp_path, (*RUN, 'calibration.json', 'ood.pth'))
-    (mine / 'run.json').write_text(json.dumps(settled[0].settings | {'data': str(data)}))
+    (mine / 'run.json').write_text(json.dumps(settled[0].metadata | {'data': str(data)}))
     oof = out_of_fold(Run(mine))
     photo = Run(mine).split.part('test').path.iloc[0]
     (data / photo).rename(data / f'{photo}.jpg')

@@ -297,25 +297,29 @@ def test_help_names_the_backbones_whose_weights_are_at_hand(command, verb):
 def test_a_run_says_where_its_weights_are_from(package, no_net, skies, tmp_path):
     file = package()
     run = train(skies, 'one_cycle', out=tmp_path / 'run', **TINY_RUN)
-    said = run.settings['weights_source']
-    assert said == {
+    assert run.metadata['weights_source'] == {
         'origin': 'package', 'source': 'nobody', 'licence': 'Apache-2.0', 'package': 'tiny-pytorch-model',
         'version': None, 'file': 'tiny.pth', 'sha256': hashlib.sha256(file.read_bytes()).hexdigest(),
     }  # fmt: skip
 
 
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
 def test_a_run_that_begins_again_says_what_it_begins_with(package, no_net, skies, tmp_path, monkeypatch):
     "It was cut off before its first checkpoint, and its weights have come into the package since."
     with monkeypatch.context() as m:
-        m.setattr('cloud_classifier.training.run._train', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        m.setattr('cloud_classifier.training.run.follow_recipe', interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(skies, 'one_cycle', out=tmp_path / 'run', **TINY_RUN, weights='none')
     file = tmp_path / 'run' / 'run.json'
-    settings = json.loads(file.read_text())
-    assert settings['weights_source'] == {'origin': 'random'}
-    file.write_text(json.dumps(settings | {'weights': 'imagenet'}))
+    metadata = json.loads(file.read_text())
+    assert metadata['weights_source'] == {'origin': 'random'}
+    metadata['config']['weights'] = 'imagenet'
+    file.write_text(json.dumps(metadata))
     package()
-    assert resume(tmp_path / 'run', progress=False).settings['weights_source']['origin'] == 'package'
+    assert resume(tmp_path / 'run', progress=False).metadata['weights_source']['origin'] == 'package'
 
 
 def test_what_is_said_of_other_weights(hub, tmp_path, tiny_state):

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['STATUSES', 'QUARANTINE', 'INCOMING', 'STANDING', 'utc_now', 'BadManifest', 'ManifestFailed', 'Unmovable', 'Manifest',
-           'name_problem', 'BadDataset', 'Dataset', 'class_order', 'unreadable_status', 'look', 'show_progress',
-           'data_hash', 'class_name', 'Place', 'attribution', 'write_attribution', 'write_croissant']
+           'name_problem', 'BadDataset', 'Dataset', 'class_order', 'unreadable_status', 'show_progress', 'data_hash',
+           'class_name', 'Place', 'attribution', 'write_attribution', 'write_croissant']
 
 # %% ../../nbs/data/10_dataset.ipynb #4e270369
 import errno, hashlib, os, re, shutil, sqlite3, sys, time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote, urlsplit
 from typing import TYPE_CHECKING
 
-import numpy as np
 from fastcore.basics import patch
 from fastcore.imports import in_notebook
 from tqdm.auto import tqdm
@@ -31,7 +30,7 @@ from tqdm.auto import tqdm
 from ..errors import OperationFailed, UserError
 from ..taxonomy import GENERA, known_label, read_label, warn_near_misses
 from ..files import file_hash, move_file, printable, to_json, atomic_write
-from ..images import BadImage, check_image, photo_files, photo_header, photo_names, UNREADABLE_SUFFIXES
+from ..images import BadImage, inspect_photo, photo_files, PhotoInfo, photo_names, UNREADABLE_SUFFIXES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -799,27 +798,43 @@ def class_order(labels, # any labels
     return sorted(set(labels), key=lambda o: (genera.index(o) if o in GENERA else len(genera), o))
 
 @patch
+def _photos_in(self: Dataset, name: str) -> tuple[list[str], dict[str, str]]: # sorted paths; reasons by path
+    "The photos in a class folder, and what can't be read there."
+    unreadable = {}
+    photos = sorted(photo_names(self.path/name, f'{name}/', unreadable))
+    if _is_utf8('\n'.join(photos)): return photos, unreadable # most folders: one look is enough
+    unreadable |= {_shown(p): _NOT_UTF8 for p in photos if not _is_utf8(p)}
+    return [p for p in photos if _is_utf8(p)], unreadable
+
+@patch
+def _list(self: Dataset) -> tuple[dict[str, str], dict[str, str]]: # label by path; reason by path
+    "The photos folder by folder, and what can't be read; the folders are read once."
+    names, labels = self._folder_names(), {}
+    unreadable = {_shown(name): _NOT_UTF8 for name in names if not _is_utf8(name)}
+    for name in sorted(filter(_is_utf8, names)):
+        photos, others = self._photos_in(name)
+        labels |= dict.fromkeys(photos, read_label(name))
+        unreadable |= others
+    return labels, dict(sorted((_shown(path.rstrip('/')), reason) for path, reason in unreadable.items()))
+
+@patch
 def photos(self: Dataset) -> Iterator[tuple[str, str]]: # path relative to the dataset, with '/'; label
     "Each photo and its label, folder by folder."
-    for name, label in self.folders.items():
-        for photo in self._photos_in(name): yield photo, label
+    yield from self._list()[0].items()
 
 @patch
-def _photos_in(self: Dataset, name: str, unreadable: dict[str, str] | None = None) -> list[str]:
-    "The photos in a class folder, sorted; `unreadable` is filled with what is left out."
-    unreadable = {} if unreadable is None else unreadable
-    photos = sorted(photo_names(self.path/name, f'{name}/', unreadable))
-    if _is_utf8('\n'.join(photos)): return photos # most folders; one look is enough
-    unreadable |= {_shown(p): _NOT_UTF8 for p in photos if not _is_utf8(p)}
-    return [p for p in photos if _is_utf8(p)]
-
-@patch
-def listing(self: Dataset) -> 'pd.DataFrame': # columns path and label
+def listing(self: Dataset,
+            unreadable: bool = False, # whether what can't be read is listed too, with the columns status and reason
+            ) -> 'pd.DataFrame': # columns path and label
     "The photos as a table, without opening any of them."
     import pandas as pd
-    found = {name: self._photos_in(name) for name in self.folders}
-    labels = np.repeat(np.array(list(self.folders.values()), object), [len(photos) for photos in found.values()])
-    return pd.DataFrame(dict(path=list(chain.from_iterable(found.values())), label=labels), dtype=str)
+    labels, others = self._list()
+    table = pd.DataFrame(dict(path=list(labels), label=list(labels.values())), dtype=str)
+    if not unreadable: return table
+    rows = [(path, read_label(path.split('/')[0]), unreadable_status(path), reason) for path, reason in others.items()]
+    closed = pd.DataFrame(rows, columns=['path', 'label', 'status', 'reason'], dtype=str)
+    return pd.concat([table.assign(status='', reason=''), closed], ignore_index=True)
+
 
 # %% ../../nbs/data/10_dataset.ipynb #dad8967d
 _KNOWN = sys.getfilesystemencoding().lower() == 'utf-8' # else, in a C locale of old, no name beyond ASCII can be read
@@ -832,9 +847,7 @@ def _shown(name: str) -> str:
 @patch
 def unreadable(self: Dataset) -> dict[str, str]: # by path, relative to the dataset: why
     "Folders and photos that are left out of `photos`."
-    found = {_shown(name): _NOT_UTF8 for name in self._folder_names() if not _is_utf8(name)}
-    for name in self.folders: self._photos_in(name, found)
-    return dict(sorted((_shown(path.rstrip('/')), why) for path, why in found.items()))
+    return self._list()[1]
 
 def unreadable_status(path: str, # a key of `Dataset.unreadable`
                       ) -> str: # 'unsupported' for a photo in a format that nothing here reads; else 'missing'
@@ -845,11 +858,13 @@ def unreadable_status(path: str, # a key of `Dataset.unreadable`
 @patch
 def check(self: Dataset,
           at_least: int = 3, # photos a class must have: one each to train, validate and test on
-          listing: 'pd.DataFrame | None' = None, # what `listing` returned, where it is at hand
+          listing: 'pd.DataFrame | None' = None, # what `listing` returned, where it was called before
           ) -> 'pd.Series': # number of photos by label
     "Photos a class; `BadDataset` where nothing can be learned from them."
-    warn_near_misses(self.folders)
-    counts = (self.listing() if listing is None else listing).groupby('label').size()
+    if listing is None: listing = self.listing()
+    elif 'reason' in listing: listing = listing[listing.reason == '']
+    warn_near_misses(listing.path.str.split('/').str[0].unique())
+    counts = listing.groupby('label').size()
     counts = counts.reindex(class_order(counts.index))
     if counts.empty:
         loose = next(photo_files(self.path), None)
@@ -862,50 +877,45 @@ def check(self: Dataset,
     return counts
 
 # %% ../../nbs/data/10_dataset.ipynb #527303bf
-def look(file: str | Path, # a photo
-         ) -> dict: # sha256, status ('ok' or a kind of `BadImage`), reason, width and height (pixels, None where it is no photo)
-    "What is seen when a photo is opened."
-    seen = dict(sha256='', status='ok', reason='', width=None, height=None)
-    try:
-        if not S_ISREG(os.stat(file).st_mode): return seen | dict(status='missing', reason='is no file') # a pipe would be waited for, for ever
-        content = Path(file).read_bytes()
-    except (OSError, ValueError) as e: return seen | dict(status='missing', reason=_cant_read(e))
-    seen['sha256'] = hashlib.sha256(content).hexdigest()
-    try:
-        header = photo_header(content)
-        seen |= dict(width=header.width, height=header.height)
-        check_image(content)
-    except BadImage as e: seen |= dict(status=e.kind, reason=e.reason)
-    return seen
-
 def show_progress() -> bool:
     "Whether a progress bar can be drawn: in a terminal and in a notebook, but not into a log."
     return sys.stderr.isatty() or in_notebook()
 
 def _lies_inside(path: str) -> bool:
-    "Whether a path that somebody wrote down leads nowhere else than into a dataset."
+    "Whether a path from a table stays inside the dataset."
     return not os.path.isabs(path) and '..' not in Path(path).parts
 
-def _look_at(dataset: Dataset, paths, progress: bool) -> Iterator[dict]:
-    "`look` at photos, two or more at a time."
-    outside = dict(sha256='', status='missing', reason='is not in the dataset', width=None, height=None)
-    def seen(path): return look(dataset.path/path) if _lies_inside(path) else outside
+@patch
+def _inspect(self: Dataset, paths: Iterable[str], extract=None, min_side=None, progress: bool = True) -> Iterator[PhotoInfo]:
+    "`inspect_photo` for each path, in threads."
+    def inspect(path: str) -> PhotoInfo:
+        if not _lies_inside(path): return PhotoInfo(error=BadImage(path, 'missing', 'is not in the dataset'))
+        return inspect_photo(self.path/path, extract, min_side, max_bytes=None)
+    paths, hidden = list(paths), not (progress and show_progress())
     with ThreadPoolExecutor() as pool:
-        yield from tqdm(pool.map(seen, paths), total=len(paths), desc='photos', delay=1, leave=False,
-                        disable=not (progress and show_progress()))
+        yield from tqdm(pool.map(inspect, paths), total=len(paths), desc='photos', delay=1, leave=False, disable=hidden)
 
 @patch
 def scan(self: Dataset,
-         frame: 'pd.DataFrame | None' = None, # rows of `listing()` to look at; all where None
+         # rows of `listing` to open; where None, all photos, and rows for what can't be read
+         frame: 'pd.DataFrame | None' = None,
+         # what `inspect_photo` takes out of each photo: functions of its image by name, or what gives them for a SHA-256
+         extract: Mapping[str, Callable] | Callable[[str], Mapping] | None = None,
+         min_side: int | Mapping[str, int] | None = None, # the size at which `extract` needs the image, pixels
          progress: bool = True, # whether a bar shows how far it is
-         ) -> 'pd.DataFrame': # path, label, sha256, status, reason
-    "The photos as a table, each of them opened, and what can't be read."
+         ) -> 'pd.DataFrame': # path, label, sha256, status, reason, and a column for each name in `extract` (None where it has no value)
+    "The photos as a table; each is opened once."
     import pandas as pd
-    closed = self.unreadable() if frame is None else {}
-    frame = (self.listing() if frame is None else frame[['path', 'label']]).reset_index(drop=True)
-    table = frame.join(pd.DataFrame(list(_look_at(self, frame.path, progress)), columns=['sha256', 'status', 'reason']))
-    rows = [(path, read_label(path.split('/')[0]), '', unreadable_status(path), why) for path, why in closed.items()]
-    return pd.concat([table, pd.DataFrame(rows, columns=table.columns)], ignore_index=True) if rows else table
+    frame = self.listing(unreadable=True) if frame is None else frame
+    rows = frame[[c for c in ('path', 'label', 'status', 'reason') if c in frame]].reset_index(drop=True)
+    closed = rows.reason != '' if {'status', 'reason'} <= set(rows) else pd.Series(False, rows.index)
+    infos = list(self._inspect(rows.path[~closed], extract, min_side, progress))
+    table = rows.loc[~closed, ['path', 'label']].assign(
+        sha256=[info.sha256 for info in infos], status=[info.status for info in infos], reason=[info.reason for info in infos])
+    for name in dict.fromkeys(name for info in infos for name in info.extracted):
+        table[name] = pd.Series([info.extracted.get(name) for info in infos], table.index, dtype=object)
+    return pd.concat([table, rows[closed].assign(sha256='')], ignore_index=True) if closed.any() else table
+
 
 # %% ../../nbs/data/10_dataset.ipynb #ffd873d4
 def data_hash(frame: 'pd.DataFrame', # with the columns label and sha256
@@ -1096,29 +1106,28 @@ class _Sync:
         for start in range(0, len(todo), 1000): # what was looked at is kept if the rest is cut off
             paths = todo[start:start + 1000]
             before = {p: _stamp(self.dataset.path/p) for p in paths}
-            seen = self._look(paths, progress)
+            infos = self._inspect(paths, progress)
             with self.dataset.manifest.settled() as db:
                 for path in paths:
                     same = before[path] and _stamp(self.dataset.path/path) == before[path]
-                    if same: self._take_in(db, path, seen[path], before[path])
+                    if same: self._take_in(db, path, infos[path], before[path])
         with self.dataset.manifest.settled() as db: self._miss(db)
         return dict(self.done)
 
     def _is_known(self, path: str) -> bool:
         return path in self.rows and _stamp_of(self.rows[path]) == _stamp(self.dataset.path/path)
 
-    def _look(self, paths: list[str], progress: bool) -> dict[str, dict]:
-        "What is seen of photos; of those whose bytes are known, the checksum is enough."
+    def _inspect(self, paths: list[str], progress: bool) -> dict[str, PhotoInfo | str]:
+        "The photos that are new, inspected; of those whose bytes are known, the checksum is enough."
         digests = self.dataset.digests(p for p in paths if p in self.rows)
         known = {p: sha for p, sha in digests.items() if sha == self.rows[p]['sha256']}
         rest = [p for p in paths if p not in known]
-        seen = dict(zip(rest, _look_at(self.dataset, rest, progress)))
-        return seen | {p: dict(sha256=sha) for p, sha in known.items()}
+        return known | dict(zip(rest, self.dataset._inspect(rest, progress=progress)))
 
 @patch
-def _take_in(self: _Sync, db, path: str, look: dict, stamp: tuple) -> None:
+def _take_in(self: _Sync, db, path: str, info: PhotoInfo | str, stamp: tuple) -> None:
     "Write down what was seen of a photo."
-    rows, sha = f"SELECT {_KNOWN} FROM photos WHERE status IN ('ok', 'failed', 'missing') AND", look['sha256']
+    rows, sha = f"SELECT {_KNOWN} FROM photos WHERE status IN ('ok', 'failed', 'missing') AND", info if isinstance(info, str) else info.sha256
     row, moved = db.execute(f"{rows} path = ? ORDER BY status = 'missing', id LIMIT 1", (path,)).fetchone(), False
     if row is None and sha: # the bytes may be those of a photo that is gone from elsewhere
         same = db.execute(f'{rows} sha256 = ? ORDER BY id', (sha,)).fetchall()
@@ -1129,16 +1138,18 @@ def _take_in(self: _Sync, db, path: str, look: dict, stamp: tuple) -> None:
     else:
         id = row['id']
         if moved: db.execute('UPDATE photos SET path = ? WHERE path = ?', (path, row['path']))
-    self._write(db, id, (self.known if row is None else {}) | self._values(path, look, stamp))
+    self._write(db, id, (self.known if row is None else {}) | self._values(path, sha, info, stamp))
 
 @patch
-def _values(self: _Sync, path: str, look: dict, stamp: tuple) -> dict:
+def _values(self: _Sync, path: str, sha: str, info: PhotoInfo | str, stamp: tuple) -> dict:
     "The columns of a photo's row."
     size, mtime, ctime = stamp
-    values = dict(path=path, label=self.here[path], sha256=look['sha256'], size=size, mtime=mtime, ctime=ctime)
-    if 'status' not in look: return values # its bytes are what they were
-    reason = '' if look['status'] == 'ok' else look['reason'] if look['status'] == 'missing' else look['status']
-    return values | dict(width=look['width'], height=look['height'], status='failed' if reason else 'ok', reason=reason)
+    values = dict(path=path, label=self.here[path], sha256=sha, size=size, mtime=mtime, ctime=ctime)
+    if isinstance(info, str): return values # its bytes are what they were
+    width, height = (info.header.width, info.header.height) if info.header else (None, None)
+    reason = info.reason if info.status == 'missing' else info.status
+    if info.status == 'ok': return values | dict(width=width, height=height, status='ok', reason='')
+    return values | dict(width=width, height=height, status='failed', reason=reason)
 
 @patch
 def _write(self: _Sync, db, row: int, values: dict) -> None:

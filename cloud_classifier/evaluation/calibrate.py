@@ -337,7 +337,7 @@ def fit_calibration(probs: np.ndarray, # (n, c) probabilities as the network giv
     return Calibration(temperature, fit_rules(probs, labels, classes, target_error, alpha, groups), choices, target_error, len(labels), _members(groups, len(labels))[1], basis)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #c87cc4e0
-def _as_made(run: Run) -> Split: return read_split(run.path/'split.csv', run.settings['data']) # whatever became of its photos
+def _as_made(run: Run) -> Split: return read_split(run.path/'split.csv', run.metadata['data']) # whatever became of its photos
 
 def _columns(labels, classes) -> np.ndarray: return np.array([tuple(classes).index(o) for o in labels])
 
@@ -346,7 +346,7 @@ def _fit(run: Run, oof: pd.DataFrame | None, target_error: float, alpha: float) 
     if oof is None:
         _, labels, probs, classes, groups = run.predictions('valid')
         return fit_calibration(probs, _columns(labels, classes), classes, target_error, alpha, groups, 'validation part')
-    classes = tuple(run.settings['classes'])
+    classes = tuple(run.metadata['classes'])
     lacking = [o for o in classes if o not in oof]
     if lacking: raise BadConfig(f'the out-of-fold predictions have no column {lacking[0]!r}; they belong to other classes than this run\'s')
     oof = oof[~oof.path.isin([*run.split.part('test').path, *_as_made(run).part('test').path])] # by the names of now, and by those of then
@@ -402,9 +402,9 @@ def load_or_fit(run: Run, # a finished run
 # %% ../../nbs/evaluation/31_calibrate.ipynb #0722d0d3
 def class_shares(run: Run) -> dict[str, float]: # of each class, above 0; they sum to 1
     "How often each class came in training."
-    rows, how = _as_made(run).part('train'), run.settings.get('balance')
-    if how: rows = balance(rows, how, run.settings.get('cap'), run.settings['seed'])
+    rows, how = _as_made(run).part('train'), run.config.balance
+    if how: rows = balance(rows, how, run.config.cap, run.config.seed)
     counts = rows.groupby('label').weight.sum() if 'weight' in rows else rows.label.value_counts()
-    lacking = [o for o in run.settings['classes'] if o not in counts]
+    lacking = [o for o in run.metadata['classes'] if o not in counts]
     if lacking: raise BadRun(f'{run.path/"split.csv"}: has no photo of {lacking[0]} to train on, which the run was trained on')
-    return {o: float(counts[o] / counts.sum()) for o in run.settings['classes']}
+    return {o: float(counts[o] / counts.sum()) for o in run.metadata['classes']}

@@ -32,7 +32,7 @@ from ..taxonomy import FAMILIES, GENERA, LEVELS, read_label
 from ..files import atomic_path
 from ..images import BadImage, open_image, Preprocess
 from ..data.dataset import BadDataset, Dataset
-from ..data.sampling import certificate_line, Split
+from ..data.sampling import Split
 from .calibrate import (brier, depth_accuracy, ece, mean_interval, reliability,
                                                    resampled_sums, risk_coverage, Calibration)
 from ..prediction.decide import conformal_set, softmax, VERDICTS
@@ -599,7 +599,7 @@ def _ood_scores(said: list) -> np.ndarray | None: # (n,)
 
 def _how_divided(parts: Split) -> list[str]:
     "What is to be said of the split that photos were judged by."
-    notes = [f'The photos were divided like this: {certificate_line(parts)}.']
+    notes = [f'The photos were divided like this: {parts.certificate}.']
     return [*notes, 'Photos that were relabelled since are judged by the labels that they have now.'] if 'relabelled' in parts.changes else notes
 
 def _labelled(judge: Predictor, data: str | Path, parts: Split | None, part: str) -> tuple[pd.DataFrame, list[str]]: # path, label, group; what has to be said
@@ -657,10 +657,10 @@ def _heat(judge: Predictor, path: str, label: str, side: int = 200) -> str | Non
 # %% ../../nbs/evaluation/33_report.ipynb #1802c35b
 def _seeds(runs: Sequence, part: str) -> dict:
     "The headline numbers of runs on the same split, their mean and their standard deviation."
-    split = runs[0].settings.get('split_hash')
+    split = runs[0].metadata.get('split_hash')
     for run in runs[1:]:
-        if run.settings.get('split_hash') != split: raise BadDataset(f'{run.path}: was trained on another split than {runs[0].path}; seeds are compared on the same photos')
-    rows = [{'run': Path(run.path).name, 'seed': run.settings.get('seed')} | metrics(Predictions(*run.predictions(part))) for run in runs]
+        if run.metadata.get('split_hash') != split: raise BadDataset(f'{run.path}: was trained on another split than {runs[0].path}; seeds are compared on the same photos')
+    rows = [{'run': Path(run.path).name, 'seed': run.config.seed} | metrics(Predictions(*run.predictions(part))) for run in runs]
     table = pd.DataFrame(rows)[list(METRICS)]
     return {'runs': rows, 'mean': table.mean().to_dict(), 'spread': table.std().to_dict()}
 
@@ -709,7 +709,7 @@ def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier`
         p, raw, ood_score, notes = _of_folder(judge, data, parts, part)
         part, settings = 'all' if parts is None else part, source.card if settings is None else settings
     elif hasattr(source, 'predictions'):
-        divided, history, settings = source.split, (source.history if history is None else history), (source.settings if settings is None else settings)
+        divided, history, settings = source.split, (source.history if history is None else history), (source.as_dict() if settings is None else settings)
         if hasattr(source, 'learner') and len(divided.part(part)):
             judge = of_run(source, target_error)
             p, raw, ood_score, notes = _of_folder(judge, divided.root, divided, part)

@@ -448,7 +448,7 @@ def export_run(run: Run, # a finished run
     path = _place(path or run.path/'clouds.onnx')
     calibration, ood_score = load_or_fit(run, target_error)
     learn, preprocess = run.learner(), run.preprocess
-    known = {k: run.settings.get(k) for k in ('recipe', 'arch', 'weights', 'weights_source', 'seed', 'trained_on', 'data_hash', 'split_hash')}
+    known = {k: run.as_dict().get(k) for k in ('recipe', 'arch', 'weights', 'weights_source', 'seed', 'trained_on', 'data_hash', 'split_hash')}
     card = known | dict(calibration=calibration.as_dict()) | (card or {})
     model = _model(learn, preprocess, ood_score, _metadata(learn.dls.vocab, card, preprocess, calibration, class_shares(run)))
     if to == 'fp32': return path, _write_proven(learn, path, model, run.split.files('test')[:photos])
