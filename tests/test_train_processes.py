@@ -329,7 +329,7 @@ photos = {root/path: sha for path, sha in Dataset(root).digests(path for path, _
 photos |= {Path(f'{photo}.again'): sha for photo, sha in photos.items()} # these share a copy
 for photo in photos:
     if photo.suffix == '.again' and not photo.exists(): os.link(photo.with_suffix(''), photo)
-print(cache.fill_shrunk(photos, 60)['bad'], cache.fill_squares(photos, Preprocess(64))['bad'])
+print(*(cache.fill(name, photos, Preprocess(64))['bad'] for name in ('shrunk', 'square')))
 """
     one, two = place / 'cache-1', place / 'cache-2'
     make_samples(place / 'more', per_genus=60, size=96, genera=['Cirrus', 'Stratus'])

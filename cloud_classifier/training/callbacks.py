@@ -76,6 +76,7 @@ def _depthwise_conv(x, weight, bias=None, stride=1, padding=0, dilation=1, group
     dtype = torch.get_autocast_dtype('cpu')
     return _DepthwiseConv.apply(x.to(dtype), weight, bias, dtype, *map(_pair, (stride, padding, dilation)), groups)
 
+# %% ../../nbs/training/23_callbacks.ipynb #fa70f43a
 class FP32DepthwiseGrad(TorchFunctionMode):
     "In this mode depthwise convolutions that are computed in bfloat16 on a CPU have their gradient computed in fp32."
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -96,6 +97,7 @@ def _batch_norms(net: nn.Module) -> list[nn.Module]:
     kinds = nn.BatchNorm2d, nn.SyncBatchNorm
     return [m for m in net.modules() if isinstance(m, kinds) and m.running_mean is not None]
 
+# %% ../../nbs/training/23_callbacks.ipynb #59ed80f1
 class _CallRecorder(TorchFunctionMode):
     "Records which functions read the outputs of convolutions."
     def __init__(self, net: nn.Module):
@@ -133,6 +135,7 @@ def _eval_mode(net: nn.Module) -> Iterator[nn.Module]:
     finally:
         for m, training in modes: m.training = training
 
+# %% ../../nbs/training/23_callbacks.ipynb #6afae1e4
 def norm_pairs(net: nn.Module,
                x: torch.Tensor, # (n, 3, size, size): what the network takes; one picture is enough
                ) -> list[tuple[nn.Module, nn.Module]]: # each convolution and the batch norm that it can be folded with
@@ -172,7 +175,7 @@ class FoldedNorms(TorchFunctionMode):
     def _norm(self, x, mean):
         if x is self.normed.pop(id(mean)): return x
         raise RuntimeError('a batch norm has another input in training than in validation; '
-                           'train this network without frozen norms')
+                           'train it without frozen norms')
 
 # %% ../../nbs/training/23_callbacks.ipynb #c1d2e3f5
 @contextmanager
@@ -210,6 +213,7 @@ class _FoldNorms(Callback):
         compute_in(net, FoldedNorms(self.pairs))
     def after_pred(self): plain_forward(self.learn)
 
+# %% ../../nbs/training/23_callbacks.ipynb #81ee3171
 class FrozenNorms(_FoldNorms):
     "Trains with the batch norms' statistics as they are."
     run_valid = False
@@ -243,6 +247,7 @@ class GPUPrecision(MixedPrecision):
     "fastai's mixed precision, in training batches only."
     run_valid = False
 
+# %% ../../nbs/training/23_callbacks.ipynb #5de71eeb
 class CPUBFloat16(Callback):
     "Training batches in bfloat16 on a CPU, except for the gradients of depthwise convolutions."
     order, run_valid = 10, False # as fastai's `MixedPrecision`: around what other callbacks let the network compute in
@@ -259,6 +264,7 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type != 'cpu' or not torch.ops.mkldnn._is_mkldnn_bf16_supported(): return False
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
+# %% ../../nbs/training/23_callbacks.ipynb #d1806c72
 def _is_depthwise(m: nn.Module) -> bool: return isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels
 
 def _faster_in_bfloat16(model: nn.Module, size: int) -> bool:
@@ -267,6 +273,7 @@ def _faster_in_bfloat16(model: nn.Module, size: int) -> bool:
     if not any(map(_is_depthwise, modules)): return True
     return size >= 160 and any(isinstance(m, nn.BatchNorm2d) for m in modules)
 
+# %% ../../nbs/training/23_callbacks.ipynb #2adf5f90
 def pick_precision(model: nn.Module, # the network to be trained
                    device: torch.device, # what trains
                    size: int = 224, # side of the square that the network sees, pixels
@@ -287,6 +294,7 @@ def speed_callbacks(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs only)
     if device.type == 'cpu': callbacks.append(FoldedValidation())
     return callbacks
 
+# %% ../../nbs/training/23_callbacks.ipynb #8fff9f32
 @contextmanager
 def training_precision(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs only)
                        learn: Learner) -> Iterator[Learner]:
@@ -378,6 +386,7 @@ def set_random_state(state: dict, dls: DataLoaders | None = None) -> None:
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
     for dl, rng_state in zip(dls.loaders if dls else [], state['loaders']): _inner_loader(dl).rng.setstate(rng_state)
 
+# %% ../../nbs/training/23_callbacks.ipynb #7f588639
 @contextmanager
 def preserved_random_state(dls: DataLoaders | None = None) -> Iterator[None]:
     "Random numbers drawn after the block are those that would have been drawn without it."
@@ -443,6 +452,7 @@ def _cpu_loader() -> type:
             return t.tolist()
     return CPUDL
 
+# %% ../../nbs/training/23_callbacks.ipynb #14e905bc
 @contextmanager
 def distributed(learn: Learner) -> Iterator[None]:
     "In the block the learner trains with the other processes, where there are some."
@@ -513,6 +523,7 @@ def _plain(o):
         return [_plain(v) for v in (o.tolist() if hasattr(o, 'tolist') else o)]
     return o.item() if hasattr(o, 'dtype') else o
 
+# %% ../../nbs/training/23_callbacks.ipynb #2519785e
 def _map_tensors(o, function: Callable[[torch.Tensor], torch.Tensor]):
     "The same, with `function` applied to each tensor."
     if isinstance(o, torch.Tensor): return function(o)
@@ -591,6 +602,7 @@ def before_fit(self: Checkpoint):
     if state['scaler']: self.learn.scaler.load_state_dict(state['scaler'])
     self.recorder.smooth_loss.val, self.recorder.smooth_loss.count = state['smooth_loss']
 
+# %% ../../nbs/training/23_callbacks.ipynb #1309cc85
 @patch
 def save(self: Checkpoint, rng_states: list[dict]) -> None: # rng_states: random generators of each process
     "Write last.pth, and best.pth where this is the best epoch."
@@ -624,6 +636,7 @@ def _load_rng(state: dict, dls: DataLoaders) -> None:
     tuples = dict(python=_as_tuples(rng['python']), loaders=[_as_tuples(o) for o in rng['loaders']])
     set_random_state(rng | tuples, dls)
 
+# %% ../../nbs/training/23_callbacks.ipynb #8692f986
 def restore(learn: Learner, state: dict, checkpoint: Checkpoint) -> None:
     "Put a learner, which has its recipe's callbacks, into the state of a checkpoint."
     try: get_model(learn.model).load_state_dict(state['model'])
@@ -651,6 +664,7 @@ def load_best(learn: Learner,
     get_model(learn.model).load_state_dict(_validated_weights(state))
     return len(state['rows']) - 1
 
+# %% ../../nbs/training/23_callbacks.ipynb #214d4c39
 def best_so_far(folder: Path, # where best.pth may be
                 ) -> str: # the end of a sentence; empty where there is none
     "What a message says about the best epoch."
@@ -705,6 +719,7 @@ def _start_trackio(name: str, settings: dict):
 
 TRACKERS = dict(mlflow=_start_mlflow, trackio=_start_trackio)
 
+# %% ../../nbs/training/23_callbacks.ipynb #2ae4a174
 def check_tracker(track: str | None) -> None: # a tracker's name, or None
     "`BadConfig` where the tracker is unknown or not installed."
     if track is None: return
