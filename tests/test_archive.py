@@ -22,7 +22,7 @@ SKY = photo(1)
 TAKE = """
 import json, sys
 from cloud_classifier.data.sources import FetchError, extract
-try: print(json.dumps(take_out(*sys.argv[1:])))
+try: print(json.dumps(extract(*sys.argv[1:])))
 except FetchError as e: sys.exit(f'FetchError: {e}')
 """
 

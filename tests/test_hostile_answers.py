@@ -12,7 +12,7 @@ from bounds import run_bounded
 from hostile import BOMB, HANG, Server, for_ever, head, moved, reply
 
 from cloud_classifier.data import sources
-from cloud_classifier.data.sources import MAX_FIELD, MAX_QUESTIONS, Pace, SearchError, search_images
+from cloud_classifier.data.sources import MAX_FIELD, MAX_REQUESTS, RateLimit, SearchError, search_images
 
 SEARCH = """
 import json, sys
@@ -23,13 +23,11 @@ import stamina
 stamina.set_testing(True, attempts=1)
 settings = dict(endpoint=sys.argv[2], contact='me@example.org')
 try: print(json.dumps([vars(o) for o in search_images('Ci', sys.argv[1], **settings)]))
-except SearchFailed as e: sys.exit(f'SearchFailed: {e}')
+except SearchError as e: sys.exit(f'SearchError: {e}')
 """
 KEY = '0123456789abcdef0123456789abcdef'
 SOURCES = ('commons', 'openverse', 'bing')
-STRANGE = (
-    "no JSON object|answers are not as|not Bing's JSON|takes more than 2 s"  # of which much memory or time may be asked
-)
+STRANGE = "not a JSON object|answers are not as|not Bing's JSON|takes more than 2 s"  # may cost much memory or time
 
 
 def text(content, **fields):
@@ -38,14 +36,14 @@ def text(content, **fields):
 
 ANSWERS = {  # what is answered, and what is said
     'bomb': (reply(BOMB, Content_Encoding='gzip'), 'more than 5 MB'),
-    'bomb-in-a-bomb': (reply(gzip.compress(BOMB), Content_Encoding='gzip, gzip'), 'odd way'),
-    'other-packing': (reply(b'{}', Content_Encoding='br'), 'odd way'),
+    'bomb-in-a-bomb': (reply(gzip.compress(BOMB), Content_Encoding='gzip, gzip'), 'unknown way'),
+    'other-packing': (reply(b'{}', Content_Encoding='br'), 'unknown way'),
     'endless': (for_ever(b' ' * 65536, begin=head(None, Content_Type='application/json')), 'more than 5 MB'),
     'slow': (for_ever(b' ', 0.1, begin=head(None, Content_Type='application/json')), 'takes more than 2 s'),
     'slow-header': (for_ever(b'x', 0.1, begin=b'HTTP/1.1 200 OK\r\nX-Sky: '), 'takes more than 2 s'),
     'endless-headers': (for_ever(b'X-Sky: 1\r\n', begin=b'HTTP/1.1 200 OK\r\n'), "can't be|takes more than 2 s"),
     'silent': ([HANG], 'takes more than 2 s'),
-    'circle': (moved('/circle'), "leads in a circle|not Bing's JSON"),
+    'circle': (moved('/circle'), "redirects in a circle|not Bing's JSON"),
     'deep-list': (text('[' * 1_000_000), STRANGE),
     'deep-object': (text('{"results":' * 300_000), STRANGE),
     'digits': (text('{"results": [], "page_count": 1' + '0' * 9999 + '}'), STRANGE),
@@ -66,7 +64,7 @@ def test_an_answer_that_would_do_harm_is_one_line(name, source):
     with Server({}, otherwise=answer) as server:
         argv = [sys.executable, '-c', SEARCH, source, server.url(f'/{name}')]
         cost = run_bounded(argv, seconds=40, megabytes=1500, env=env)
-    assert cost.err.startswith('SearchFailed: ')
+    assert cost.err.startswith('SearchError: ')
     assert (cost.err.count('\n'), cost.err.strip().isprintable()) == (1, True)
     assert len(cost.err) < 400
     assert re.search(says, cost.err)
@@ -77,7 +75,7 @@ def test_an_answer_that_would_do_harm_is_one_line(name, source):
 def unhurried(monkeypatch):
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     monkeypatch.setenv('AZURE_SEARCH_KEY', KEY)
-    monkeypatch.setattr(sources, '_openverse_pace', Pace(10_000))
+    monkeypatch.setattr(sources, '_openverse_rate', RateLimit(10_000))
 
 
 def find(source, answers, **kwargs):
@@ -135,11 +133,11 @@ def endless_bing():
     ids=['pages', 'categories', 'offsets'],
 )
 def test_a_search_that_never_ends_is_ended(unhurried, monkeypatch, source, answers):
-    budget = sources._Budget
-    monkeypatch.setattr(sources, '_Budget', partial(budget, questions=30))
+    budget = sources._SearchBudget
+    monkeypatch.setattr(sources, '_SearchBudget', partial(budget, requests=30))
     with pytest.raises(SearchError, match='goes on and on'):
         find(source, answers(), licences=())
-    assert budget().questions == MAX_QUESTIONS
+    assert budget().requests == MAX_REQUESTS
 
 
 def test_html_that_a_parser_takes_hours_for(unhurried):

@@ -10,7 +10,7 @@ from cloud_classifier.data import sources
 from cloud_classifier.data.dataset import Dataset, attribution, write_croissant
 from cloud_classifier.data.download import DownloadLimits
 from cloud_classifier.data.scrape import add_photos, scrape_clouds
-from cloud_classifier.data.sources import BadSearch, Pace, SearchError
+from cloud_classifier.data.sources import BadSearch, RateLimit, SearchError
 from cloud_classifier.samples import make_samples
 
 LIMITS = DownloadLimits(allow_private=True, contact='me@example.org')
@@ -27,7 +27,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch):
     "The pace of Openverse is that of a person, and these servers are no strangers."
-    monkeypatch.setattr(sources, '_openverse_pace', Pace(1000))
+    monkeypatch.setattr(sources, '_openverse_rate', RateLimit(1000))
 
 
 def loop(folder, server, genera=('Ci', 'St', 'Cu'), **kwargs):

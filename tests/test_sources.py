@@ -40,7 +40,7 @@ from cloud_classifier.data.sources import (
     MAX_WAIT,
     SOURCES,
     BadSearch,
-    Pace,
+    RateLimit,
     Search,
     SearchError,
     SearchResult,
@@ -62,7 +62,7 @@ def alone(monkeypatch):
     for name in ('CLOUD_CONTACT', 'AZURE_SEARCH_KEY'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('NO_PROXY', '127.0.0.1,localhost')
-    monkeypatch.setattr(sources, '_openverse_pace', Pace(ALL))
+    monkeypatch.setattr(sources, '_openverse_rate', RateLimit(ALL))
 
 
 @pytest.fixture
@@ -428,7 +428,7 @@ def test_a_circle_of_redirects(engine):
 @pytest.mark.parametrize('endpoint', ['127.0.0.1/w/api.php', 'ftp://127.0.0.1/', 'file:///etc/hostname', 'http://['])
 def test_an_endpoint_that_is_no_web_address(source, endpoint, monkeypatch):
     monkeypatch.setenv('AZURE_SEARCH_KEY', KEY)
-    with pytest.raises(BadSearch, match='no http or https address'):
+    with pytest.raises(BadSearch, match='not an http or https address'):
         search_images('Ci', source, contact=ME, endpoint=endpoint)
 
 
@@ -603,7 +603,7 @@ class Clock:
 def test_openverse_is_asked_twenty_times_a_minute(monkeypatch):
     clock, times = Clock(), []
     monkeypatch.setattr(sources, 'time', clock)
-    monkeypatch.setattr(sources, '_openverse_pace', Pace(sources._OPENVERSE_A_MINUTE))
+    monkeypatch.setattr(sources, '_openverse_rate', RateLimit(sources._OPENVERSE_PER_MINUTE))
 
     class Timed(Openverse):
         def answer(self, question):
@@ -622,7 +622,7 @@ def test_openverse_is_asked_twenty_times_a_minute(monkeypatch):
 @given(st.integers(1, 5), st.lists(st.floats(0, 100), max_size=40))
 def test_the_pace_waits_until_a_minute_has_room_and_no_longer(a_minute, gaps):
     with pytest.MonkeyPatch.context() as patch:
-        clock, pace, times, due = Clock(), Pace(a_minute), [], []
+        clock, pace, times, due = Clock(), RateLimit(a_minute), [], []
         patch.setattr(sources, 'time', clock)
         for gap in gaps:
             clock.now += gap
@@ -1225,7 +1225,9 @@ def test_a_source_is_a_function_in_a_table(monkeypatch):
 
 
 def test_a_source_that_is_unknown_is_named_beside_those_that_are_not():
-    with pytest.raises(BadSearch, match="'google' is no source; there are commons, openverse, ddg, bing, urls, folder"):
+    with pytest.raises(
+        BadSearch, match="unknown source 'google'; the sources are commons, openverse, ddg, bing, urls, folder"
+    ):
         search_images('Ci', 'google')
 
 
