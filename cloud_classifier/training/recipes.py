@@ -9,7 +9,7 @@ __all__ = ['fine_tune', 'one_cycle', 'two_stage', 'scratch', 'fast', 'best', 'sm
 
 # %% ../../nbs/training/24_recipes.ipynb #e603bec4
 import hashlib, io, logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -371,18 +371,16 @@ def embeddings(body: torch.nn.Module,
                precision: str = 'fp32', # a name for the precision that `compute` sets
                compute: Callable = nullcontext, # makes the context to compute in
                progress: bool = True, # whether a bar shows how far it is
-               digests: Mapping[str, str] | None = None, # SHA-256 of photos by path, from a scan; None: computed here
                ) -> np.ndarray: # (n, 2, d) float32
     "`embed` for the photos of a dataset, of which those in the cache are not computed again."
     if cache is None: return embed(body, [root/o for o in paths], preprocess, compute, progress=progress)
     file = cache.embeddings(_cache_key(body, preprocess, precision))
-    digests = Dataset(root).digests(paths) if digests is None else digests
-    cached = _load_embeddings(file)
+    digests, cached = Dataset(root).digests(paths), _load_embeddings(file)
     missing, computed = [o for o in paths if digests.get(o) not in cached], {}
     if missing:
         rows = embed(body, [root/o for o in missing], preprocess, compute, progress=progress)
         computed = dict(zip(missing, rows))
-        _save_embeddings(file, cached | {digests[o]: row for o, row in computed.items() if digests.get(o)})
+        _save_embeddings(file, cached | {digests[o]: row for o, row in computed.items() if o in digests})
     return np.stack([computed[o] if o in computed else cached[digests[o]] for o in paths])
 
 # %% ../../nbs/training/24_recipes.ipynb #65590268
@@ -407,7 +405,7 @@ def _train_embeddings(learn: Learner) -> tuple[np.ndarray, np.ndarray]: # (2 n, 
     body = learn.model[0].to(device, memory_format=torch.channels_last)
     paths = [str(Path(o).relative_to(root)) for o in items]
     rows = embeddings(body, root, paths, made_with['preprocess'], made_with['cache'], precision, compute,
-                      made_with['progress'], made_with['digests'])
+                      made_with['progress'])
     targets = np.array([int(y) for y in learn.dls.train_ds.tls[1]])
     return np.concatenate([rows[:, 0], rows[:, 1]]), np.tile(targets, 2)
 
