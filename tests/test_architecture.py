@@ -96,6 +96,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     },
     'prediction.app': {'taxonomy', 'images', 'prediction.infer'},
     'demo': {
+        'images',
         'samples',
         'data.dataset',
         'data.sources',
