@@ -27,6 +27,7 @@ from fastcore.meta import delegates
 from ..files import atomic_path
 from ..images import Preprocess
 from ..data.dataset import BadDataset, data_hash, Dataset
+from ..data.duplicates import scan_fingerprints
 from ..data.sampling import (follow_photos, folds as fold_splits, load_split, read_split,
                                             save_split, split, Split)
 from .config import (BadConfig, BadRun, check_available, check_new_file, check_new_run,
@@ -108,7 +109,8 @@ def check_photos(dataset: Dataset,
                  ) -> pd.DataFrame: # what `Dataset.scan` returns
     "Open each photo; `BadDataset` names the first that can't be opened, unless they are to be skipped."
     dataset.check()
-    scan = dataset.scan(frame, progress=progress)
+    # all photos are going to be divided, and their fingerprints tell which of them belong together
+    scan = scan_fingerprints(dataset, None, progress) if frame is None else dataset.scan(frame, progress=progress)
     bad = scan[scan.status != 'ok']
     if len(bad) and not skip_bad:
         more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
