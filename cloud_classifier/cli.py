@@ -237,7 +237,7 @@ class Invocation:
 
 invocation = Invocation() # of this process
 
-# %% ../nbs/51_cli.ipynb #2b7cb04c
+# %% ../nbs/51_cli.ipynb #1cc95174
 def _path(text: str) -> Path:
     "A path as it is typed."
     if not text.strip(): raise typer.BadParameter('is empty; name a file or a folder')
@@ -255,6 +255,7 @@ def option(kind: type, # of the value
     if default: text, settings = f'{text}  [default: {default}]', settings | dict(show_default=False)
     return Annotated[kind, typer.Option(*names, help=text, **settings)]
 
+# %% ../nbs/51_cli.ipynb #dc96805f
 def argument(kind: type, text: str, metavar: str):
     "A path that a verb takes without an option's name."
     return Annotated[kind, typer.Argument(help=text, metavar=metavar, parser=_path, show_default=False)]
@@ -538,7 +539,7 @@ def _fail_if_none_came(data: Path, counts: dict) -> None:
                 f'cloud-classifier status {shlex.quote(str(data))} says why')
     raise typer.Exit(1)
 
-# %% ../nbs/51_cli.ipynb #ef2060be
+# %% ../nbs/51_cli.ipynb #6fc9ea88
 def _check_origin(path: Path, label: str) -> None:
     "A folder to take photos from, or a photo with a label."
     from cloud_classifier.images import is_photo_name
@@ -549,6 +550,7 @@ def _check_origin(path: Path, label: str) -> None:
     if is_photo and not label:
         raise typer.BadParameter(f'says what {path.name} shows; a photo has no class folder', param_hint='--label')
 
+# %% ../nbs/51_cli.ipynb #9c6bd522
 def _print_added(data: Path, counts: dict) -> None:
     "Say what became of photos that were added."
     print_result(data, f'{data}: {counts["ok"]} added, {counts["duplicate"]} were there already, '
