@@ -27,13 +27,14 @@ from fastcore.meta import delegates
 from ..files import atomic_path
 from ..images import Preprocess
 from ..data.dataset import BadDataset, data_hash, Dataset
+from ..data.duplicates import scan_fingerprints
 from ..data.sampling import (follow_photos, folds as fold_splits, load_split, read_split,
                                             save_split, split, Split)
 from .config import (BadConfig, BadRun, check_available, check_new_file, check_new_run,
                                               check_resumable, check_run, FINISHED, flat_metadata, make_config,
                                               read_history, read_json, run_config, run_metadata, TrainConfig,
                                               write_json)
-from .dataloaders import cloud_dls, PhotoCache
+from .dataloaders import cloud_dls, copy_sides, PhotoCache
 from .learner import check_size, cloud_learner, preprocess_for, side_by_side, weights_source
 from .callbacks import (best_so_far, check_tracker, Checkpoint, distributed, exclusive_lock,
                                                  folded_norms, History, HISTORY, init_distributed, load_best,
@@ -105,10 +106,15 @@ def check_photos(dataset: Dataset,
                  frame: pd.DataFrame | None = None, # rows of `Dataset.frame` to look at; all where None
                  skip_bad: bool = False, # whether photos that can't be opened are left out
                  progress: bool = True, # whether a bar shows how far it is
+                 copies: tuple[PhotoCache, Preprocess] | None = None, # where small copies go, for which squares
                  ) -> pd.DataFrame: # what `Dataset.scan` returns
     "Open each photo; `BadDataset` names the first that can't be opened, unless they are to be skipped."
     dataset.check()
-    scan = dataset.scan(frame, progress=progress)
+    extract = (lambda sha256: copies[0].extract(sha256, copies[1])) if copies else None
+    sides = copy_sides(copies[1]) if copies else None
+    # all photos are going to be divided, and their fingerprints tell which of them belong together
+    if frame is None: scan = scan_fingerprints(dataset, None, progress, extract, sides)
+    else: scan = dataset.scan(frame, extract, sides, progress)
     bad = scan[scan.status != 'ok']
     if len(bad) and not skip_bad:
         more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
@@ -123,6 +129,7 @@ class TrainPhotos:
     parts: Split
     data_hash: str # of what was scanned, see `dataset.data_hash`
     hashed: str # what that was: 'all photos', 'photos of the split' or 'what was given'
+    digests: dict[str, str] # SHA-256 by path, as scanned
 
 def prepare_photos(dataset: Dataset,
                    config: TrainConfig,
@@ -130,14 +137,15 @@ def prepare_photos(dataset: Dataset,
                    parts: Split | None = None, # a split made before; a new one by the config's seed where None
                    scan: pd.DataFrame | None = None, # what `check_photos` returned, where it is at hand
                    progress: bool = True,
+                   copies: tuple[PhotoCache, Preprocess] | None = None, # as `check_photos` takes them
                    ) -> TrainPhotos:
     "Scan the photos, and divide those that are not divided yet."
     hashed = 'what was given' if scan is not None else 'photos of the split' if parts else 'all photos'
     with clock('scan'):
         used = None if parts is None else parts.frame[parts.frame.part != 'excluded']
-        if scan is None: scan = check_photos(dataset, used, config.skip_bad, progress)
+        if scan is None: scan = check_photos(dataset, used, config.skip_bad, progress, copies)
     with clock('split'): parts = parts or split(dataset, seed=config.seed, scan=scan)
-    return TrainPhotos(parts, data_hash(scan), hashed)
+    return TrainPhotos(parts, data_hash(scan), hashed, dict(zip(scan.path, scan.sha256)))
 
 # %% ../../nbs/training/25_run.ipynb #22320fe7
 class StageClock(dict):
@@ -163,6 +171,14 @@ class TrainPlan:
     precision: str # what to train in; 'auto' until the hardware was asked
     lr: float | None # highest rate of the head; None: the recipe's own
     lr_suggested: dict[str, float] | None = None # rates that the finder suggested, by name
+
+    @property
+    def uses_copies(self) -> bool: # not worth making for one look at each photo
+        return bool(self.cache) and not all(c.solve for c in self.cycles)
+
+    @property
+    def copies(self) -> tuple[PhotoCache, Preprocess] | None: # for `check_photos`; None: no small copies
+        return (PhotoCache(self.cache), self.preprocess) if self.uses_copies else None
 
     def as_dict(self) -> dict: # of JSON's types
         return vars(self) | dict(preprocess=json.loads(self.preprocess.to_json()), cycles=[asdict(c) for c in self.cycles])
@@ -205,14 +221,14 @@ def make_learner(config: TrainConfig,
                  parts: Split,
                  weights: str | None = None, # what to start from; the config's where None
                  progress: bool = True,
+                 digests: Mapping[str, str] | None = None, # SHA-256 by path from a scan; computed where None
                  ) -> Learner:
     "The learner of a run, at its beginning."
     device = _device()
     _seed_everything(config.seed, device)
-    solved = all(c.solve for c in plan.cycles) # copies are not worth making for one look at each photo
     dls = cloud_dls(parts, plan.preprocess, config.balance, config.bs//max(1, num_distrib()), config.seed,
-                    config.num_workers, PhotoCache(plan.cache) if plan.cache else None, small_copies=not solved,
-                    cap=config.cap, device=device, progress=progress)
+                    config.num_workers, PhotoCache(plan.cache) if plan.cache else None,
+                    small_copies=plan.uses_copies, cap=config.cap, device=device, progress=progress, digests=digests)
     learn = cloud_learner(dls, config.arch, weights or config.weights, plan.head)
     check_size(learn, config.arch, config.size)
     return learn
@@ -416,9 +432,9 @@ def train(data: str | Path, # folder that holds the class folders
     check_new_run(out or RUNS)
     init_distributed()
     clock, dataset, plan = StageClock(), Dataset(data), plan_training(config)
-    photos = prepare_photos(dataset, config, clock, parts, scan, progress)
+    photos = prepare_photos(dataset, config, clock, parts, scan, progress, plan.copies)
     with clock('set up'), main_process_first():
-        learn = make_learner(config, plan, photos.parts, progress=progress and not rank_distrib())
+        learn = make_learner(config, plan, photos.parts, None, progress and not rank_distrib(), photos.digests)
     plan = on_main_process(lambda: complete_plan(plan, config, learn))
     metadata = describe_run(dataset.path, config, plan, photos, learn, clock.started)
     path = on_main_process(lambda: make_run_folder(out))
