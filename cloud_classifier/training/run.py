@@ -109,11 +109,12 @@ def check_photos(dataset: Dataset,
                  copies: tuple[PhotoCache, Preprocess] | None = None, # where small copies go, for which squares
                  ) -> pd.DataFrame: # what `Dataset.scan` returns
     "Open each photo; `BadDataset` names the first that can't be opened, unless they are to be skipped."
-    dataset.check()
+    listing = dataset.listing(unreadable=True)
+    dataset.check(listing=listing)
     extract = (lambda sha256: copies[0].extract(sha256, copies[1])) if copies else None
     sides = copy_sides(copies[1]) if copies else None
     # all photos are going to be divided, and their fingerprints tell which of them belong together
-    if frame is None: scan = scan_fingerprints(dataset, None, progress, extract, sides)
+    if frame is None: scan = scan_fingerprints(dataset, listing, progress, extract, sides)
     else: scan = dataset.scan(frame, extract, sides, progress)
     bad = scan[scan.status != 'ok']
     if len(bad) and not skip_bad:
