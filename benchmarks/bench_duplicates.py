@@ -30,10 +30,10 @@ from PIL import Image, ImageEnhance
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.duplicates import (
-    MANY,
-    MOST,
-    SAME,
-    SIDE,
+    MANY_PHOTOS_LIMITS,
+    MIN_AGREEMENT,
+    MIN_CORRELATION,
+    THUMB_SIDE,
     candidates,
     find_pairs,
     fingerprints,
@@ -97,10 +97,10 @@ def parts_of(thumb, rng, count):
     "Hashes of parts of a photo."
     img = Image.fromarray(thumb)
     for _ in range(count):
-        width, height = rng.uniform(0.3, 0.7, 2) * SIDE
-        x, y = rng.uniform(0, SIDE - width), rng.uniform(0, SIDE - height)
+        width, height = rng.uniform(0.3, 0.7, 2) * THUMB_SIDE
+        x, y = rng.uniform(0, THUMB_SIDE - width), rng.uniform(0, THUMB_SIDE - height)
         part = img.crop(tuple(map(int, (x, y, x + width, y + height))))
-        small = np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        small = np.asarray(part.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BILINEAR))
         yield np.concatenate((turned_hashes(part), trimmed_hashes(small)))
 
 
@@ -140,7 +140,7 @@ def recall(files, tmp, repeats):
     taken = []
     for _ in range(repeats):
         start = perf_counter()
-        pairs = candidates(hashes, MANY)
+        pairs = candidates(hashes, MANY_PHOTOS_LIMITS)
         taken.append(perf_counter() - start)
     yield 'search of 200,000 photos (13 hashes each)', median(taken), 'seconds', f'slowest {max(taken):.1f}'
     yield 'candidates of 200,000 photos', len(pairs), 'pairs', ''
@@ -148,7 +148,7 @@ def recall(files, tmp, repeats):
     start = perf_counter()
     score = verify_pairs(prints.thumbs, pairs)
     yield 'second look', len(pairs) / (perf_counter() - start), 'pairs/s', 'nearly all are copies, which take longest'
-    yield from shares(prints, pairs[(score >= (SAME, MOST)).all(1)], 'among 200,000')
+    yield from shares(prints, pairs[(score >= (MIN_CORRELATION, MIN_AGREEMENT)).all(1)], 'among 200,000')
 
 
 def wrong(thumbs, known, pairs):
@@ -156,7 +156,7 @@ def wrong(thumbs, known, pairs):
     rng = np.random.default_rng(0)
     drawn = np.stack((*rng.integers(0, len(thumbs), (2, 3 * pairs)), rng.integers(0, 8, 3 * pairs)), 1)
     drawn = drawn[[a != b and (min(a, b), max(a, b)) not in known for a, b, _ in drawn.tolist()]][:pairs]
-    return int((verify_pairs(thumbs, drawn) >= (SAME, MOST)).all(1).sum()), len(drawn)
+    return int((verify_pairs(thumbs, drawn) >= (MIN_CORRELATION, MIN_AGREEMENT)).all(1).sum()), len(drawn)
 
 
 def different(files, tmp, repeats):
@@ -173,7 +173,8 @@ def different(files, tmp, repeats):
             f'{len(real.names)} photos',
         )
     skies = [render_sky(genus, seed=seed, size=128) for genus in ('Stratus', 'Altostratus') for seed in range(100)]
-    thumbs = np.stack([np.asarray(s.convert('L').resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for s in skies])
+    small = [s.convert('L').resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BILINEAR) for s in skies]
+    thumbs = np.stack([np.asarray(img) for img in small])
     called, pairs = wrong(thumbs, set(), 5000)
     yield 'different Stratus and Altostratus called one: rendered', called, f'of {pairs} pairs', f'{len(skies)} skies'
 

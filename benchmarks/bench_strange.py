@@ -21,16 +21,16 @@ def asked(learn, fitted, preprocess, photos):
     "Of each photo: distance, side, their louder one, energy, and how little is believed of the first answer."
     import torch
 
-    from cloud_classifier.training.learner import maps
+    from cloud_classifier.evaluation.ood import network_outputs
 
     out = []
     with torch.no_grad():
         for i in range(0, len(photos), 32):
             x = torch.from_numpy(np.stack([preprocess(o) for o in photos[i : i + 32]]))
-            found = maps(learn.model[0], x)
-            logits, both = learn.model[1](found[-1]), fitted.both(fitted.project(found))
+            logits, _, features = network_outputs(learn.model, x)
+            distance, side = fitted.components(features).T
             belief = logits.softmax(1).amax(1)
-            out.append(torch.stack([both[:, 0], both[:, 1], fitted(found), -logits.logsumexp(1), -belief], 1))
+            out.append(torch.stack([distance, side, fitted(features), -logits.logsumexp(1), -belief], 1))
     return dict(zip(('distance', 'side', 'louder', 'energy', 'belief'), torch.cat(out).numpy().T, strict=True))
 
 

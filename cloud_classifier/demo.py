@@ -178,7 +178,7 @@ def run_demo(console: Console, # where to tell what happens
     console.print(f'[bold]3/5 Training[/] {default_arch()}')
     run = train(choice.path, size=size, parts=thinned, scan=seen, seed=seed, out=out)
     console.print('[bold]4/5 Report[/] on the test part')
-    report = evaluate(run, at_most=100)
+    report = evaluate(run, max_photos=100)
     report.save(run.path)
     console.print(report.summary(), highlight=False, soft_wrap=True)
     console.print('[bold]5/5 Export[/]')

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from cloud_classifier.data.dataset import Dataset, data_hash
 from cloud_classifier.data.sampling import Split, split
 from cloud_classifier.evaluation.calibrate import cross_fitted_temperature, load_or_fit, mean_interval
-from cloud_classifier.evaluation.report import Predictions, evaluate, of_file, predict_photos, verdict_words
+from cloud_classifier.evaluation.report import Predictions, evaluate, verdict_words
 from cloud_classifier.files import atomic_write, file_hash
 from cloud_classifier.prediction.decide import softmax
 from cloud_classifier.prediction.export import export_run
@@ -129,19 +129,10 @@ def main() -> None:
     report = evaluate(CloudClassifier(model), data=args.photos, parts=parts)
     report.save(args.work)
     folds = of_folds(oof, tuple(run.metadata['classes']))
-    page = card(model, run, folds, asked(model, parts), report.data, **hashes, minutes=seconds / 60)
+    page = card(model, run, folds, report.predictions, report.data, **hashes, minutes=seconds / 60)
     atomic_write(model.with_suffix('.md'), page)
     atomic_write(model.with_name(f'{model.name}.sha256'), f'{file_hash(model)}  {model.name}\n')
     print(page)
-
-
-def asked(model: Path, parts: Split) -> Predictions:
-    "What the file says of the test photos."
-    clouds, rows = CloudClassifier(model), parts.part('test').sort_values('path')
-    photos = [str(parts.root / o) for o in rows.path]
-    logits = np.stack([o for o, _ in predict_photos(of_file(clouds), photos)])
-    probs = softmax(logits, clouds.temperature)
-    return Predictions(photos, rows.label.tolist(), probs, clouds.classes, rows.group.tolist())
 
 
 if __name__ == '__main__':

@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_read_is_one_line(open_to_all):
     mine.mkdir()
     mine.chmod(0)
     done = as_an_ordinary_user(open_to_all, open_to_all / 'skies', mine)
-    assert done.stderr.rstrip().endswith(f"BadSearch: {mine}: can't be read; may you?")
+    assert done.stderr.rstrip().endswith(f"BadSearch: {mine}: can't be read; do you have permission?")
     assert not (open_to_all / 'skies').exists()
 
 

@@ -23,7 +23,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'errors': set(),
     'files': set(),
     'images': {'errors'},
-    'samples': {'taxonomy'},
+    'samples': {'taxonomy', 'files'},
     'data.dataset': {'errors', 'taxonomy', 'files', 'images'},
     'data.sources': {'errors', 'taxonomy', 'files', 'images'},
     'data.download': {'errors', 'files', 'images', 'data.dataset', 'data.sources'},
@@ -96,6 +96,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     },
     'prediction.app': {'taxonomy', 'images', 'prediction.infer'},
     'demo': {
+        'images',
         'samples',
         'data.dataset',
         'data.sources',

@@ -406,14 +406,14 @@ def test_a_scan_opens_each_photo_once_whatever_is_taken_from_it(dataset, monkeyp
     opened = []
     read = Path.read_bytes
     monkeypatch.setattr(Path, 'read_bytes', lambda path: opened.append(path.name) or read(path))
-    table = dataset.scan(extract={'size': lambda image: image.size, 'mode': lambda image: image.mode}, progress=False)
+    table = dataset.scan(extract={'width': lambda image: image.width, 'mode': lambda image: image.mode}, progress=False)
     assert len(opened) == len(set(opened)) == len(dataset.listing())
     assert table[['path', 'label', 'sha256', 'status', 'reason']].equals(dataset.scan(progress=False))
     table = table.set_index('path')
     bad = ['Cirrus/page.jpg', 'Cirrus/phone.heic']
     assert table.status[bad].tolist() == ['not an image', 'unsupported']
-    assert table['size'].drop(bad).map(type).eq(tuple).all()
-    assert table['size'][bad[0]] is None
+    assert table.width.drop(bad).map(type).eq(int).all()
+    assert table.width[bad[0]] is None
 
 
 def test_the_folders_are_read_once_a_listing(dataset, monkeypatch):

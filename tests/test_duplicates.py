@@ -13,9 +13,9 @@ from PIL import Image, ImageEnhance
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.duplicates import (
-    KIND,
-    MANY,
-    SIDE,
+    FINGERPRINT_KIND,
+    MANY_PHOTOS_LIMITS,
+    THUMB_SIDE,
     TURNS,
     HashLimits,
     candidates,
@@ -30,6 +30,7 @@ from cloud_classifier.data.duplicates import (
     verify_pairs,
     write_page,
 )
+from cloud_classifier.images import open_image
 from cloud_classifier.samples import make_samples, render_sky
 
 
@@ -200,14 +201,13 @@ def test_many_hashes_are_searched_through_lists():
     assert np.mean([(i, 20_000 + i) in pairs for i in range(1000)]) > 0.9
 
 
-def test_a_fingerprint_does_not_depend_on_where_a_photo_lies():
-    import io
-
-    content = io.BytesIO()
-    render_sky('Cumulus', seed=2, size=160).save(content, 'jpeg')
-    one, two = fingerprint(content.getvalue()), fingerprint(content.getvalue())
-    assert one[0] == two[0]
-    assert one[1].tobytes() == two[1].tobytes()
+def test_a_fingerprint_does_not_depend_on_where_a_photo_lies(tmp_path):
+    photos = [tmp_path / 'one.jpg', tmp_path / 'elsewhere' / 'two.jpg']
+    photos[1].parent.mkdir()
+    for photo in photos:
+        render_sky('Cumulus', seed=2, size=160).save(photo)
+    one, two = (fingerprint(open_image(photo)).tobytes() for photo in photos)
+    assert one == two
 
 
 @pytest.mark.parametrize('sides', [(1, 0, 0, 0), (1, 0, 0, 1), (0, 1, 1, 0), (1, 1, 1, 1)])
@@ -218,8 +218,8 @@ def test_a_cropped_photo_has_nearly_the_hash_of_one_less_its_edge(sides):
         grey = render_sky(genus, seed=seed, size=256).convert('L')
         left, top, right, bottom = (8 * side for side in sides)
         bits = turned_hashes(grey.crop((left, top, 256 - right, 256 - bottom)))[0]
-        thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-        near.append(min(np.unpackbits(trimmed_hashes(thumb) ^ bits, axis=1).sum(1)) <= MANY.trimmed)
+        thumb = np.asarray(grey.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BILINEAR))
+        near.append(min(np.unpackbits(trimmed_hashes(thumb) ^ bits, axis=1).sum(1)) <= MANY_PHOTOS_LIMITS.trimmed)
     assert np.mean(near) >= 0.9
 
 
@@ -239,15 +239,15 @@ def counted(monkeypatch, cut_off_after=10**9):
     "A list that grows with each photo that is looked at."
     from cloud_classifier.data import duplicates
 
-    seen, real = [], duplicates._look
+    seen, real = [], duplicates.inspect_photo
 
-    def look(file):
+    def inspect_photo(file, *args, **kwargs):
         if len(seen) >= cut_off_after:
             raise KeyboardInterrupt
         seen.append(file.name)
-        return real(file)
+        return real(file, *args, **kwargs)
 
-    monkeypatch.setattr(duplicates, '_look', look)
+    monkeypatch.setattr(duplicates, 'inspect_photo', inspect_photo)
     return seen
 
 
@@ -273,7 +273,7 @@ def test_a_search_that_is_cut_off_goes_on(remembering, monkeypatch):
         counted(m, cut_off_after=4)
         with pytest.raises(KeyboardInterrupt):
             find_duplicates(remembering, progress=False)
-    kept = len(remembering.manifest.cache_get(KIND))
+    kept = len(remembering.manifest.cache_get(FINGERPRINT_KIND))
     assert kept >= 2
     seen = counted(monkeypatch)
     found = find_duplicates(remembering, progress=False)
@@ -349,10 +349,10 @@ def test_a_read_only_dataset_is_searched(remembering, read_only):
 def test_a_manifest_without_room_only_costs_the_memory(remembering, monkeypatch, caplog):
     from cloud_classifier.data.dataset import BadManifest, Manifest
 
-    def remember(*_):
+    def cache_put(*_):
         raise BadManifest('manifest.db: database or disk is full')
 
-    monkeypatch.setattr(Manifest, 'remember', remember)
+    monkeypatch.setattr(Manifest, 'cache_put', cache_put)
     assert [len(g.photos) for g in find_duplicates(remembering, progress=False).groups] == [2]
     assert 'disk is full' in caplog.text
 

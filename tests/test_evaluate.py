@@ -7,12 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from pretend import HISTORY, check_page, make
 
 from cloud_classifier.data.dataset import BadDataset, Dataset
-from cloud_classifier.data.sampling import Split
 from cloud_classifier.evaluation.calibrate import class_shares
 from cloud_classifier.evaluation.report import evaluate
 from cloud_classifier.prediction.decide import calibrated
@@ -23,34 +21,38 @@ from cloud_classifier.training.run import Run, train
 TINY = {'arch': 'timm/test_resnet', 'size': 32, 'weights': 'none', 'bs': 8, 'cache': False, 'progress': False}
 
 
-def test_a_run_hands_over_its_predictions_history_and_settings():
-    p, asked = make(40, 5), []
-
-    def answer(part):
-        asked.append(part)
-        return p.paths, p.labels, p.probs, p.classes, p.groups
-
-    table = pd.DataFrame(dict(path=['Ci/1.jpg', 'Ci/2.jpg'], label='Cirrus', group=['a', 'b'], part=['train', 'test']))
-    run = SimpleNamespace(
-        predictions=answer,
-        settings={'arch': 'resnet34', 'lr': np.float32(0.5)},
-        history=HISTORY,
-        split=Split(table, Path('skies')),
-    )
-    report = evaluate(run, n_boot=20)
-    assert asked == ['test']
-    assert any('1 train, 0 valid, 1 test' in o and '0 of them in two parts' in o for o in report.data['notes'])
+def test_a_run_hands_over_its_predictions_history_and_settings(run):
+    report = evaluate(run, n_boot=20, look=False)
+    assert report.predictions.paths == sorted(str(o) for o in run.split.files('test'))
+    assert any('0 of them in two parts' in o for o in report.data['notes'])
     assert not any('not from' in o for o in report.data['notes'])
-    assert report.data['settings'] == {'arch': 'resnet34', 'lr': 0.5}
-    assert [o['train_loss'] for o in report.data['history']] == [2.0, None]
-    assert 'resnet34' in report.to_html(thumbnails=False)
-    again = evaluate(run, 'valid', n_boot=20, history=[], settings={})
-    assert asked == ['test', 'valid']
+    assert report.data['settings']['arch'] == run.config.arch
+    assert [o['train_loss'] for o in report.data['history']] == pytest.approx(run.history.train_loss.tolist())
+    assert run.config.arch in report.to_html(thumbnails=False)
+    again = evaluate(run, 'valid', n_boot=20, look=False, history=[], settings={})
+    assert again.predictions.paths == sorted(str(o) for o in run.split.files('valid'))
     assert 'not from “test”' in again.data['notes'][0]
     assert again.data['settings'] == {}
     assert again.data['history'] == []
     page = again.to_html(thumbnails=False)
     assert page.index('not from “test”') < page.index('photos the first answer is right')
+
+
+def test_history_and_settings_become_what_json_knows():
+    report = evaluate(make(40, 5), n_boot=20, history=HISTORY, settings={'arch': 'resnet34', 'lr': np.float32(0.5)})
+    assert report.data['settings'] == {'arch': 'resnet34', 'lr': 0.5}
+    assert [o['train_loss'] for o in report.data['history']] == [2.0, None]
+
+
+def test_learner_and_split_are_loaded_once(run, tmp_path, monkeypatch):
+    mine, loads, reads = Run(shutil.copytree(run.path, tmp_path / 'run')), [], []
+    for name in ('calibration.json', 'ood.pth'):
+        (mine.path / name).unlink(missing_ok=True)
+    learner, split = Run.learner, Run.split.fget
+    monkeypatch.setattr(Run, 'learner', lambda self: loads.append(1) or learner(self))
+    monkeypatch.setattr(Run, 'split', property(lambda self: reads.append(1) or split(self)))
+    evaluate(mine, n_boot=5)
+    assert (len(loads), len(reads)) == (1, 1)
 
 
 def test_a_card_says_which_weights_the_training_began_with(run, model_of_run):

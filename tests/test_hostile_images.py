@@ -23,13 +23,19 @@ needs_proc = pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reas
 MEASURE = """
 import json, sys, time
 from pathlib import Path
-from cloud_classifier.images import BadImage, Preprocess, check_image, open_image, photo_header
-from cloud_classifier.data.duplicates import fingerprint
+from cloud_classifier.images import BadImage, Preprocess, check_image, inspect_photo, open_image, photo_header
+from cloud_classifier.data.duplicates import READ_SIDE, fingerprint
 from cloud_classifier.data.verify import examine, measures
 from cloud_classifier.prediction.app import preview
 
 def held(name):
     return int(next(line for line in open('/proc/self/status') if line.startswith(name)).split()[1]) / 1e3
+
+def inspected(function, min_side):
+    def stage(content):
+        info = inspect_photo(content, dict(it=function), min_side)
+        if info.error: raise info.error
+    return stage
 
 def examined(content):
     found = examine(sys.argv[1])
@@ -37,7 +43,7 @@ def examined(content):
 
 measures()
 stages = dict(header=photo_header, check=check_image, open=open_image, square=Preprocess(),
-              fingerprint=fingerprint, examine=examined, preview=preview)
+              fingerprint=inspected(fingerprint, READ_SIDE), examine=examined, preview=preview)
 for path in sys.argv[1:]:
     for name, stage in stages.items():
         sys.argv[1] = path
@@ -74,13 +80,14 @@ def test_no_photo_costs_more_than_it_may(tmp_path, suffix):
 THREADS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from cloud_classifier.images import Preprocess
-from cloud_classifier.data.duplicates import fingerprint
+from cloud_classifier.images import Preprocess, inspect_photo
+from cloud_classifier.data.duplicates import READ_SIDE, fingerprint
 content = open(sys.argv[1], 'rb').read()
+def inspect(content): return inspect_photo(content, dict(fingerprint=fingerprint), READ_SIDE)
 def held(): return int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]) / 1e3
 before = held()
 with ThreadPoolExecutor(6) as pool:
-    list(pool.map(Preprocess(), [content]*6)), list(pool.map(fingerprint, [content]*6))
+    list(pool.map(Preprocess(), [content]*6)), list(pool.map(inspect, [content]*6))
 print(held() - before)
 """
 

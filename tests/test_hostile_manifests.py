@@ -132,7 +132,7 @@ def test_a_photo_that_arrived_and_can_not_be_put_in_place_has_failed(dataset):
     dataset.manifest.ask([dict(url='http://x/1', label='manifest.db')])
     (dataset.path / '.incoming').mkdir()
     (dataset.path / '.incoming' / '1.part').write_bytes(b'a photo')
-    with dataset.manifest.settled() as db:
+    with dataset.manifest.consistent() as db:
         db.execute("UPDATE photos SET status = 'ok', path = 'manifest.db/1.jpg'")
         dataset.manifest.plan_move(db, '.incoming/1.part', 'manifest.db/1.jpg')
     dataset.sync(progress=False)

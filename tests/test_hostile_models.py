@@ -169,10 +169,10 @@ TRUST = [
 @pytest.mark.parametrize('calibration', TRUST, ids=str)
 def test_a_card_may_say_anything_of_trust(calibration, tmp_path):
     "What chose the rules is told in the card; the rules themselves are not read from there."
-    from cloud_classifier.evaluation.report import of_file
+    from cloud_classifier.evaluation.report import Predictor
 
     (tmp_path / 'clouds.onnx').write_bytes(says(card={'calibration': calibration}))
-    assert of_file(CloudClassifier(tmp_path / 'clouds.onnx')).calibration.temperature == 1
+    assert Predictor.from_onnx(CloudClassifier(tmp_path / 'clouds.onnx')).calibration.temperature == 1
 
 
 def test_photos_that_do_not_fit_together_are_asked_about_in_halves(tmp_path):

@@ -307,6 +307,6 @@ def test_a_database_of_somebody_elses_is_left_alone(tmp_path):
     db.close()
     before = bytes_of(tmp_path)
     for step in (Dataset(tmp_path).frame, lambda: Manifest(tmp_path).ask([dict(url='http://x', label='Cirrus')])):
-        with pytest.raises(BadManifest, match="is no manifest: it has a table 'bookmarks'"):
+        with pytest.raises(BadManifest, match="is not a manifest: it has a table 'bookmarks'"):
             step()
     assert bytes_of(tmp_path) == before

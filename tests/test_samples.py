@@ -185,7 +185,7 @@ def test_an_interrupted_write_leaves_no_temporary_file(tmp_path, monkeypatch, st
         assert not target.exists()
         raise stopped
 
-    monkeypatch.setattr("pathlib.Path.replace", replace)
+    monkeypatch.setattr("os.replace", replace)
     with pytest.raises(type(stopped)):
         make_samples(tmp_path, 1, 16, genera=["St"])
     assert contents(tmp_path) == {}

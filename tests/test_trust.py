@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ import pytest
 
 from cloud_classifier.data.sampling import save_split
 from cloud_classifier.evaluation import calibrate as module
+from cloud_classifier.evaluation import ood
 from cloud_classifier.evaluation.calibrate import class_shares, load_or_fit
+from cloud_classifier.evaluation.ood import learner_outputs
 from cloud_classifier.evaluation.report import evaluate
 from cloud_classifier.prediction.decide import calibrated
 from cloud_classifier.training.config import BadConfig, BadRun
@@ -52,18 +55,23 @@ def test_settled_once_and_read_back(settled, monkeypatch):
     run, (calibration, ood_score) = settled
     assert calibration.photos == len(run.split.files('valid'))
     assert calibration.rules.ood_threshold == ood_score.threshold
-    monkeypatch.setattr(module, 'fit_ood', never)
+    monkeypatch.setattr(ood, 'fit_ood', never)
     monkeypatch.setattr(module, 'fit_calibration', never)
     again, same = load_or_fit(Run(run.path))
     assert again == calibration
     assert same.threshold == ood_score.threshold
 
 
-def test_the_test_part_is_never_asked(mine, monkeypatch):
-    asked, predictions = [], mine.predictions
-    monkeypatch.setattr(mine, 'predictions', lambda part: asked.append(part) or predictions(part))
+def test_test_photos_never_pass_through_the_network_and_others_once_at_most(mine, monkeypatch):
+    photos = []
+
+    def recorded(learn, some, *args):
+        photos.extend(o for o in some if isinstance(o, Path))  # the others are drawn
+        return learner_outputs(learn, some, *args)
+
+    monkeypatch.setattr(ood, 'learner_outputs', recorded)
     load_or_fit(mine)
-    assert asked == ['valid']
+    assert sorted(photos) == sorted([*mine.split.files('train'), *mine.split.files('valid')])
 
 
 def test_another_learner_is_settled_anew(mine_settled):

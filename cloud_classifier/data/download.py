@@ -567,7 +567,7 @@ def store_results(dataset: Dataset,
                   ) -> set[int]: # ids of rows whose files were needed
     "Write results into the manifest, and move photos to their places."
     needed = set()
-    with dataset.manifest.settled() as db:
+    with dataset.manifest.consistent() as db:
         for result in sorted(results, key=lambda result: result.id):
             try:
                 if result.reason: dataset.manifest.update(db, result.id, status='failed', reason=result.reason)

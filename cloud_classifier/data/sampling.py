@@ -26,7 +26,7 @@ from ..taxonomy import read_label
 from ..files import atomic_path, from_json, to_json
 from ..images import photo_names
 from .dataset import BadDataset, class_order, data_hash, Dataset
-from .duplicates import connected_components, equal_pairs, find_duplicates
+from .duplicates import connected_components, equal_pairs, find_duplicates, scan_fingerprints
 
 # %% ../../nbs/data/16_sampling.ipynb #18741bf0
 def _hash_key(salt: str, seed: int | None) -> str: # 16 characters
@@ -74,6 +74,7 @@ def _photos_by_label(dataset: Dataset, folders: Iterable[str] | None) -> dict[st
     return {label: [photo for name in names for photo in photo_names(dataset.path/name, f'{name}/')]
             for label, names in _class_folders(dataset, folders).items()}
 
+# %% ../../nbs/data/16_sampling.ipynb #c60bb548
 def get_equal_images(path: str | Path, # folder that holds the class folders
                      folders: Iterable[str] | None = None, # classes, in any spelling; all that have photos where None
                      verbose: bool = False, # whether to print each class and its number of photos
@@ -138,25 +139,27 @@ def _chain(groups: list[list[str]], position: dict[str, int]) -> np.ndarray: # (
     pairs = [(position[a], position[b]) for group in groups for a, b in zip(group, group[1:])]
     return np.array(pairs, int).reshape(-1, 2)
 
-def _pairs_by_content(dataset: Dataset, paths: pd.Series, group_by: tuple[str, ...], progress: bool,
+def _compares_photos(group_by: tuple[str, ...]) -> bool: return bool({'duplicates', 'series'} & set(group_by))
+
+def _pairs_by_content(dataset: Dataset, rows: pd.DataFrame, group_by: tuple[str, ...], progress: bool,
                       ) -> tuple[np.ndarray, np.ndarray]: # (pairs, 2) each
     "Copies, and photos of one place; none of a kind that `group_by` leaves out."
-    if not {'duplicates', 'series'} & set(group_by): return _chain([], {}), _chain([], {})
-    duplicates = find_duplicates(dataset, paths, 'series' in group_by, progress)
-    position = {path: i for i, path in enumerate(paths.tolist())}
+    if not _compares_photos(group_by): return _chain([], {}), _chain([], {})
+    duplicates = find_duplicates(dataset, rows.path, 'series' in group_by, progress, rows)
+    position = {path: i for i, path in enumerate(rows.path.tolist())}
     copies = duplicates.groups if 'duplicates' in group_by else []
     return _chain([o.photos for o in copies], position), _chain([o.photos for o in duplicates.series], position)
 
 # %% ../../nbs/data/16_sampling.ipynb #6cc18417
 def group_photos(dataset: Dataset,
-                 scan: pd.DataFrame, # path, label, sha256, status
+                 scan: pd.DataFrame, # path, label, sha256, status; fingerprint, where they were taken along
                  group_by: Iterable[str] = GROUP_BY, # which of `GROUP_BY` count
                  progress: bool = True, # whether to show a progress bar
                  ) -> pd.DataFrame: # rows of `scan` that are ok; new columns copies and group: a name each
     "Find out which photos belong together; `BadDataset` where `group_by` names no tie."
     group_by = _check_group_by(group_by)
     rows = scan[scan.status == 'ok'].sort_values('path').reset_index(drop=True)
-    near, places = _pairs_by_content(dataset, rows.path, group_by, progress)
+    near, places = _pairs_by_content(dataset, rows, group_by, progress)
     copies = [_pairs_by_value(rows.sha256), near]
     others = [places, *_pairs_by_origin(dataset, rows, group_by)]
     def names(pairs): return rows.sha256.str[:16].take(connected_components(len(rows), np.concatenate(pairs))).array
@@ -305,6 +308,7 @@ def _check_group_counts(dataset: Dataset, sizes: pd.DataFrame, labels: pd.Series
     raise BadDataset(f'{dataset.path}: {counts.idxmin()} has {counts.min()} different photos that can be used; '
                      'each class needs at least 3')
 
+# %% ../../nbs/data/16_sampling.ipynb #5b53e810
 def _divide(dataset: Dataset, rows: pd.DataFrame, labels: pd.Series, rule: SplitRule, previous: Split | None,
             ) -> tuple[pd.Series, int]: # the part of each row; number of conflicts
     "Assign the photos that `group_photos` has grouped."
@@ -332,12 +336,17 @@ def _unopened(listing: pd.DataFrame) -> pd.DataFrame:
     names = [hashlib.sha256(path.encode()).hexdigest() for path in listing.path.tolist()]
     return listing.assign(sha256=names, status='ok', reason='')
 
+def _scan(dataset: Dataset, listing: pd.DataFrame, group_by: tuple[str, ...], progress: bool) -> pd.DataFrame:
+    "Open photos once for all that `group_by` needs of them."
+    if _compares_photos(group_by): return scan_fingerprints(dataset, listing, progress)
+    return dataset.scan(listing, progress=progress) if group_by else _unopened(listing)
+
 # %% ../../nbs/data/16_sampling.ipynb #a662f080
 def split(dataset: Dataset | str | Path,
           valid: float = 0.2, # share of each class to validate on, 0 to 1
           test: float = 0.15, # share of each class to test on, 0 to 1
           seed: int = 42,
-          scan: pd.DataFrame | None = None, # what `Dataset.scan` returned, where it is at hand
+          scan: pd.DataFrame | None = None, # what `scan_fingerprints` or `Dataset.scan` returned, where it is at hand
           group_by: Iterable[str] = GROUP_BY, # what ties photos together; with nothing, no photo is opened
           keep_conflicts: bool = False, # whether copies under two labels are trained on
           previous: Split | None = None, # an earlier split, in which no photo changes its part
@@ -351,7 +360,7 @@ def split(dataset: Dataset | str | Path,
     listing = dataset.listing() if scan is None else scan[['path', 'label']]
     dataset.check(listing=listing)
     opened = scan is not None or bool(rule.group_by)
-    if scan is None: scan = dataset.scan(listing, progress=progress) if opened else _unopened(listing)
+    if scan is None: scan = _scan(dataset, listing, rule.group_by, progress)
     rows = group_photos(dataset, scan, rule.group_by, progress)
     part, conflicts = _divide(dataset, rows, scan.label, rule, previous)
     table = _split_table(scan, rows.assign(part=part))
@@ -413,13 +422,14 @@ def to_dict(self: Certificate) -> dict:
 @patch
 def to_json(self: Certificate) -> str: return to_json(self.to_dict())
 
-# %% ../../nbs/data/16_sampling.ipynb #d4d114b6
+# %% ../../nbs/data/16_sampling.ipynb #0c016366
 _RULE_TYPES = dict(seed=int, valid=(int, float), test=(int, float), group_by=list, keep_conflicts=bool,
                    extends=(str, type(None)))
 _CERTIFICATE_TYPES = dict(split_hash=str, groups=int, leaking_groups=int, counts=dict, made=str, changes=dict,
                           rule=dict, conflicts=int, data_hash=str)
 _OPTIONAL = {'made', 'changes', 'rule', 'conflicts', 'data_hash'}
 
+# %% ../../nbs/data/16_sampling.ipynb #d91caf1f
 def _checked(values, types: dict, optional: set[str] = frozenset()) -> dict:
     "The entries of a JSON object that `types` names; `ValueError` where one is missing or has another type."
     if not isinstance(values, dict): raise ValueError('it is not an object')
@@ -428,6 +438,7 @@ def _checked(values, types: dict, optional: set[str] = frozenset()) -> dict:
         if name in values and not isinstance(values[name], kind): raise ValueError(f'{name} has another type')
     return {name: values[name] for name in types if name in values}
 
+# %% ../../nbs/data/16_sampling.ipynb #29d7d341
 def _read_rule(values: dict) -> SplitRule:
     values = _checked(values, _RULE_TYPES)
     if not all(isinstance(o, str) for o in values['group_by']): raise ValueError('group_by has another type')

@@ -96,8 +96,10 @@ def user_agent(contact: str = '', # an e-mail or web address; $CLOUD_CONTACT whe
     contact = ' '.join((contact.strip() or os.environ.get('CLOUD_CONTACT', '')).split())
     return f'cloud_classifier/{__version__}' + (f' ({contact})' if contact else '')
 
-# %% ../../nbs/data/11_sources.ipynb #60498208
-logging.getLogger('stamina').addHandler(logging.NullHandler()) # else they are printed where no logging is configured
+# %% ../../nbs/data/11_sources.ipynb #3b64484a
+logging.getLogger('stamina').addHandler(logging.NullHandler())
+
+# %% ../../nbs/data/11_sources.ipynb #0a1a1314
 MAX_WAIT = 60 # the longest pause that a server may ask for, seconds
 
 def seconds_to_wait(header: str | None, # the value of Retry-After: seconds, or a date

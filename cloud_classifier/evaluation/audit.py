@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'FACTS', 'MIN_PHOTOS', 'Explanation', 'NoMap', 'explain', 'View', 'visible', 'probabilities_of',
-           'above_chance', 'audit_views', 'file_facts', 'audit_facts', 'describe']
+           'view_answers', 'above_chance', 'audit_answers', 'audit_views', 'file_facts', 'audit_facts', 'describe']
 
 # %% ../../nbs/evaluation/32_audit.ipynb #aa030867
 import math
@@ -171,12 +171,13 @@ def _batches(photos: Iterable, preprocess: Preprocess | None, size: int) -> Iter
     pixels = (np.asarray(p, np.float32) if preprocess is None else preprocess(p) for p in photos)
     while batch := list(islice(pixels, size)): yield np.stack(batch)
 
-def _answers(probabilities: Callable, photos: Iterable, preprocess: Preprocess | None, views: Mapping[str, View], size: int) -> dict[str, np.ndarray]:
-    "(n,) the column of the first answer to each photo, by view."
-    found = {name: [] for name in views}
-    for pixels in _batches(photos, preprocess, size):
-        for name, view in views.items(): found[name] += np.argmax(probabilities(pixels*visible(view, pixels.shape[-1])), axis=1).tolist()
-    return {name: np.array(answers, int) for name, answers in found.items()}
+def view_answers(probabilities: Callable, # of pixels: (n, c)
+                 pixels: np.ndarray, # (n, 3, size, size) float32, normalised
+                 views: Mapping[str, View], # what remains visible
+                ) -> dict[str, np.ndarray]: # (n,) columns, by view
+    "The column of the first answer when only a part of each photo is visible."
+    size = pixels.shape[-1]
+    return {name: np.argmax(probabilities(pixels*visible(view, size)), axis=1) for name, view in views.items()}
 
 # %% ../../nbs/evaluation/32_audit.ipynb #54fe6918
 def above_chance(answers: Iterable, # (n,) the label that was answered
@@ -205,22 +206,36 @@ def _columns(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray: # (n,
     if strange: raise ValueError(f'{strange[0]!r} is no class of this network; its classes are {", ".join(at)}')
     return np.array([at[str(o)] for o in labels], int)
 
+def audit_answers(answers: Mapping[str, np.ndarray], # (n,) the column of the first answer, by view
+                  labels: Iterable[str], # (n,) the true label
+                  classes: Sequence[str], # (c,)
+                  groups: Iterable | None = None, # (n,) photos that belong together; each alone where None
+                  views: Mapping[str, View] = VIEWS, # what remained visible
+                  n_boot: int = 1000, # resamples
+                  seed: int = 0, # of the resampling
+                 ) -> list[dict]: # for each view: view, says, suspect, and what `above_chance` returns
+    "How often the first answer was right when only a part of each photo was visible."
+    truth = _columns(labels, classes)
+    return [dict(view=name, says=views[name].says, suspect=views[name].suspect) | above_chance(o, truth, groups, n_boot, seed)
+            for name, o in answers.items()]
+
 def audit_views(probabilities: Callable, # of pixels (n, 3, size, size) float32, normalised: (n, c)
                 photos: Iterable, # n photos; or pixels of each, where `preprocess` is None
                 labels: Iterable[str], # (n,) the true label
                 classes: Sequence[str], # (c,)
                 groups: Iterable | None = None, # (n,) photos that belong together; each alone where None
                 preprocess: Preprocess | None = None, # how photos become pixels
-                views: Mapping[str, View] = VIEWS, # what remains to be seen
+                views: Mapping[str, View] = VIEWS, # what remains visible
                 batch_size: int = 16, # photos that go through the network together; of more the maps leave the cache
                 n_boot: int = 1000, # resamples
                 seed: int = 0, # of the resampling
-                known: Mapping[str, np.ndarray] = {}, # (n,) the column of the first answer, for views that were asked before
-               ) -> list[dict]: # for each view: view, says, suspect, and what `above_chance` returns
-    "How often the first answer is right when only a part of each photo is seen."
-    new = {name: view for name, view in views.items() if name not in known}
-    truth, answers = _columns(labels, classes), dict(known) | _answers(probabilities, photos, preprocess, new, batch_size)
-    return [dict(view=name, says=view.says, suspect=view.suspect) | above_chance(answers[name], truth, groups, n_boot, seed) for name, view in views.items()]
+               ) -> list[dict]: # as `audit_answers`
+    "How often the first answer is right when only a part of each photo is visible."
+    answers = {name: [np.zeros(0, int)] for name in views}
+    for pixels in _batches(photos, preprocess, batch_size):
+        for name, columns in view_answers(probabilities, pixels, views).items(): answers[name].append(columns)
+    answers = {name: np.concatenate(o) for name, o in answers.items()}
+    return audit_answers(answers, labels, classes, groups, views, n_boot, seed)
 
 # %% ../../nbs/evaluation/32_audit.ipynb #c4754233
 FACTS = ('resolution', 'format', 'source', 'author') # what `file_facts` knows of a file

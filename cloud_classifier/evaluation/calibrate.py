@@ -4,25 +4,29 @@
 
 # %% auto #0
 __all__ = ['MIN_TEMPERATURE', 'MAX_TEMPERATURE', 'BINS', 'MIN_PHOTOS', 'fit_temperature', 'cross_fitted_temperature',
-           'resampled_sums', 'mean_interval', 'brier', 'ece', 'wilson', 'reliability', 'RiskCoverage', 'risk_coverage',
-           'ThresholdChoice', 'choose_cut', 'choose_threshold', 'fit_conformal', 'fit_thresholds', 'depth_accuracy',
-           'fit_rules', 'Calibration', 'fit_calibration', 'load_or_fit', 'class_shares']
+           'resampled_sums', 'percentile_interval', 'mean_interval', 'brier', 'ece', 'wilson', 'reliability',
+           'RiskCoverage', 'risk_coverage', 'ThresholdChoice', 'choose_cut', 'choose_threshold', 'fit_conformal',
+           'fit_thresholds', 'depth_accuracy', 'fit_rules', 'Calibration', 'fit_calibration', 'part_photos',
+           'load_or_fit', 'class_shares']
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #5e3d7758
 import io, json, logging, math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..files import file_hash, atomic_write
 from ..data.sampling import balance, read_split, Split
 from ..training.config import BadRun, BadConfig, read_json
-from ..training.run import Run
-from .ood import fit_ood, OODScore
-from ..prediction.decide import at_depth, calibrated, DEPTHS, Rules
+from ..prediction.decide import at_depth, calibrated, DEPTHS, Rules, softmax
+
+if TYPE_CHECKING: # these need torch, which numbers about probabilities do not
+    from cloud_classifier.training.run import Run
+    from cloud_classifier.evaluation.ood import OODScore
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #3225dd66
 def _checked(probs, labels) -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +92,15 @@ def resampled_sums(values: np.ndarray, # (n, k) what is summed over photos
     drawn = lambda: np.bincount(rng.integers(0, g, g), minlength=g).astype(float)
     return np.vstack([np.stack([drawn() for _ in range(size)]) @ by_group for size in sizes])
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #9a4c4a8f
+def percentile_interval(value: float, # the estimate
+                        draws: np.ndarray, # (n_boot,) the same number in resamples; nan where a resample has none
+                       ) -> dict[str, float]: # value, low, high
+    "An estimate with the middle 95% of its resamples."
+    draws = draws[~np.isnan(draws)]
+    low, high = np.percentile(draws, (2.5, 97.5)) if len(draws) else (value, value)
+    return {'value': float(value), 'low': float(min(low, value)), 'high': float(max(high, value))}
+
 def mean_interval(values: np.ndarray, # (n,) a number for each photo, such as whether it was recognised
                   groups: Iterable | None = None, # (n,) photos that belong together; each alone where None
                   n_boot: int = 1000, # resamples
@@ -96,12 +109,7 @@ def mean_interval(values: np.ndarray, # (n,) a number for each photo, such as wh
     "The mean of `values` with its 95% interval."
     values = np.asarray(values, float)
     sums = resampled_sums(np.column_stack([values, np.ones(len(values))]), groups, n_boot, seed)
-    return _interval(values.mean(), sums[:, 0] / sums[:, 1])
-
-def _interval(value, draws) -> dict[str, float]:
-    "`value` with the middle 95% of `draws` around it."
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return {'value': float(value), 'low': float(min(low, value)), 'high': float(max(high, value))}
+    return percentile_interval(values.mean(), sums[:, 0] / sums[:, 1])
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #ce8e4308
 def brier(probs: np.ndarray, # (n, c)
@@ -139,7 +147,7 @@ def ece(probs: np.ndarray, # (n, c)
     gaps[np.arange(n), _bin(confidence)], gaps[:, -1] = confidence - right, 1
     value, sums = abs(gaps[:, :-1].sum(axis=0)).sum() / n, resampled_sums(gaps, member, n_boot, seed)
     draws = abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
-    return _interval(value, np.clip(2*value - draws, 0, 1)) | {'floor': _floor(confidence, member, g, seed)}
+    return percentile_interval(value, np.clip(2*value - draws, 0, 1)) | {'floor': _floor(confidence, member, g, seed)}
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #ddf825d0
 def wilson(share: np.ndarray, # 0 to 1
@@ -337,72 +345,108 @@ def fit_calibration(probs: np.ndarray, # (n, c) probabilities as the network giv
     return Calibration(temperature, fit_rules(probs, labels, classes, target_error, alpha, groups), choices, target_error, len(labels), _members(groups, len(labels))[1], basis)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #c87cc4e0
-def _as_made(run: Run) -> Split: return read_split(run.path/'split.csv', run.metadata['data']) # whatever became of its photos
+def part_photos(run: 'Run',
+                parts: Split, # its split, with photos where they are now
+                part: str, # 'train', 'valid' or 'test'
+               ) -> list[Path]: # `BadRun` where none is left
+    "The photos of a part of a run's split."
+    if photos := parts.files(part): return photos
+    raise BadRun(f'{run.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
 
-def _columns(labels, classes) -> np.ndarray: return np.array([tuple(classes).index(o) for o in labels])
+def _columns(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray: # (n,) int
+    column = {name: i for i, name in enumerate(classes)}
+    return np.array([column[o] for o in labels])
 
-def _fit(run: Run, oof: pd.DataFrame | None, target_error: float, alpha: float) -> Calibration:
-    "Temperature and rules, from out-of-fold predictions where there are some."
-    if oof is None:
-        _, labels, probs, classes, groups = run.predictions('valid')
-        return fit_calibration(probs, _columns(labels, classes), classes, target_error, alpha, groups, 'validation part')
+def _fit_on_validation(learn, rows: pd.DataFrame, logits: np.ndarray, target_error: float, alpha: float) -> Calibration:
+    "Temperature and rules from the logits of validation photos."
+    classes = tuple(learn.dls.vocab)
+    labels = _columns(rows.label, classes)
+    return fit_calibration(softmax(logits), labels, classes, target_error, alpha, rows.group, 'validation part')
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #95402301
+def _original_split(run: 'Run') -> Split:
+    "The split as it was made, whatever has happened to its photos since."
+    return read_split(run.path/'split.csv', run.metadata['data'])
+
+def _fit_out_of_fold(run: 'Run', parts: Split, oof: pd.DataFrame, target_error: float, alpha: float) -> Calibration:
+    "Temperature and rules from out-of-fold predictions."
     classes = tuple(run.metadata['classes'])
     lacking = [o for o in classes if o not in oof]
     if lacking: raise BadConfig(f'the out-of-fold predictions have no column {lacking[0]!r}; they belong to other classes than this run\'s')
-    oof = oof[~oof.path.isin([*run.split.part('test').path, *_as_made(run).part('test').path])] # by the names of now, and by those of then
+    oof = oof[~oof.path.isin([*parts.part('test').path, *_original_split(run).part('test').path])]
     if not len(oof): raise BadConfig('the out-of-fold predictions are all of test photos, which must not choose settings')
-    return fit_calibration(oof[list(classes)].to_numpy(), _columns(oof.label, classes), classes, target_error, alpha, oof.group, 'out of fold')
+    probs, labels = oof[list(classes)].to_numpy(), _columns(oof.label, classes)
+    return fit_calibration(probs, labels, classes, target_error, alpha, oof.group, 'out of fold')
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #14990ce4
-def _read_calibration(said: dict) -> Calibration:
-    "What calibration.json says; `ValueError`, `TypeError` or `KeyError` where that can't be."
-    calibration = Calibration.from_dict(said)
-    if not (0 < calibration.temperature < math.inf and 0 < calibration.target_error < 1): raise ValueError('a number in it can\'t be')
+def _from_json(d: dict) -> Calibration:
+    "The calibration in calibration.json; `ValueError`, `TypeError` or `KeyError` where it can't be used."
+    calibration = Calibration.from_dict(d)
+    if not 0 < calibration.temperature < math.inf: raise ValueError('the temperature is not above 0')
+    if not 0 < calibration.target_error < 1: raise ValueError('the target is not between 0 and 1')
     return calibration
 
-def _kept(run: Run) -> tuple[Calibration, OODScore] | None:
-    "What was settled before for this very learner."
+def _load(run: 'Run') -> 'tuple[Calibration, OODScore] | None':
+    "What was fitted before for this learner."
+    import torch
+    from cloud_classifier.evaluation.ood import OODScore
     file, weights = run.path/'calibration.json', run.path/'ood.pth'
     if not (file.exists() and weights.exists()): return None
     try:
-        said = read_json(file)
-        learner = file_hash(run.path/'learner.pkl') # empty where it can't be read
-        if not learner or said['learner'] != learner: return None
-        return _read_calibration(said['calibration']), OODScore.from_state(torch.load(weights, weights_only=True))
+        saved, checksum = read_json(file), file_hash(run.path/'learner.pkl') # '' where it can't be read
+        if not checksum or saved['learner'] != checksum: return None
+        return _from_json(saved['calibration']), OODScore.from_state(torch.load(weights, weights_only=True))
     except Exception as e: # torch raises whatever its reading comes upon
         logging.getLogger(__name__).warning(f'{run.path}: calibration.json and ood.pth can\'t be read ({type(e).__name__}: {e}); they are made again')
         return None
 
-def _keep(run: Run, calibration: Calibration, ood_score: OODScore) -> None:
-    "Write what was settled, where that can be."
+# %% ../../nbs/evaluation/31_calibrate.ipynb #87b6e7e2
+def _save(run: 'Run', calibration: Calibration, ood_score: 'OODScore') -> None:
+    "Write calibration.json and ood.pth, if the folder can be written to."
+    import torch
     buffer = io.BytesIO()
     torch.save(ood_score.state_dict(), buffer)
-    said = json.dumps(dict(learner=file_hash(run.path/'learner.pkl'), calibration=calibration.as_dict()), indent=1, allow_nan=False)
+    text = json.dumps(dict(learner=file_hash(run.path/'learner.pkl'), calibration=calibration.as_dict()), indent=1, allow_nan=False)
     try:
         atomic_write(run.path/'ood.pth', buffer.getvalue())
-        atomic_write(run.path/'calibration.json', said)
-    except OSError as e: logging.getLogger(__name__).warning(f'{run.path}: calibration.json can\'t be written ({e.strerror}); what it would say is worked out anew each time')
+        atomic_write(run.path/'calibration.json', text)
+    except OSError as e:
+        logging.getLogger(__name__).warning(f'{run.path}: calibration.json can\'t be written ({e.strerror}); it is fitted again each time')
 
-def load_or_fit(run: Run, # a finished run
-           target_error: float | None = None, # largest share of errors among confident answers, above 0 and below 1; what was settled before, else .25, where None
-           alpha: float = .1, # share of photos whose set of labels may miss the true one, above 0 and below 1
-           oof: pd.DataFrame | None = None, # what `cross_validate` returned; the validation part decides where None
-           ) -> tuple[Calibration, OODScore]:
-    "What the run's answers may claim; found out where it is not known yet, and kept in calibration.json and ood.pth."
-    before = _kept(run)
-    asked = .25 if target_error is None else target_error
-    if not 0 < asked < 1: raise BadConfig(f'the target is a share of errors above 0 and below 1, not {asked:g}')
-    if before and oof is None and target_error in (None, before[0].target_error): return before
-    ood_score = before[1] if before else fit_ood(run.learner(), run.split.files('train'), run.split.files('valid'))
-    calibration = _fit(run, oof, asked, alpha)
-    calibration = replace(calibration, rules=replace(calibration.rules, ood_threshold=ood_score.threshold))
-    _keep(run, calibration, ood_score)
-    return calibration, ood_score
+# %% ../../nbs/evaluation/31_calibrate.ipynb #13b22d26
+def _fit(run: 'Run', learn, parts: Split, ood_score: 'OODScore | None', oof: pd.DataFrame | None, target_error: float, alpha: float,
+        ) -> tuple[Calibration, 'OODScore']:
+    "Fit the calibration, and the OOD score where there is none."
+    from cloud_classifier.evaluation.ood import fit_ood, learner_outputs
+    outputs = None
+    if oof is None: outputs = learner_outputs(learn, part_photos(run, parts, 'valid'))
+    if ood_score is None:
+        ood_score = fit_ood(learn, parts.files('train'), parts.files('valid'), valid_features=outputs and outputs.features)
+    if oof is not None: calibration = _fit_out_of_fold(run, parts, oof, target_error, alpha)
+    else: calibration = _fit_on_validation(learn, parts.part('valid'), outputs.logits.double().numpy(), target_error, alpha)
+    return replace(calibration, rules=replace(calibration.rules, ood_threshold=ood_score.threshold)), ood_score
+
+def load_or_fit(run: 'Run', # a finished run
+                target_error: float | None = None, # largest share of errors among confident answers, above 0 and below 1; as fitted before, else .25, where None
+                alpha: float = .1, # share of photos whose set of labels may miss the true one, above 0 and below 1
+                oof: pd.DataFrame | None = None, # what `cross_validate` returned; the validation part decides where None
+                learn=None, # the run's learner; loaded where None
+                parts: Split | None = None, # the run's split; read where None
+               ) -> tuple[Calibration, 'OODScore']:
+    "A run's calibration and OOD score, read from its folder; fitted and saved where they are not there yet."
+    if target_error is not None and not 0 < target_error < 1:
+        raise BadConfig(f'the target is a share of errors above 0 and below 1, not {target_error:g}')
+    saved = _load(run)
+    if saved and oof is None and target_error in (None, saved[0].target_error): return saved
+    learn, parts = learn or run.learner(), run.split if parts is None else parts
+    fitted = _fit(run, learn, parts, saved and saved[1], oof, .25 if target_error is None else target_error, alpha)
+    _save(run, *fitted)
+    return fitted
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #0722d0d3
-def class_shares(run: Run) -> dict[str, float]: # of each class, above 0; they sum to 1
+def class_shares(run: 'Run') -> dict[str, float]: # of each class, above 0; they sum to 1
     "How often each class came in training."
-    rows, how = _as_made(run).part('train'), run.config.balance
+    rows, how = _original_split(run).part('train'), run.config.balance
     if how: rows = balance(rows, how, run.config.cap, run.config.seed)
     counts = rows.groupby('label').weight.sum() if 'weight' in rows else rows.label.value_counts()
     lacking = [o for o in run.metadata['classes'] if o not in counts]

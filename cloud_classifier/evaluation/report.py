@@ -4,22 +4,24 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'NOT_COMPARABLE', 'Predictions', 'simulate', 'metrics', 'intervals', 'to_plain', 'scores', 'verdict_words',
-           'plot_confusion', 'plot_recall', 'plot_losses', 'plot_reliability', 'plot_risk', 'data_uri', 'Report',
-           'Predictor', 'of_run', 'of_file', 'predict_photos', 'evaluate']
+           'plot_confusion', 'plot_recall', 'plot_losses', 'plot_reliability', 'plot_risk', 'Report', 'Predictor',
+           'PhotoOutputs', 'predict_photos', 'evaluate']
 
 # %% ../../nbs/evaluation/33_report.ipynb #9801bd23
-import base64, io, json, math, re, warnings
+import io, json, math, re, warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import rc_context
@@ -30,7 +32,7 @@ from sklearn.metrics import (accuracy_score, confusion_matrix, f1_score, precisi
 from .. import __version__
 from ..taxonomy import FAMILIES, GENERA, LEVELS, read_label
 from ..files import atomic_path
-from ..images import BadImage, open_image, Preprocess
+from ..images import BadImage, data_uri, Preprocess, thumbnail
 from ..data.dataset import BadDataset, Dataset
 from ..data.sampling import Split
 from .calibrate import (brier, depth_accuracy, ece, mean_interval, reliability,
@@ -460,17 +462,10 @@ def _svg(figure: Figure, name: str) -> Markup:
     svg = buffer.getvalue()
     return Markup(re.sub(r'(id="|url\(#|href="#)', rf'\1{name}-', svg[svg.index('<svg'):].replace(_INK, 'currentColor')))
 
-def data_uri(picture, side: int) -> str: # picture: a Pillow image, which is made smaller
-    "A picture of at most `side` pixels each way as a JPEG inside a data URI."
-    picture.thumbnail((side, side))
-    picture.save(buffer := io.BytesIO(), 'JPEG', quality=75)
-    return 'data:image/jpeg;base64,' + base64.b64encode(buffer.getvalue()).decode()
-
 def _thumbnail(path: str, side: int = 200) -> dict:
     "The photo as a small JPEG inside a data URI, or the reason why there is none."
-    try: photo = open_image(path, min_side=side)
-    except ValueError as e: return {'problem': str(getattr(e, 'reason', e))} # BadImage, or a path that can be no file's name
-    return {'src': data_uri(photo, side)}
+    try: return {'src': data_uri(thumbnail(path, side))}
+    except ValueError as e: return {'problem': str(getattr(e, 'reason', e))} # BadImage, or a path that can't be a file's name
 
 # %% ../../nbs/evaluation/33_report.ipynb #6ac7c59b
 def _number(value, digits=2) -> str: return '–' if value is None else f'{value:.{digits}f}'
@@ -494,8 +489,6 @@ def _page(report: 'Report', thumbnails: bool) -> str:
     page = pages.get_template('report.html').render(d=d, metrics=METRICS, words=_in_words(d), verdicts=verdict_words(d), figures=figures, losses=losses, depths=_DEPTHS)
     return page.encode('utf8', 'backslashreplace').decode('utf8') # a file's name need not be Unicode
 
-
-
 # %% ../../nbs/evaluation/33_report.ipynb #b2a73656
 def _text(o) -> str:
     "`o` as Markdown that shows just its characters."
@@ -511,6 +504,7 @@ def _table(header, rows) -> str:
 class Report:
     "How good a classifier is; made by `evaluate`."
     data: dict # everything the report says, as plain values
+    predictions: Predictions | None = None # that it was made of; None where it was read from a file
 
     def __repr__(self): return f'Report({self.data["n"]} photos of the part “{self.data["part"]}”, top-1 accuracy {_estimate(self.data["top1"])})'
 
@@ -550,180 +544,265 @@ class Report:
 # %% ../../nbs/evaluation/33_report.ipynb #01947805
 @dataclass(frozen=True)
 class Predictor:
-    "A network that can be asked, and what its answers are worth."
-    ask: Callable           # (n, 3, size, size) float32 normalised pixels to (n, c) logits and (n,) OOD score or None
+    "A network to evaluate, and how its answers are calibrated."
+    forward: Callable        # (n, 3, size, size) float32 normalised pixels to (n, c) logits, and (n,) OOD scores or None
     preprocess: Preprocess
-    classes: Sequence[str]
+    classes: Sequence[str]   # (c,) the class of each column
     calibration: Calibration
-    learn: object = None    # the learner, where there is one
+    learn: object = None     # the learner, where there is one: maps of where it looks take gradients
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray: # (n, c), each row sums to 1
-        return softmax(self.ask(pixels)[0], self.calibration.temperature)
+        "Calibrated probabilities."
+        return softmax(self.forward(pixels)[0], self.calibration.temperature)
 
-def of_run(run, # a finished `train.Run`
-           target_error: float | None = None, # as in `trust.settle`
-          ) -> Predictor:
-    "Ask a run's learner."
+# %% ../../nbs/evaluation/33_report.ipynb #7e9ccfec
+def _learner_forward(learn, ood_score, size: int) -> Callable: # for `Predictor.forward`
+    "The logits and OOD scores of a learner's network, in float32 on the CPU."
     import torch
-    from cloud_classifier.training.callbacks import FoldedNorms, norm_pairs
     from cloud_classifier.evaluation.ood import WithOODScore
-    from cloud_classifier.evaluation.calibrate import load_or_fit
-    calibration, ood_score = load_or_fit(run, target_error)
-    learn = run.learner()
+    from cloud_classifier.training.callbacks import FoldedNorms, norm_pairs
     model = WithOODScore(learn.model, ood_score).eval().to(memory_format=torch.channels_last)
-    pairs = norm_pairs(model, torch.zeros(1, 3, run.preprocess.size, run.preprocess.size))
-    def ask(pixels):
-        with torch.no_grad(), FoldedNorms(pairs): logits, _, ood_score = model(torch.from_numpy(pixels))
-        return logits.double().numpy(), ood_score.double().numpy()
-    return Predictor(ask, run.preprocess, tuple(learn.dls.vocab), calibration, learn)
+    pairs = norm_pairs(model, torch.zeros(1, 3, size, size))
+    def forward(pixels):
+        with torch.no_grad(), FoldedNorms(pairs): logits, _, scores = model(torch.from_numpy(pixels))
+        return logits.double().numpy(), scores.double().numpy()
+    return forward
 
-def of_file(clouds: CloudClassifier) -> Predictor:
-    "Ask an exported file."
-    try: calibration = Calibration.from_dict(clouds.card['calibration']) # what chose the rules is told in the card, which may say anything
+@patch(cls_method=True)
+def from_run(cls: Predictor,
+             run, # a finished `Run`
+             target_error: float | None = None, # as in `load_or_fit`
+             parts: Split | None = None, # the run's split; read where None
+            ) -> Predictor:
+    "A run's learner with its calibration; the learner is loaded once."
+    from cloud_classifier.evaluation.calibrate import load_or_fit
+    learn = run.learner()
+    calibration, ood_score = load_or_fit(run, target_error, learn=learn, parts=parts)
+    forward = _learner_forward(learn, ood_score, run.preprocess.size)
+    return cls(forward, run.preprocess, tuple(learn.dls.vocab), calibration, learn)
+
+# %% ../../nbs/evaluation/33_report.ipynb #51a808d5
+@patch(cls_method=True)
+def from_onnx(cls: Predictor, clouds: CloudClassifier) -> Predictor:
+    "An exported file with the calibration in it."
+    try: calibration = Calibration.from_dict(clouds.card['calibration'])
     except (KeyError, TypeError, ValueError): calibration = Calibration()
-    return Predictor(clouds.run, clouds.preprocess, clouds.classes, replace(calibration, temperature=clouds.temperature, rules=clouds.rules))
+    calibration = replace(calibration, temperature=clouds.temperature, rules=clouds.rules)
+    return cls(clouds.run, clouds.preprocess, clouds.classes, calibration)
 
 # %% ../../nbs/evaluation/33_report.ipynb #9737ca2d
-def predict_photos(judge: Predictor,
-            photos: Iterable, # as `Preprocess` takes them
-            batch_size: int = 16, # photos that go through the network together
-           ) -> Iterator: # of each photo its (c,) logits and its OOD score (None where nobody judges that), or `BadImage`
-    "What the network says of each photo."
-    def ask(pixels):
-        logits, ood_score = judge.ask(pixels)
-        return zip(logits, [None]*len(logits) if ood_score is None else map(float, ood_score))
-    return predict_batches(judge.preprocess, photos, ask, batch_size)
+class PhotoOutputs(NamedTuple):
+    "What the network gives for a photo."
+    logits: np.ndarray        # (c,)
+    ood_score: float | None   # None where the model has no such score
+    views: dict[str, int] = {} # the column of the first answer when only a part of the photo is visible, by view
 
-def _ood_scores(said: list) -> np.ndarray | None: # (n,)
-    return None if any(o is None for _, o in said) else np.array([o for _, o in said])
+def predict_photos(predictor: Predictor,
+                   photos: Iterable, # as `Preprocess` takes them
+                   views: Mapping = {}, # parts of a photo that are shown to the network as well, as in `audit.VIEWS`
+                   batch_size: int = 16, # photos that go through the network together
+                  ) -> Iterator[PhotoOutputs | BadImage]: # one a photo, in order
+    "The network's outputs for each photo, or why it can't be opened."
+    from cloud_classifier.evaluation.audit import view_answers
+    def outputs(pixels):
+        logits, scores = predictor.forward(pixels)
+        scores = [None]*len(logits) if scores is None else scores.tolist()
+        answers = view_answers(predictor.probabilities, pixels, views)
+        return [PhotoOutputs(o, score, {name: int(answer[i]) for name, answer in answers.items()})
+                for i, (o, score) in enumerate(zip(logits, scores))]
+    return predict_batches(predictor.preprocess, photos, outputs, batch_size)
 
-def _how_divided(parts: Split) -> list[str]:
-    "What is to be said of the split that photos were judged by."
+# %% ../../nbs/evaluation/33_report.ipynb #db3e908e
+def _folder_photos(data: str | Path) -> tuple[pd.DataFrame, list[str]]: # path, label, group; notes for the report
+    "All photos of a folder without a split."
+    scan = Dataset(data).scan(progress=False)
+    notes = [f'These are all photos of {Path(data).name}, without a split. '
+             'If the model was trained on any of them, the numbers flatter it.']
+    if bad := int((scan.status != 'ok').sum()): notes.append(f'{bad} photos can’t be opened and are left out.')
+    return scan[scan.status == 'ok'].assign(group=scan.sha256.str[:16]), notes
+
+def _split_notes(parts: Split) -> list[str]:
+    "What a reader should know of the split."
     notes = [f'The photos were divided like this: {parts.certificate}.']
-    return [*notes, 'Photos that were relabelled since are judged by the labels that they have now.'] if 'relabelled' in parts.changes else notes
+    if 'relabelled' in parts.changes: notes.append('Photos that were relabelled since are judged by the labels that they have now.')
+    return notes
 
-def _labelled(judge: Predictor, data: str | Path, parts: Split | None, part: str) -> tuple[pd.DataFrame, list[str]]: # path, label, group; what has to be said
-    "The photos of a folder whose classes the network knows."
-    if parts is None:
-        scan = Dataset(data).scan(progress=False)
-        rows, notes = scan[scan.status == 'ok'].assign(group=scan.sha256.str[:16]), [f'These are all photos of {Path(data).name}, without a split. If the model was trained on any of them, the numbers flatter it.']
-        if broken := int((scan.status != 'ok').sum()): notes.append(f'{broken} photos can’t be opened and are left out.')
-    else: rows, notes = parts.part(part), _how_divided(parts)
-    known = {read_label(o).casefold(): o for o in judge.classes}
-    labels = rows.label.map(lambda o: known.get(read_label(o).casefold()))
-    strange = rows.label[labels.isna()].value_counts()
-    if len(strange) == rows.label.nunique(): raise BadDataset(f'{data}: none of its classes ({", ".join(strange.index) or "there are no photos"}) is one that the model knows ({", ".join(judge.classes)})')
-    notes += [f'{n} photos of {name} are left out: the model knows no such class.' for name, n in strange.items()]
+# %% ../../nbs/evaluation/33_report.ipynb #82f6af91
+def _known_labels(rows: pd.DataFrame, classes: Sequence[str], data) -> tuple[pd.DataFrame, list[str]]:
+    "The photos whose label the model knows, with its names; notes on the others. `BadDataset` where there are none."
+    names = {read_label(o).casefold(): o for o in classes}
+    labels = rows.label.map(lambda o: names.get(read_label(o).casefold()))
+    unknown = rows.label[labels.isna()].value_counts()
+    if len(unknown) == rows.label.nunique():
+        theirs = ', '.join(unknown.index) or 'there are no photos'
+        raise BadDataset(f'{data}: none of its classes ({theirs}) is one that the model knows ({", ".join(classes)})')
+    notes = [f'{n} photos of {name} are left out: the model knows no such class.' for name, n in unknown.items()]
     return rows.assign(label=labels)[labels.notna()].sort_values('path'), notes
 
-def _of_folder(judge: Predictor, data: str | Path, parts: Split | None, part: str) -> tuple[Predictions, np.ndarray, np.ndarray | None, list[str]]:
-    "What the network says of a folder: calibrated answers, bare probabilities, OOD score, what has to be said."
-    rows, notes = _labelled(judge, data, parts, part)
-    said = list(predict_photos(judge, (str(Path(data)/o) for o in rows.path)))
-    good = [not isinstance(o, BadImage) for o in said]
-    if not any(good): raise BadDataset(f'{data}: no photo of the part {part} can be opened')
-    if n := good.count(False): notes.append(f'{n} photos can’t be opened and are left out.')
-    said, rows = [o for o in said if not isinstance(o, BadImage)], rows[good]
-    logits = np.stack([o for o, _ in said])
-    paths = [str(Path(data)/o) for o in rows.path]
-    return (Predictions(paths, rows.label.tolist(), softmax(logits, judge.calibration.temperature), judge.classes, rows.group.tolist()), softmax(logits),
-            _ood_scores(said), notes)
+# %% ../../nbs/evaluation/33_report.ipynb #1ff2b846
+@dataclass(frozen=True)
+class _PartOutputs:
+    "What the network gives for the photos of a part."
+    predictions: Predictions             # calibrated
+    raw: np.ndarray | None = None        # (n, c) probabilities before the temperature
+    ood_score: np.ndarray | None = None  # (n,)
+    sample: Sequence[int] = ()           # of the photos that views of were shown
+    views: Mapping[str, np.ndarray] = field(default_factory=dict) # (len(sample),) columns of first answers, by view
+    notes: Sequence[str] = ()            # what a reader should know
+
+def _predict_sample(predictor: Predictor, photos: list[str], views: Mapping, max_photos: int, seed: int) -> list[PhotoOutputs | BadImage]:
+    "The outputs for all photos, with views of `max_photos` of them."
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(photos))[:max_photos])
+    outputs = dict(zip(chosen, predict_photos(predictor, [photos[i] for i in chosen], views)))
+    rest = [i for i in range(len(photos)) if i not in outputs]
+    outputs |= zip(rest, predict_photos(predictor, [photos[i] for i in rest]))
+    return [outputs[i] for i in range(len(photos))]
+
+def _ood_scores(outputs: list[PhotoOutputs]) -> np.ndarray | None: # (n,); None where the model has no score
+    return None if any(o.ood_score is None for o in outputs) else np.array([o.ood_score for o in outputs])
+
+# %% ../../nbs/evaluation/33_report.ipynb #5af406da
+def _predict_part(predictor: Predictor, data: Path, parts: Split | None, part: str, views: Mapping, max_photos: int, seed: int,
+                 ) -> _PartOutputs:
+    "What the network gives for the photos of a part, or of a folder."
+    rows, notes = _folder_photos(data) if parts is None else (parts.part(part), _split_notes(parts))
+    rows, unknown = _known_labels(rows, predictor.classes, data)
+    paths = [str(data/o) for o in rows.path]
+    outputs = _predict_sample(predictor, paths, views, max_photos, seed)
+    good = [i for i, o in enumerate(outputs) if not isinstance(o, BadImage)]
+    if not good: raise BadDataset(f'{data}: no photo of the part {part} can be opened')
+    bad = len(outputs) - len(good)
+    if bad: unknown.append(f'{bad} photos can’t be opened and are left out.')
+    outputs, rows = [outputs[i] for i in good], rows.iloc[good]
+    logits = np.stack([o.logits for o in outputs])
+    p = Predictions([paths[i] for i in good], rows.label.tolist(), softmax(logits, predictor.calibration.temperature),
+                    predictor.classes, rows.group.tolist())
+    sample = [i for i, o in enumerate(outputs) if o.views]
+    answers = {name: np.array([outputs[i].views[name] for i in sample]) for name in (views if sample else ())}
+    return _PartOutputs(p, softmax(logits), _ood_scores(outputs), sample, answers, [*notes, *unknown])
 
 # %% ../../nbs/evaluation/33_report.ipynb #84050141
-def _no_skies(judge: Predictor, skies: np.ndarray, shown: int = 40) -> dict:
-    "How strange pictures that are no sky look beside the photos of the report; `shown` rendered ones of each kind."
+def _evaluate_ood(predictor: Predictor, skies: np.ndarray, drawn: int = 40) -> dict:
+    "How pictures that are not skies score beside the photos of the report; `drawn` of each kind."
     from cloud_classifier.samples import ood_samples
     from cloud_classifier.evaluation.ood import auroc
-    kinds, odd = [], []
-    least = judge.calibration.rules.ood_threshold
-    for kind, pictures in ood_samples(shown, max(128, judge.preprocess.size)).items():
-        strange = _ood_scores(list(predict_photos(judge, pictures)))
-        kinds.append({'kind': kind, 'n': len(strange), 'refused': int((strange >= least).sum()), 'auroc': auroc(skies, strange)['value']})
-        odd.append(strange)
-    odd, refused = np.concatenate(odd), int((skies >= least).sum())
-    found = auroc(skies, odd)
-    words = (f'Of {len(odd)} pictures that are no sky it refuses {int((odd >= least).sum())}, of {len(skies)} skies {refused}. '
-             f'AUROC {found["value"]:.3f} ({found["low"]:.3f} to {found["high"]:.3f}).')
-    return {'auroc': found, 'kinds': kinds, 'refused_skies': refused, 'words': words}
+    kinds, threshold = [], predictor.calibration.rules.ood_threshold
+    scores = {kind: _ood_scores(list(predict_photos(predictor, pictures)))
+              for kind, pictures in ood_samples(drawn, max(128, predictor.preprocess.size)).items()}
+    for kind, o in scores.items():
+        kinds.append({'kind': kind, 'n': len(o), 'refused': int((o >= threshold).sum()), 'auroc': auroc(skies, o)['value']})
+    others, refused = np.concatenate([*scores.values()]), int((skies >= threshold).sum())
+    area = auroc(skies, others)
+    words = (f'Of {len(others)} pictures that are no sky it refuses {int((others >= threshold).sum())}, of {len(skies)} skies {refused}. '
+             f'AUROC {area["value"]:.3f} ({area["low"]:.3f} to {area["high"]:.3f}).')
+    return {'auroc': area, 'kinds': kinds, 'refused_skies': refused, 'words': words}
 
 # %% ../../nbs/evaluation/33_report.ipynb #cf9de49f
-def _heat(judge: Predictor, path: str, label: str, side: int = 200) -> str | None:
-    "Grad-CAM of the answer over the photo as a data URI; None where the photo can't be opened, or the network has no map."
+def _heatmap(learn, path: str, label: str, side: int = 200) -> str | None:
+    "Grad-CAM over the photo as a data URI; None where the photo can't be opened, or the network has no map."
     from cloud_classifier.evaluation.audit import NoMap, explain
-    try: picture = explain(judge.learn, path, label).overlay()
+    try: return data_uri(thumbnail(explain(learn, path, label).overlay(), side))
     except (BadImage, NoMap): return None
-    return data_uri(picture, side)
+
+def _audit(outputs: _PartOutputs, parts: Split | None) -> dict:
+    "What the network knows from views of the photos, and what could be known from their files where there is a split."
+    from cloud_classifier.evaluation.audit import audit_answers, audit_facts, describe, file_facts
+    p, views, facts = outputs.predictions, [], []
+    if len(outputs.sample):
+        some = p.take(outputs.sample)
+        views = audit_answers(dict(all=some.answer) | outputs.views, some.labels, some.classes, some.groups)
+    if parts is not None:
+        train, paths = parts.part('train'), [Path(o).relative_to(parts.root).as_posix() for o in p.paths]
+        known = file_facts(parts.root, train.path).assign(label=train.label.tolist())
+        asked = file_facts(parts.root, paths).assign(label=p.labels, group=p.groups)
+        facts = audit_facts(known, asked, right=p.answer == p.y)
+    return {'views': views, 'facts': facts, 'words': describe(views) + describe(facts)}
 
 # %% ../../nbs/evaluation/33_report.ipynb #1802c35b
-def _seeds(runs: Sequence, part: str) -> dict:
+def _compare_seeds(run, p: Predictions, others: Sequence, part: str) -> dict:
     "The headline numbers of runs on the same split, their mean and their standard deviation."
-    split = runs[0].metadata.get('split_hash')
-    for run in runs[1:]:
-        if run.metadata.get('split_hash') != split: raise BadDataset(f'{run.path}: was trained on another split than {runs[0].path}; seeds are compared on the same photos')
-    rows = [{'run': Path(run.path).name, 'seed': run.config.seed} | metrics(Predictions(*run.predictions(part))) for run in runs]
+    for other in others:
+        if other.metadata.get('split_hash') == run.metadata.get('split_hash'): continue
+        raise BadDataset(f'{other.path}: was trained on another split than {run.path}; seeds are compared on the same photos')
+    answers = {run: p} | {other: Predictions(*other.predictions(part)) for other in others}
+    rows = [{'run': Path(o.path).name, 'seed': o.config.seed} | metrics(answers[o]) for o in (run, *others)]
     table = pd.DataFrame(rows)[list(METRICS)]
     return {'runs': rows, 'mean': table.mean().to_dict(), 'spread': table.std().to_dict()}
 
 # %% ../../nbs/evaluation/33_report.ipynb #f61599ae
-def _audit(judge: Predictor, p: Predictions, parts: Split | None, part: str, at_most: int, seed: int) -> dict:
-    "What is known from parts of the photos, and from their files."
-    from cloud_classifier.evaluation.audit import audit_facts, audit_views, file_facts, describe
-    some = p.take(np.sort(np.random.default_rng(seed).permutation(len(p))[:at_most]))
-    whole = dict(all=some.probs.argmax(1)) # who has answered that need not be asked again
-    found = audit_views(judge.probabilities, some.paths, some.labels, judge.classes, some.groups, judge.preprocess, known=whole)
-    words, facts = describe(found), []
-    if parts is not None:
-        known = lambda rows: file_facts(parts.root, rows.path).assign(label=rows.label.tolist(), group=rows.group.tolist())
-        facts = audit_facts(known(parts.part('train')), known(parts.part(part)), right=p.answer == p.y)
-    return {'views': found, 'facts': facts, 'words': words + describe(facts)}
+@dataclass(frozen=True)
+class _Subject:
+    "A network that is evaluated, on which photos, and what is known of its training."
+    predictor: Predictor
+    data: Path             # the dataset's folder
+    parts: Split | None    # all its photos are taken where None
+    history: object = ()
+    settings: Mapping = field(default_factory=dict)
 
-def _looks(judge: Predictor, p: Predictions, ood_score, found: dict, parts: Split | None, part: str, at_most: int, seed: int) -> dict:
-    "What is found by showing the network other things than the photos."
-    if judge.learn is not None and find_spec('pytorch_grad_cam'):
-        for o in found['top_losses']: o['heat'] = _heat(judge, o['path'], o['predicted'])
-    return {'audit': _audit(judge, p, parts, part, at_most, seed), 'not_a_sky': None if ood_score is None else _no_skies(judge, ood_score)}
-
-# %% ../../nbs/evaluation/33_report.ipynb #e7c18e6a
-def evaluate(source, # a finished `train.Run` or its folder; a `CloudClassifier` or its .onnx file, with `data`; or `Predictions`
-             part: str = 'test', # part of the split that is judged; any other than 'test' is remarked upon in the report
-             data: str | Path | None = None, # folder of labelled photos, for a model file
-             parts: Split | None = None, # a split of `data`; all its photos are judged where None
-             *,
-             target_error: float | None = None, # share of errors among a run's confident answers, above 0 and below 1; as settled before, or .25, where None
-             also: Sequence = (), # runs on the same split with other seeds
-             look: bool = True, # whether the network is shown more than the photos: other pictures, parts of photos, and asked where it looked
-             at_most: int = 1000, # photos for that
-             history = None, # DataFrame or list of dicts, an epoch each: epoch, train_loss, valid_loss; the run's own by default
-             settings: dict | None = None, # what the classifier was trained with; the run's or the model's own by default
-             n_boot: int = 2000, # resamples for the intervals, 1 or more
-             seed: int = 0, # of the resampling
-             top: int = 12, # how many confused pairs and how many of the highest losses are listed
-            ) -> Report: # shows itself in a notebook; `save` writes it
-    "Judges a classifier by the photos of one part, or by a folder."
-    source = _opened(source)
-    judge, raw, ood_score, notes, divided = None, None, None, [], None
-    if isinstance(source, Predictions): p = source
-    elif isinstance(source, CloudClassifier):
+def _subject(source, data, parts, part: str, target_error) -> _Subject:
+    "A run with its own split, or a file with the photos that were named."
+    if isinstance(source, CloudClassifier):
         if data is None: raise BadDataset(f'{source.path}: a model file is judged by photos; name a folder of them')
-        judge = of_file(source)
-        p, raw, ood_score, notes = _of_folder(judge, data, parts, part)
-        part, settings = 'all' if parts is None else part, source.card if settings is None else settings
-    elif hasattr(source, 'predictions'):
-        divided, history, settings = source.split, (source.history if history is None else history), (source.as_dict() if settings is None else settings)
-        if hasattr(source, 'learner') and len(divided.part(part)):
-            judge = of_run(source, target_error)
-            p, raw, ood_score, notes = _of_folder(judge, divided.root, divided, part)
-        else: p, notes = Predictions(*source.predictions(part)), _how_divided(divided)
-    else: raise TypeError(f'evaluate judges Predictions, a run or a model, not a {type(source).__name__}')
-    found = scores(p, part, raw=raw, calibration=judge and judge.calibration, ood_score=ood_score, history=history, settings=settings, n_boot=n_boot, seed=seed, top=top)
-    found['notes'] += notes
-    if judge and look: found |= _looks(judge, p, ood_score, found, divided if judge.learn is not None else None, part, at_most, seed)
-    if also: found['seeds'] = _seeds([source, *also], part)
-    return Report(to_plain(found))
+        return _Subject(Predictor.from_onnx(source), Path(data), parts, settings=source.card)
+    if not hasattr(source, 'learner'):
+        raise TypeError(f'evaluate judges Predictions, a run or a model, not a {type(source).__name__}')
+    from cloud_classifier.evaluation.calibrate import part_photos
+    parts = source.split
+    part_photos(source, parts, part)
+    return _Subject(Predictor.from_run(source, target_error, parts), parts.root, parts, source.history, source.as_dict())
 
-def _opened(source):
+def _open_source(source):
     "The run or the model that a path names."
     if not isinstance(source, str | Path): return source
     if not Path(source).is_dir(): return CloudClassifier(source)
     from cloud_classifier.training.run import Run
     return Run(source)
+
+# %% ../../nbs/evaluation/33_report.ipynb #467a5327
+def _hidden_views() -> Mapping:
+    "The views of a photo that hide some of it."
+    from cloud_classifier.evaluation.audit import VIEWS
+    return {name: view for name, view in VIEWS.items() if name != 'all'}
+
+def _look(subject: _Subject, outputs: _PartOutputs, top_losses: list[dict]) -> dict:
+    "Pictures that are not skies, the audit, and maps beside the photos with the highest loss."
+    learn = subject.predictor.learn
+    if learn is not None and find_spec('pytorch_grad_cam'):
+        for o in top_losses: o['heat'] = _heatmap(learn, o['path'], o['predicted'])
+    split = subject.parts if learn is not None else None # the split of a file is not known to be that of its training
+    ood = None if outputs.ood_score is None else _evaluate_ood(subject.predictor, outputs.ood_score)
+    return {'audit': _audit(outputs, split), 'not_a_sky': ood}
+
+# %% ../../nbs/evaluation/33_report.ipynb #e7c18e6a
+def evaluate(source, # a finished `Run` or its folder; a `CloudClassifier` or its .onnx file, with `data`; or `Predictions`
+             part: str = 'test', # part of the split; a report on any other than 'test' begins with a warning
+             data: str | Path | None = None, # folder of labelled photos, for a model file
+             parts: Split | None = None, # a split of `data`; all its photos are taken where None
+             *,
+             target_error: float | None = None, # as in `load_or_fit`, for a run
+             also: Sequence = (), # runs on the same split with other seeds
+             look: bool = True, # whether the network is shown pictures of other things and parts of the photos, too
+             max_photos: int = 1000, # of which parts are shown
+             history=None, # DataFrame or list of dicts, an epoch each: epoch, train_loss, valid_loss; the run's own where None
+             settings: dict | None = None, # what the classifier was trained with; the run's or the model's own where None
+             n_boot: int = 2000, # resamples for the intervals, 1 or more
+             seed: int = 0, # of the resampling
+             top: int = 12, # how many confused pairs and how many of the highest losses are listed
+            ) -> Report: # shows itself in a notebook; `save` writes it
+    "Evaluate a classifier on the photos of one part, or of a folder."
+    source, subject = _open_source(source), None
+    if isinstance(source, Predictions): outputs = _PartOutputs(source)
+    else:
+        subject = _subject(source, data, parts, part, target_error)
+        part = 'all' if subject.parts is None else part
+        views = _hidden_views() if look else {}
+        outputs = _predict_part(subject.predictor, subject.data, subject.parts, part, views, max_photos if look else 0, seed)
+        history = subject.history if history is None else history
+        settings = subject.settings if settings is None else settings
+    calibration = subject and subject.predictor.calibration
+    result = scores(outputs.predictions, part, raw=outputs.raw, calibration=calibration, ood_score=outputs.ood_score,
+                    history=history, settings=settings, n_boot=n_boot, seed=seed, top=top)
+    result['notes'] += outputs.notes
+    if subject and look: result |= _look(subject, outputs, result['top_losses'])
+    if also: result['seeds'] = _compare_seeds(source, outputs.predictions, also, part)
+    return Report(to_plain(result), outputs.predictions)

@@ -26,7 +26,7 @@ from ..files import from_json, atomic_path, sweep, to_json
 from ..images import BadImage, Preprocess, preprocess_of
 from ..training.config import BadConfig
 from ..training.run import Run
-from ..evaluation.ood import WithOODScore, OODScore
+from ..evaluation.ood import ood_threshold, WithOODScore, OODScore
 from ..evaluation.calibrate import ece, fit_calibration, load_or_fit, class_shares, Calibration
 from .decide import softmax
 from .infer import predict_batches, BadModel, CloudClassifier, FORMAT, seal
@@ -473,17 +473,12 @@ def _all_answers(clouds: CloudClassifier, photos: list) -> tuple[np.ndarray, np.
 def _pairs(logits, ood_score): return zip(logits, [None]*len(logits) if ood_score is None else ood_score)
 
 # %% ../../nbs/prediction/42_export.ipynb #3ecd3fd1
-def _limit(ood_score: np.ndarray, accept: float = .95) -> float:
-    "What at least that share of skies stays below; as in `fit_strangeness`."
-    n = len(ood_score)
-    return float(np.nextafter(np.float32(np.sort(ood_score)[min(n, int(np.ceil(accept*(n + 1)))) - 1]), np.float32(np.inf)))
-
 def _settled_anew(calibration: Calibration, logits, ood_score, labels, classes, groups) -> Calibration:
     "Temperature and rules by a file's own answers to the validation photos."
     if calibration.basis != 'out of fold':
         alpha = 1 - calibration.rules.coverage
         calibration = fit_calibration(softmax(logits), labels, classes, calibration.target_error, round(alpha, 9), groups, calibration.basis)
-    return calibration if ood_score is None else replace(calibration, rules=replace(calibration.rules, ood_threshold=_limit(ood_score)))
+    return calibration if ood_score is None else replace(calibration, rules=replace(calibration.rules, ood_threshold=ood_threshold(ood_score)))
 
 # %% ../../nbs/prediction/42_export.ipynb #005ee1f8
 def _with_facts(model: bytes, calibration: Calibration, parity: dict | None = None) -> bytes:

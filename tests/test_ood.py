@@ -1,4 +1,4 @@
-"What is no sky is refused, skies are not, and the file says what torch says."
+"Pictures that are not skies are refused, skies are not, and the exported file gives the scores that torch gives."
 
 import numpy as np
 import onnxruntime
@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from cloud_classifier.data.sampling import split
 from cloud_classifier.evaluation.ood import OODScore, WithOODScore, auroc, fit_ood
 from cloud_classifier.prediction.export import export_model
-from cloud_classifier.samples import KINDS, ood_samples, plain_skies
+from cloud_classifier.samples import OOD_KINDS, ood_samples, plain_skies
 from cloud_classifier.training.config import BadConfig
 from cloud_classifier.training.dataloaders import cloud_dls
 from cloud_classifier.training.learner import cloud_learner, maps, preprocess_for
@@ -34,7 +34,8 @@ def fitted(request, parts):
     return learn, fit_ood(learn, parts.files('train'), parts.files('valid'), drawn=12)
 
 
-def strange(learn, ood_score, photos):
+def scores_of(learn, ood_score, photos):
+    "The OOD score of each photo."
     preprocess = preprocess_for('resnet18', 64)
     with torch.no_grad():
         pixels = torch.from_numpy(np.stack([preprocess(o) for o in photos]))
@@ -43,15 +44,15 @@ def strange(learn, ood_score, photos):
 
 def test_drawn_pictures_are_refused_and_skies_are_not(fitted, parts):
     learn, ood_score = fitted
-    skies = strange(learn, ood_score, parts.files('test'))
-    others = strange(learn, ood_score, [o for kind in KINDS for o in ood_samples(8, 64)[kind]])
+    skies = scores_of(learn, ood_score, parts.files('test'))
+    others = scores_of(learn, ood_score, [o for kind in OOD_KINDS for o in ood_samples(8, 64)[kind]])
     assert auroc(skies, others)['value'] > 0.9
     assert np.mean(others >= ood_score.threshold) > 0.5
-    valid = strange(learn, ood_score, parts.files('valid'))
+    valid = scores_of(learn, ood_score, parts.files('valid'))
     assert np.mean(valid >= ood_score.threshold) <= 0.05 + 1 / len(valid)
 
 
-def test_the_exported_file_says_what_torch_says(fitted, parts, tmp_path):
+def test_the_exported_file_gives_what_torch_gives(fitted, parts, tmp_path):
     learn, ood_score = fitted
     file = export_model(learn, tmp_path / 'clouds.onnx', ood_score=ood_score)
     pixels = torch.randn(3, 3, 64, 64)
@@ -63,7 +64,7 @@ def test_the_exported_file_says_what_torch_says(fitted, parts, tmp_path):
         assert np.allclose(found, wanted.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_being_watched_changes_no_answer_and_no_mode(fitted):
+def test_scoring_changes_no_logits(fitted):
     learn, ood_score = fitted
     learn.model.train()
     x = torch.randn(2, 3, 64, 64)
@@ -76,13 +77,13 @@ def test_being_watched_changes_no_answer_and_no_mode(fitted):
     assert len(found) > 2
 
 
-def test_the_state_is_the_whole_of_it(fitted, parts, tmp_path):
+def test_a_score_is_restored_from_its_state(fitted, parts, tmp_path):
     learn, ood_score = fitted
     torch.save(ood_score.state_dict(), tmp_path / 'ood.pth')
     again = OODScore.from_state(torch.load(tmp_path / 'ood.pth', weights_only=True))
     assert again.threshold == ood_score.threshold
     photos = parts.files('test')[:4]
-    assert np.array_equal(strange(learn, again, photos), strange(learn, ood_score, photos))
+    assert np.array_equal(scores_of(learn, again, photos), scores_of(learn, ood_score, photos))
 
 
 def test_few_photos_and_the_same_answer_twice(parts):
