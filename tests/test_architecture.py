@@ -49,6 +49,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'files',
         'images',
         'data.dataset',
+        'data.duplicates',
         'data.sampling',
         'training.config',
         'training.dataloaders',
