@@ -18,9 +18,9 @@ from unicodedata import category
 # %% ../nbs/02_files.ipynb #9c6e59d7
 @contextmanager
 def atomic_path(file: str | Path, # the file that is to be there in the end
-              sync: bool = True, # whether to wait until it is on the disk; without, a power cut may leave it empty
-              ) -> Iterator[Path]: # a name beside it, to write to
-    "Whatever is written to the name takes the place of `file` when the block ends well; else `file` stays as it was."
+                sync: bool = True, # whether to wait until it is on the disk; without, a power cut may leave it empty
+                ) -> Iterator[Path]: # a path beside it, to write to
+    "A path whose content takes the place of `file` when the block ends well; after an error `file` stays as it was."
     file = Path(file)
     part = file.with_name(f'.{file.name}.{os.getpid()}-{get_ident()}.tmp') # a name that no other process or thread has
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -31,24 +31,26 @@ def atomic_path(file: str | Path, # the file that is to be there in the end
         os.replace(part, file)
     finally: part.unlink(missing_ok=True)
 
+# %% ../nbs/02_files.ipynb #76d41e85
 def atomic_write(file: str | Path,
-                content: str | bytes, # text is written as UTF-8, its line ends as they are
-                ) -> None:
+                 content: str | bytes, # text is written as UTF-8, its line ends as they are
+                 ) -> None:
     "Write a file whole or not at all."
     with atomic_path(file) as part: part.write_bytes(content.encode('utf-8') if isinstance(content, str) else content)
 
 # %% ../nbs/02_files.ipynb #afc9f32f
 def _runs(pid: int) -> bool:
-    "Whether there is such a process; True where that can't be asked without harm."
+    "Whether there is such a process; True on systems where asking could do harm."
     if os.name != 'posix': return True
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
     except PermissionError: pass # another user's
     return True
 
+# %% ../nbs/02_files.ipynb #7cd8f010
 def sweep(file: str | Path, # as it was given to `atomic_path`
-          ) -> list[str]: # names of what was taken away
-    "Take away what killed processes left of a file that they were writing."
+          ) -> list[str]: # names of the parts that were removed
+    "Remove the parts that killed processes left beside a file."
     file, swept = Path(file), []
     for part in file.parent.glob(f'.{escape(file.name)}.*-*.tmp'):
         pid = part.name.split('.')[-2].partition('-')[0]
@@ -58,48 +60,51 @@ def sweep(file: str | Path, # as it was given to `atomic_path`
     return swept
 
 # %% ../nbs/02_files.ipynb #2208d8ea
-_UNSEEN = re.compile('[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]') # and those below space, always
+# Control characters, marks of direction and halves of characters; `json` escapes those below space itself.
+_INVISIBLE = re.compile('[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 
 def to_json(value, # in JSON's types
             **kwargs, # what else `json.dumps` takes
             ) -> str:
     "JSON with letters as they are; `ValueError` where a number is NaN or infinite."
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, **kwargs)
-    return _UNSEEN.sub(lambda found: f'\\u{ord(found[0]):04x}', text)
+    return _INVISIBLE.sub(lambda match: f'\\u{ord(match[0]):04x}', text)
 
-# %% ../nbs/02_files.ipynb #03e45b70
+# %% ../nbs/02_files.ipynb #e663b2ac
 def _integer(digits: str) -> int:
     if len(digits) > 20: raise ValueError(f'a number of {len(digits)} digits')
     return int(digits)
 
+# %% ../nbs/02_files.ipynb #c5407a88
 def _real(text: str) -> float:
-    if not math.isfinite(value := float(text)): raise ValueError(f'{text[:20]} is no number that fits')
+    if not math.isfinite(value := float(text)): raise ValueError(f'{text[:20]} does not fit a float')
     return value
 
+# %% ../nbs/02_files.ipynb #c599ba34
 def _depth(value) -> int:
-    "How many tables and lists stand one in another, at most."
+    "How many levels of tables and lists are nested in a value."
     level, depth = [value], -1
     while level:
         tables = [o.values() if isinstance(o, dict) else o for o in level if isinstance(o, (dict, list))]
         level, depth = [o for table in tables for o in table], depth + 1
     return depth
 
-# %% ../nbs/02_files.ipynb #efa68a65
+# %% ../nbs/02_files.ipynb #25456562
 def from_json(text: str | bytes,
               max_size: int = 10_000_000, # characters or bytes
-              max_depth: int = 32, # tables and lists one in another
+              max_depth: int = 32, # levels of tables and lists
               ): # JSON's types
-    "What `to_json` wrote; `ValueError` for whatever else, however it was made."
+    "What `to_json` wrote; `ValueError` for anything else."
     if len(text) > max_size: raise ValueError(f'its JSON is {len(text)} long; at most {max_size} is read')
     try: value = json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=_real)
     except RecursionError: raise ValueError('its JSON is nested too deeply') from None
     if _depth(value) > max_depth: raise ValueError('its JSON is nested too deeply')
     return value
 
-# %% ../nbs/02_files.ipynb #4c1d0496
+# %% ../nbs/02_files.ipynb #03e45b70
 _CURRENT, _NOREPLACE = -100, 1 # of Linux: paths begin at the working folder; refuse where the target is taken
-# What a system or a disk says to a call that it does not have.
-_NO_WAY = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
+# The errors by which a system or a disk says that it does not have a call.
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM)
 
 def _rename(source: bytes, target: bytes) -> bool:
     "Linux's rename that never replaces; whether this system and this disk have it."
@@ -107,16 +112,16 @@ def _rename(source: bytes, target: bytes) -> bool:
     except (AttributeError, OSError, TypeError): return False
     if call(_CURRENT, source, _CURRENT, target, _NOREPLACE) == 0: return True
     error = ctypes.get_errno()
-    if error in _NO_WAY: return False
+    if error in _NOT_SUPPORTED: return False
     raise OSError(error, os.strerror(error), os.fsdecode(source), None, os.fsdecode(target))
 
-# %% ../nbs/02_files.ipynb #54752608
+# %% ../nbs/02_files.ipynb #efa68a65
 def _link(source: bytes, target: bytes) -> bool:
     "Give a file a second name and take the first away; whether this disk can."
     try: os.link(source, target, follow_symlinks=False)
     except NotImplementedError: return False
     except OSError as e:
-        if e.errno in _NO_WAY: return False
+        if e.errno in _NOT_SUPPORTED: return False
         raise
     try: os.unlink(source)
     except OSError:
@@ -124,6 +129,7 @@ def _link(source: bytes, target: bytes) -> bool:
         raise
     return True
 
+# %% ../nbs/02_files.ipynb #4c1d0496
 def move_file(source: str | Path, # a file, or a link, which is moved as it is
               target: str | Path, # its new name, on the same disk
               ) -> None:
@@ -135,7 +141,7 @@ def move_file(source: str | Path, # a file, or a link, which is moved as it is
 
 # %% ../nbs/02_files.ipynb #a0675c68
 def file_hash(file: str | Path, # a file, or a link to one
-              ) -> str: # its SHA-256, 64 hex digits; empty where it can't be read or is no file
+              ) -> str: # its SHA-256, 64 hex digits; empty where it can't be read or is not a regular file
     "The checksum of a file's bytes."
     try:
         if not S_ISREG(os.stat(file).st_mode): return ''
@@ -144,7 +150,9 @@ def file_hash(file: str | Path, # a file, or a link to one
 
 # %% ../nbs/02_files.ipynb #434c9468
 def printable(text, # what a stranger wrote; anything with a `str`
-              ) -> str: # the same, of characters that a terminal shows and none that it obeys
+              ) -> str: # the same, without characters that a terminal obeys
     "`text` with control characters, marks of direction and halves of characters written out, as `repr` would."
-    shown = (c if c.isprintable() else ' ' if category(c) == 'Zs' else c.encode('unicode_escape').decode() for c in str(text))
-    return ''.join(shown)
+    def show(c):
+        if c.isprintable(): return c
+        return ' ' if category(c) == 'Zs' else c.encode('unicode_escape').decode()
+    return ''.join(map(show, str(text)))

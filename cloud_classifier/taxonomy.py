@@ -40,10 +40,11 @@ class Genus:
 _HEIGHT_TEXT = {'high': '> 6000 m', 'middle': '2000 - 6000 m', 'low': '< 2000 m'}
 
 def height_text(g: Genus, # the genus
-                ) -> str: # its level in the first notebook's words
-    "The coarse height of `g`, as the first notebook wrote it."
+                ) -> str: # for example '> 6000 m'
+    "The coarse height of the cloud base of `g`, from its level alone."
     return _HEIGHT_TEXT[g.level]
 
+# %% ../nbs/00_taxonomy.ipynb #406bf468
 def base_text(g: Genus, # the genus
               ) -> str: # for example '6000–12000 m'
     "The range of the cloud base of `g`, to be shown to a person."
@@ -67,10 +68,12 @@ _HIGH = (
     Genus('Cirrostratus', 'Cs', 'high', (6000, 12000),
           'a thin whitish veil over much of the sky, smooth or faintly fibrous',
           'none', 'A warm front often follows; rain or snow is possible within a day.',
-          {'Altostratus': 'through cirrostratus the sun is sharp, casts shadows and may wear a halo; altostratus blurs it',
+          {'Altostratus': 'through cirrostratus the sun is sharp, casts shadows and may wear a halo; '
+                          'altostratus blurs it',
            'Cirrus': 'cirrostratus is one veil without gaps; cirrus lies in separate strands',
            'Cirrocumulus': 'cirrostratus is an even veil; cirrocumulus has structure all over',
-           'Stratus': 'a veil of cirrostratus is whitish and lets the sun cast shadows; stratus is grey, and the sun is a disc without glare'},
+           'Stratus': 'a veil of cirrostratus is whitish and lets the sun cast shadows; '
+                      'stratus is grey, and the sun is a disc without glare'},
           ('cirrostratous', 'cirostratus', 'cirrostatus', 'cirrustratus')),
 )
 
@@ -88,14 +91,17 @@ _MIDDLE = (
           'none', 'A warm front is near; where it thickens, steady rain or snow follows within hours.',
           {'Cirrostratus': 'altostratus blurs the sun and wipes out shadows; it never shows a halo',
            'Nimbostratus': 'altostratus lets the sun be guessed; nimbostratus hides it and rains or snows',
-           'Stratus': 'altostratus is high and often streaked, and the sun has no outline; through stratus it is a clear disc'},
+           'Stratus': 'altostratus is high and often streaked, and the sun has no outline; '
+                      'through stratus it is a clear disc'},
           ('altostatus', 'altostratous', 'altastratus', 'alto stratus')),
     Genus('Nimbostratus', 'Ns', 'middle', (600, 3000),
           'a thick dark grey layer, blurred below by falling rain or snow, that hides the sun everywhere',
-          'continuous rain or snow', 'Rain or snow that goes on for hours; the sky seldom clears before the front has passed.',
+          'continuous rain or snow',
+          'Rain or snow that goes on for hours; the sky seldom clears before the front has passed.',
           {'Altostratus': 'nimbostratus is darker, hides the sun and rains or snows',
            'Stratus': 'nimbostratus is thick and brings real rain; from stratus comes drizzle at the most',
-           'Cumulonimbus': 'nimbostratus covers the sky evenly and rains steadily; cumulonimbus comes as a tower with gusts, hail or thunder',
+           'Cumulonimbus': 'nimbostratus covers the sky evenly and rains steadily; '
+                           'cumulonimbus comes as a tower with gusts, hail or thunder',
            'Stratocumulus': 'nimbostratus is blurred by rain; stratocumulus keeps its lumps and rolls'},
           ('nimbostatus', 'nimbostratous', 'nimbus stratus', 'nimbo stratus')),
 )
@@ -121,15 +127,18 @@ _LOW = (
     Genus('Cumulus', 'Cu', 'low', (360, 2000),
           'separate heaps with a flat base and a bright, sharp, cauliflower top',
           'occasional showers', 'Fair while the heaps stay shallow; showers once they grow taller than wide.',
-          {'Cumulonimbus': 'the top of cumulus is sharp like a cauliflower; that of cumulonimbus is fibrous or an anvil',
+          {'Cumulonimbus': 'the top of cumulus is sharp like a cauliflower; '
+                           'that of cumulonimbus is fibrous or an anvil',
            'Stratocumulus': 'cumulus stands apart and grows upwards; stratocumulus spreads sideways and joins up',
            'Altocumulus': 'cumulus stands alone on a flat base; altocumulus lies in a sheet or in rows'},
           ('cumulous', 'cumulos', 'cummulus', 'cumuli')),
     Genus('Cumulonimbus', 'Cb', 'low', (330, 2000),
           'a mountain of cloud with a dark base and a smooth, fibrous or anvil-shaped top',
           'heavy rain and thunderstorms', 'Heavy showers, gusts, lightning and perhaps hail: take shelter.',
-          {'Cumulus': 'cumulonimbus has a fibrous or anvil top, and often lightning or hail; the top of cumulus is sharp',
-           'Nimbostratus': 'cumulonimbus comes as a tower with gusts, hail or thunder; nimbostratus rains steadily from an even layer'},
+          {'Cumulus': 'cumulonimbus has a fibrous or anvil top, and often lightning or hail; '
+                      'the top of cumulus is sharp',
+           'Nimbostratus': 'cumulonimbus comes as a tower with gusts, hail or thunder; '
+                           'nimbostratus rains steadily from an even layer'},
           ('cumulonimbous', 'cumulus nimbus', 'cumulo nimbus', 'cumulonimbis', 'thundercloud')),
 )
 
@@ -145,8 +154,9 @@ FAMILIES = MappingProxyType({ # the shapes, and the genera that have them
 
 # %% ../nbs/00_taxonomy.ipynb #8b422204
 class UnknownGenus(UserError):
-    "A name that is none of the ten genera, nor a known spelling of one."
+    "A name that is not one of the ten genera, nor a known spelling of one."
 
+# %% ../nbs/00_taxonomy.ipynb #f017e9b3
 def _key(name: str) -> str:
     "What is left of `name` when case, separators and a trailing 'cloud' are gone."
     key = ''.join(c for c in name.casefold() if c.isalnum())
@@ -154,15 +164,15 @@ def _key(name: str) -> str:
         if len(key) > len(suffix): key = key.removesuffix(suffix)
     return key
 
+# %% ../nbs/00_taxonomy.ipynb #19627672
 _BY_KEY = {_key(spelling): g for g in GENERA.values() for spelling in (g.name, g.abbreviation, *g.aliases)}
 
-# %% ../nbs/00_taxonomy.ipynb #f017e9b3
+# %% ../nbs/00_taxonomy.ipynb #84823261
 def genus(name: str, # a genus's name, abbreviation or alias, in any case
           ) -> Genus: # the genus
     "The genus that `name` means; `UnknownGenus` names the nearest spellings."
     if not isinstance(name, str): raise TypeError(f'a genus is looked up by its name, not by a {type(name).__name__}')
-    found = _BY_KEY.get(_key(name))
-    if found: return found
+    if _key(name) in _BY_KEY: return _BY_KEY[_key(name)]
     near = list(dict.fromkeys(_BY_KEY[k].name for k in get_close_matches(_key(name), _BY_KEY, n=3, cutoff=.6)))
     hint = f'did you mean {" or ".join(near)}?' if near else f'the ten are {", ".join(GENERA)}'
     raise UnknownGenus(f'{name!r} is not a cloud genus: {hint}')
@@ -170,33 +180,37 @@ def genus(name: str, # a genus's name, abbreviation or alias, in any case
 # %% ../nbs/00_taxonomy.ipynb #dc063dee
 @lru_cache(maxsize=1000) # lists of photos name the same few again and again
 def read_label(folder: str, # the name of a class folder
-               ) -> str: # the genus's name, or `folder` itself where it names no genus
+               ) -> str: # the genus's name, or `folder` itself where it names another class
     "The label that a class folder's name stands for."
-    found = _BY_KEY.get(_key(folder))
-    return found.name if found else folder
+    key = _key(folder)
+    return _BY_KEY[key].name if key in _BY_KEY else folder
 
 # %% ../nbs/00_taxonomy.ipynb #e87d1821
-_LONG = {key: g for key, g in _BY_KEY.items() if len(key) > 6 or key == _key(g.name)} # what has enough letters to be nearly written
+_LONG_KEYS = {key: g for key, g in _BY_KEY.items() if len(key) > 6 or key == _key(g.name)}
+# Below this similarity two names differ: Pyrocumulus, which is not a genus, has .818 to a misspelling of Cirrocumulus.
+_MIN_SIMILARITY = .82
 
 def near_miss(name: str, # the name of a class
               ) -> Genus | None: # None for genera in every spelling, and for names of other classes
     "The genus that `name` is nearly the name of."
     key, first = _key(name), _key(name.split()[0]) if name.split() else ''
     if key in _BY_KEY or first in _BY_KEY: return None
-    near = get_close_matches(key, _LONG, n=3, cutoff=.82) # Pyrocumulus, a cloud of its own, is .818 from a misspelling of Cirrocumulus
+    near = get_close_matches(key, _LONG_KEYS, n=3, cutoff=_MIN_SIMILARITY)
     near = [k for k in near if abs(len(k) - len(key)) <= (1 if len(key) < 8 else 2)]
-    return _LONG[near[0]] if near else None
+    return _LONG_KEYS[near[0]] if near else None
 
 # %% ../nbs/00_taxonomy.ipynb #ae134f7d
 class SpellingWarning(UserWarning):
     "A class whose name is nearly that of a genus."
 
+# %% ../nbs/00_taxonomy.ipynb #be510734
 def near_misses(names: Iterable[str], # of classes
                 ) -> list[str]: # a line for each near miss
-    "What to say of names that are nearly those of genera."
-    found = {name: near_miss(name) for name in dict.fromkeys(names)}
-    return [f'{name}: read as a class of its own; did you mean {g}?' for name, g in found.items() if g]
+    "A line for each of the names that is nearly that of a genus."
+    meant = {name: near_miss(name) for name in dict.fromkeys(names)}
+    return [f'{name}: read as a class of its own; did you mean {g}?' for name, g in meant.items() if g]
 
+# %% ../nbs/00_taxonomy.ipynb #bc309eec
 def warn_near_misses(names: Iterable[str], # of classes
                      ) -> None:
     "A `SpellingWarning` for each name that is nearly that of a genus."

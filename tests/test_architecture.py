@@ -28,7 +28,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.sources': {'errors', 'taxonomy', 'files', 'images'},
     'data.download': {'errors', 'files', 'images', 'data.dataset', 'data.sources'},
     'data.scrape': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sources', 'data.download'},
-    'data.verify': {'taxonomy', 'files', 'images', 'data.dataset'},
+    'data.verify': {'files', 'images', 'data.dataset'},
     'data.duplicates': {'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
     'data.clean': {'taxonomy', 'data.dataset'},

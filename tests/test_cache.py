@@ -18,10 +18,10 @@ def photos(skies):
 def refused(cache, photos, caplog):
     "Fill a cache; what it says of it."
     with caplog.at_level(logging.WARNING):
-        done = cache.fill_squares(photos, Preprocess(64), progress=False)
+        done = cache.fill('square', photos, Preprocess(64), progress=False)
     assert done['bad'] + done['made'] == len(photos)
     assert done['bad']
-    assert caplog.text.count('no small copies can be kept') == 1
+    assert caplog.text.count("small copies can't be kept there") == 1
     return done
 
 

@@ -73,7 +73,7 @@ def test_deleting_then_undoing_restores_bytes_and_place(cleaner, root):
     assert rows.reason.item() == 'a bird'
     assert not (root / 'Cumulus/1.jpg').exists()
     assert (root / rows.target.item()).read_bytes() == b'photo 4'
-    assert 'Cumulus/1.jpg' not in set(cleaner.doubts.photo)
+    assert 'Cumulus/1.jpg' not in set(cleaner.label_issues.photo)
     assert cleaner.undo() == ['Cumulus/1.jpg']
     assert tree(root) == before
     assert cleaner.top_losses(1).photo.item() == 'Cumulus/1.jpg'
@@ -97,7 +97,7 @@ def test_photos_that_change_places_are_not_mistaken_for_each_other(cleaner, root
     cleaner.apply()
     assert (root / 'Stratus/1.jpg').read_bytes() == b'photo 4'
     assert len(cleaner.pending) == 0
-    assert not {'Stratus/1.jpg', 'Cumulus/1.jpg'} & set(cleaner.doubts.photo)
+    assert not {'Stratus/1.jpg', 'Cumulus/1.jpg'} & set(cleaner.label_issues.photo)
     with pytest.raises(BadDataset, match='moved since'):
         cleaner.mark_delete('Stratus/1.jpg', 'not the photo that was doubted')
 
@@ -150,7 +150,7 @@ def test_a_new_photo_under_an_old_name_is_doubted_like_any_other(cleaner, root):
     cleaner.dataset.relabel('Cirrus/1.jpg', 'Stratus', 'last week')
     (root / 'Cirrus/1.jpg').write_bytes(b'found today')
     later = Cleaner(cleaner.dataset, (['Cirrus/1.jpg'], ['Cirrus'], np.array([[0.1, 0.1, 0.8]]), CLASSES))
-    assert list(later.doubts.photo) == ['Cirrus/1.jpg']
+    assert list(later.label_issues.photo) == ['Cirrus/1.jpg']
 
 
 def test_a_second_cleaner_leaves_the_first_ones_moves_alone(cleaner):
@@ -163,7 +163,7 @@ def test_a_second_cleaner_leaves_the_first_ones_moves_alone(cleaner):
 
 
 def test_what_cannot_be_marked_says_why(cleaner):
-    refused = {'Cirrus/9.jpg': 'none of the photos', '../1.jpg': 'is not in', '/srv/1.jpg': 'is not in'}
+    refused = {'Cirrus/9.jpg': 'has no prediction', '../1.jpg': 'is not in', '/srv/1.jpg': 'is not in'}
     for photo, says in refused.items():
         with pytest.raises(BadDataset, match=says):
             cleaner.mark_delete(photo, 'a test')
@@ -208,7 +208,7 @@ def test_a_run_is_asked_for_the_part(cleaner):
 
 
 def test_predictions_that_do_not_fit_are_refused(cleaner):
-    with pytest.raises(ValueError, match='knows no Contrail'):
+    with pytest.raises(ValueError, match='does not know Contrail'):
         label_issues(cleaner.dataset, ['Cirrus/1.jpg'], ['Contrail'], np.array([[1.0, 0, 0]]), CLASSES)
     with pytest.raises(ValueError, match='of shape'):
         label_issues(cleaner.dataset, ['Cirrus/1.jpg'], ['Cirrus'], np.array([[1.0, 0]]), CLASSES)
@@ -296,4 +296,4 @@ def test_nothing_is_ever_lost(path):
         cleaner.apply()
         cleaner.undo_all()
         assert tree(root) == before
-        assert set(cleaner.doubts.photo) == set(PHOTOS)
+        assert set(cleaner.label_issues.photo) == set(PHOTOS)

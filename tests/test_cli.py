@@ -110,7 +110,7 @@ def test_a_wrong_call_is_two(command, args):
 @pytest.mark.parametrize(
     ('args', 'says'),
     [
-        (['--recipe', 'quick'], 'no recipe; there are fast, best'),
+        (['--recipe', 'quick'], 'unknown recipe'),
         (['--precision', 'fp16'], 'fp16 is for GPUs'),
         (['--arch', 'resnet_34'], 'did you mean resnet34'),
         (['--split', 'none.csv'], 'there is no such file'),
@@ -252,5 +252,5 @@ def test_every_error_of_ours_says_whose_turn_it_is():
     ours = {o for o in ours if o.__module__.startswith('cloud_classifier') and not issubclass(o, Warning)}
     public = {o for o in ours if not o.__name__.startswith('_')} - {UserError, OperationFailed}
     assert {o.__name__ for o in public if not issubclass(o, (UserError, OperationFailed))} == inside
-    assert {cli.status_of(o.__new__(o)) for o in public if issubclass(o, UserError)} == {2}
-    assert {cli.status_of(o.__new__(o)) for o in public if issubclass(o, OperationFailed)} == {1}
+    assert {cli.exit_status(o.__new__(o)) for o in public if issubclass(o, UserError)} == {2}
+    assert {cli.exit_status(o.__new__(o)) for o in public if issubclass(o, OperationFailed)} == {1}

@@ -263,7 +263,7 @@ def test_what_is_missing_is_brought_by_what_is_advised(data, tmp_path):
     for verb, needs in found.items():
         for name, extra in needs.items():
             package = next((k for k, v in MODULES.items() if v == name.partition('.')[0]), name.partition('.')[0])
-            assert package in brings[extra] or package in cli._brings(extra), (
+            assert package in brings[extra] or package in cli._installed_by(extra), (
                 verb,
                 name,
                 extra,

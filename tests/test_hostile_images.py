@@ -25,7 +25,7 @@ import json, sys, time
 from pathlib import Path
 from cloud_classifier.images import BadImage, Preprocess, check_image, inspect_photo, open_image, photo_header
 from cloud_classifier.data.duplicates import READ_SIDE, fingerprint
-from cloud_classifier.data.verify import examine, measures
+from cloud_classifier.data.verify import MEASURED_SIDE, measure, measures
 from cloud_classifier.prediction.app import preview
 
 def held(name):
@@ -37,16 +37,11 @@ def inspected(function, min_side):
         if info.error: raise info.error
     return stage
 
-def examined(content):
-    found = examine(sys.argv[1])
-    if found['status'] != 'ok': raise BadImage('', found['status'], found['reason'])
-
 measures()
 stages = dict(header=photo_header, check=check_image, open=open_image, square=Preprocess(),
-              fingerprint=inspected(fingerprint, READ_SIDE), examine=examined, preview=preview)
+              fingerprint=inspected(fingerprint, READ_SIDE), measure=inspected(measure, MEASURED_SIDE), preview=preview)
 for path in sys.argv[1:]:
     for name, stage in stages.items():
-        sys.argv[1] = path
         content = Path(path).read_bytes()
         open('/proc/self/clear_refs', 'w').write('5')  # the most that was held is forgotten
         before, start = held('VmRSS'), time.process_time()

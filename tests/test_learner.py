@@ -185,7 +185,7 @@ def test_a_photo_that_changes_gets_another_copy_and_never_a_wrong_one(big, tmp_p
     assert dls.copies['made'] == 1
     assert torch.equal(validated(dls), validated(cloud_dls(parts, Preprocess(64), bs=4)))
     # it changes between its checksum and its copy: no copy is made under a checksum that is not its own
-    assert cache.fill_squares({photo: '0' * 64}, Preprocess(64))['bad'] == 1
+    assert cache.fill('square', {photo: '0' * 64}, Preprocess(64))['bad'] == 1
     assert not cache.square('0' * 64, Preprocess(64)).exists()
 
 
@@ -193,7 +193,7 @@ def test_the_same_photo_twice_shares_a_copy(big, tmp_path):
     photo = next((big / 'Cirrus').iterdir())
     twins = [Path(shutil.copy(photo, tmp_path / f"{i}.jpg")) for i in range(8)]
     sha, cache = hashlib.sha256(photo.read_bytes()).hexdigest(), PhotoCache(tmp_path / 'cache')
-    done = cache.fill_squares(dict.fromkeys(twins, sha), Preprocess(64))
+    done = cache.fill('square', dict.fromkeys(twins, sha), Preprocess(64))
     assert (done['made'], done['bad']) == (1, 0)
     square = np.asarray(Image.open(cache.square(sha, Preprocess(64))))
     assert np.array_equal(square, np.asarray(Preprocess(64).square(Preprocess(64).open(photo))))

@@ -586,7 +586,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_best_epoch(command, at, 
     ]
     code, _, err = command('train', skies, *args, '--out', out)
     assert code == 1
-    assert 'the validation loss was no number in epoch 2; the best epoch so far' in err.splitlines()[-1]
+    assert 'the validation loss was NaN or infinite in epoch 2; the best epoch so far' in err.splitlines()[-1]
     run = Run(out)
     assert run.metadata['status'] == 'stopped'
     assert run.metadata['best_epoch'] < 2
@@ -658,7 +658,7 @@ def test_a_tracker_that_is_missing_or_can_not_begin_gets_a_line(monkeypatch, ski
         raise ConnectionError('no answer')
 
     monkeypatch.setitem(TRACKERS, 'json', refuses)  # a name that can be imported
-    with pytest.raises(TrainFailed, match=r'json could not be told of the run .no answer'):
+    with pytest.raises(TrainFailed, match=r'json could not start tracking the run .no answer'):
         train(skies, epochs=1, track='json', out=tmp_path / 'run', **SMALL)
     assert not (tmp_path / 'run' / 'run.json').exists()
 
@@ -671,7 +671,7 @@ def test_a_tracker_that_fails_later_does_not_end_the_training(monkeypatch, caplo
     run = train(skies, epochs=2, track='json', out=tmp_path / 'run', **SMALL)
     assert len(run.history) == 2
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
-    assert 'json is told no more' in caplog.text
+    assert 'json failed (no answer) and gets no more rows' in caplog.text
 
 
 FEW = ['--arch', 'timm/test_resnet', '--size', 32, '--weights', 'none', '--epochs', 1, '--bs', 8]
@@ -754,7 +754,7 @@ def test_a_dataset_that_is_read_only_can_be_trained_on(read_only, skies, tmp_pat
 @pytest.mark.parametrize(
     ('name', 'content', 'says'),
     [
-        ('last.pth', 'not a checkpoint', 'last.pth: is no checkpoint that can be read'),
+        ('last.pth', 'not a checkpoint', 'last.pth: is not a readable checkpoint'),
         ('run.json', '{"status": "interr', "run.json: can't be read"),
         ('run.json', '[1, 2]', 'it holds no JSON object'),
         ('run.json', '{"status": "interrupted", "cycles": []}', 'run.json: is damaged (data is None)'),
@@ -843,7 +843,7 @@ def test_a_checkpoint_that_can_not_be_read_gets_a_line(at, skies, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(skies, epochs=2, out=out, **SMALL)
     (out / 'last.pth').write_bytes(b'not a checkpoint')
-    with pytest.raises(BadRun, match=r'last\.pth: is no checkpoint that can be read'):
+    with pytest.raises(BadRun, match=r'last\.pth: is not a readable checkpoint'):
         resume(out, progress=False)
 
 

@@ -329,7 +329,7 @@ photos = {root/path: sha for path, sha in Dataset(root).digests(path for path, _
 photos |= {Path(f'{photo}.again'): sha for photo, sha in photos.items()} # these share a copy
 for photo in photos:
     if photo.suffix == '.again' and not photo.exists(): os.link(photo.with_suffix(''), photo)
-print(cache.fill_shrunk(photos, 60)['bad'], cache.fill_squares(photos, Preprocess(64))['bad'])
+print(*(cache.fill(name, photos, Preprocess(64))['bad'] for name in ('shrunk', 'square')))
 """
     one, two = place / 'cache-1', place / 'cache-2'
     make_samples(place / 'more', per_genus=60, size=96, genera=['Cirrus', 'Stratus'])
@@ -418,7 +418,7 @@ main()
 """,
     )
     assert [child.wait(timeout=30) for child in children] == [1, 0], [child.said() for child in children]
-    assert 'the loss was no number in epoch 1; the best epoch so far, 0' in children[0].said().splitlines()[-1]
+    assert 'the loss was NaN or infinite in epoch 1; the best epoch so far, 0' in children[0].said().splitlines()[-1]
     assert children[1].said() == ''
     assert (said_of(out)['status'], said_of(out)['best_epoch']) == ('stopped', 0)
 

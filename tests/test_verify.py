@@ -32,11 +32,11 @@ def opened(monkeypatch):
     "The files that are opened, as they are."
     seen = []
 
-    def examine(file, real=module.examine):
+    def inspect_photo(file, *args, real=module.inspect_photo):
         seen.append(file)
-        return real(file)
+        return real(file, *args)
 
-    monkeypatch.setattr(module, 'examine', examine)
+    monkeypatch.setattr(module, 'inspect_photo', inspect_photo)
     return seen
 
 
@@ -177,10 +177,10 @@ def test_nothing_is_left_where_nothing_may_be_kept(data):
 
 
 def test_a_folder_that_can_not_be_written_is_verified_all_the_same(data, command, monkeypatch):
-    def remember(*_):
+    def cache_put(*_):
         raise BadManifest('manifest.db: attempt to write a readonly database')
 
-    monkeypatch.setattr(Manifest, 'remember', remember)
+    monkeypatch.setattr(Manifest, 'cache_put', cache_put)
     assert len(verify(data).table) == 42
     status, _, err = command('verify', data, '--remember')
     assert (status, 'nothing is remembered (manifest.db: attempt' in err) == (0, True)
@@ -321,11 +321,11 @@ def test_the_command_prints_a_table_or_json(command, data):
 def slowly(data):
     "Verify in a process of its own, ten photos at a time."
 
-    def examine(file, real=module.examine):
+    def inspect_photo(file, *args, real=module.inspect_photo):
         time.sleep(0.05)
-        return real(file)
+        return real(file, *args)
 
-    module._BATCH, module.examine = 10, examine
+    module._BATCH, module.inspect_photo = 10, inspect_photo
     verify(data, workers=2)
 
 
@@ -336,7 +336,7 @@ def test_what_is_cut_off_goes_on_from_there(data, cut):
     module.measures()  # imported before there are two of us
     run = multiprocessing.get_context('fork').Process(target=slowly, args=[data])
     run.start()
-    while not Dataset(data).manifest.cache_get(module._KIND):
+    while not Dataset(data).manifest.cache_get(module.FINDINGS_KIND):
         time.sleep(0.02)
     os.kill(run.pid, cut)
     run.join(2)

@@ -29,23 +29,30 @@ def photo_name(dataset: Dataset, # where the photo is, or was
         if file.is_relative_to(root): return file.relative_to(root).as_posix()
     raise BadDataset(f'{path}: is not in {dataset.path}')
 
+# %% ../../nbs/data/17_clean.ipynb #b6f4e980
 def label_issues(dataset: Dataset, # where the photos are
            paths, labels, # of n photos
            probs: np.ndarray, # (n, classes), each row sums to 1
            classes, # the labels that the columns of `probs` stand for
            ) -> pd.DataFrame: # photo, label, predicted, probability (of the predicted label), loss
-    "What a model thinks of labels, the hardest to believe first."
+    "What a model thinks of labels, the hardest to believe first; `ValueError` where it does not know one of them."
     probs, classes = np.asarray(probs, float), list(classes)
     if probs.shape != (len(paths), len(classes)) or len(labels) != len(paths):
-        raise ValueError(f'{len(paths)} photos with {len(labels)} labels and {len(classes)} classes, but probabilities of shape {probs.shape}')
-    strange = sorted(set(labels) - set(classes))
-    if strange: raise ValueError(f'the model knows no {", ".join(strange)}: it tells {", ".join(classes)}')
+        raise ValueError(f'{len(paths)} photos with {len(labels)} labels and {len(classes)} classes, '
+                         f'but probabilities of shape {probs.shape}')
+    unknown = sorted(set(labels) - set(classes))
+    if unknown: raise ValueError(f'the model does not know {", ".join(unknown)}: its classes are {", ".join(classes)}')
     given = probs[np.arange(len(paths)), [classes.index(o) for o in labels]]
-    frame = pd.DataFrame(dict(photo=[photo_name(dataset, p) for p in paths], label=list(labels), predicted=[classes[i] for i in probs.argmax(1)],
-                              probability=probs.max(1), loss=-np.log(given.clip(1e-12))))
+    frame = pd.DataFrame(dict(
+        photo=[photo_name(dataset, path) for path in paths], label=list(labels),
+        predicted=[classes[i] for i in probs.argmax(1)], probability=probs.max(1), loss=-np.log(given.clip(1e-12))))
     return frame.sort_values('loss', ascending=False, kind='stable', ignore_index=True)
 
 # %% ../../nbs/data/17_clean.ipynb #9d5ea2e4
+def _label_of(photo: str) -> str:
+    "The label of the folder in which a photo stands."
+    return read_label(photo.split('/')[0])
+
 @dataclass(frozen=True)
 class Mark:
     "What is to become of a photo."
@@ -56,17 +63,18 @@ class Mark:
     def __str__(self): return 'delete' if self.label is None else f'relabel to {self.label}'
 
 # %% ../../nbs/data/17_clean.ipynb #f921cfe2
+def _stands(rows: pd.DataFrame) -> pd.Series: # bool
+    "Which rows of the journal are moves that were made, or are about to be, and were not undone."
+    return rows.undone.isna() & (rows.failed == '')
+
 def _moved(dataset: Dataset, rows: pd.DataFrame) -> set[str]:
-    "The photos that rows of the journal took away and nobody put back; other photos may have their names by now."
+    "Photos that rows of the journal took away and that were not put back; other photos may have their names by now."
     rows = rows[_stands(rows)]
     return {source for source, target in zip(rows.source, rows.target) if os.path.lexists(dataset.path/target)}
 
-def _stands(rows: pd.DataFrame) -> pd.Series:
-    "Which rows of the journal are moves that were made, or are about to be, and were not taken back."
-    return rows.undone.isna() & (rows.failed == '')
-
+# %% ../../nbs/data/17_clean.ipynb #4a07f511
 class Cleaner:
-    "The photos that a model doubts, and what is to become of them."
+    "The labels that a model finds hard to believe, and what is to become of their photos."
     def __init__(self,
                  dataset: Dataset, # where the photos are
                  predictions, # (paths, labels, probabilities, classes), or a `Run`
@@ -74,22 +82,29 @@ class Cleaner:
                  ):
         if hasattr(predictions, 'predictions'): predictions = predictions.predictions(part)
         self.dataset, self.classes = dataset, tuple(predictions[3])
-        self._doubts = label_issues(dataset, *predictions[:4])
+        self._all_issues = label_issues(dataset, *predictions[:4])
         self._marks: dict[str, Mark] = {} # by photo
-        self._start = len(dataset.journal()) # rows from here on are younger than the predictions
+        self._first_row = len(dataset.journal()) # rows from here on are younger than the predictions
         self._rows: list[int] = [] # numbers of the rows that `apply` wrote, oldest first
 
-    @property
-    def doubts(self) -> pd.DataFrame:
-        "The photos that are still where they were, the hardest to believe first, and their marks."
-        moved = _moved(self.dataset, self.dataset.journal()[self._start:])
-        frame = self._doubts[[p not in moved and (self.dataset.path/p).is_file() for p in self._doubts.photo]]
-        return frame.assign(mark=[str(self._marks.get(p, '')) for p in frame.photo])
+# %% ../../nbs/data/17_clean.ipynb #bb1ffc62
+@patch
+def _moved_since(self: Cleaner) -> set[str]:
+    "Photos that were moved since the predictions were made."
+    return _moved(self.dataset, self.dataset.journal()[self._first_row:])
 
-    @property
-    def pending(self) -> pd.DataFrame:
-        "The marks, in the order in which they were made."
-        return pd.DataFrame([dict(photo=m.photo, mark=str(m), reason=m.reason) for m in self._marks.values()], columns=['photo', 'mark', 'reason'])
+@patch(as_prop=True)
+def label_issues(self: Cleaner) -> pd.DataFrame: # photo, label, predicted, probability, loss, mark
+    "The photos that are still where they were, the hardest to believe first, and their marks."
+    moved, issues = self._moved_since(), self._all_issues
+    issues = issues[[o not in moved and (self.dataset.path/o).is_file() for o in issues.photo]]
+    return issues.assign(mark=[str(self._marks.get(o, '')) for o in issues.photo])
+
+@patch(as_prop=True)
+def pending(self: Cleaner) -> pd.DataFrame: # photo, mark, reason
+    "The marks, in the order in which they were made."
+    rows = [dict(photo=mark.photo, mark=str(mark), reason=mark.reason) for mark in self._marks.values()]
+    return pd.DataFrame(rows, columns=['photo', 'mark', 'reason'])
 
 # %% ../../nbs/data/17_clean.ipynb #17a6a6d9
 @patch
@@ -98,7 +113,7 @@ def top_losses(self: Cleaner,
                label: str | None = None, # only photos under this label, in any spelling
                ) -> pd.DataFrame: # photo, label, predicted, probability, loss, mark
     "The photos whose labels are the hardest to believe."
-    frame = self.doubts
+    frame = self.label_issues
     return (frame if label is None else frame[frame.label == read_label(label)]).head(n)
 
 @patch
@@ -106,40 +121,45 @@ def most_confused(self: Cleaner,
                   min_val: int = 1, # photos that a pair must have
                   ) -> list[tuple[str, str, int]]: # label, predicted label, number of photos
     "The pairs of labels that are confused most, as fastai's `most_confused` gives them."
-    frame = self.doubts
+    frame = self.label_issues
     counts = Counter((a, b) for a, b in zip(frame.label, frame.predicted) if a != b)
     return [(a, b, n) for (a, b), n in counts.most_common() if n >= min_val]
 
 # %% ../../nbs/data/17_clean.ipynb #d71954b5
 @patch
-def _put(self: Cleaner, photo: str | Path, label: str | None, reason: str):
-    "Mark one of the doubted photos."
+def _mark(self: Cleaner, photo: str | Path, label: str | None, reason: str):
+    "Mark one of the photos in the table."
     name = photo_name(self.dataset, photo)
-    if name not in set(self.doubts.photo):
-        raise BadDataset(f'{photo}: is none of the photos that predictions were made for, or was moved since')
+    if name not in set(self.label_issues.photo):
+        raise BadDataset(f'{photo}: has no prediction, or was moved since')
     self._marks[name] = Mark(name, label, reason)
 
+# %% ../../nbs/data/17_clean.ipynb #347acb34
 @patch
 def mark_delete(self: Cleaner,
-                photo: str | Path, # one of the doubted photos
+                photo: str | Path, # one of the photos in `label_issues`
                 reason: str, # why, in a few words
                 ):
     "Mark a photo to be taken out of the dataset."
-    self._put(photo, None, reason)
+    self._mark(photo, None, reason)
 
+# %% ../../nbs/data/17_clean.ipynb #41168836
 @patch
 def mark_relabel(self: Cleaner,
-                 photo: str | Path, # one of the doubted photos
+                 photo: str | Path, # one of the photos in `label_issues`
                  label: str, # a genus in any spelling, or another class
                  reason: str = '', # why, in a few words
-                 new: bool = False, # whether no photo needs to have that label yet
+                 new: bool = False, # whether the label may be one that no photo has yet
                  ):
     "Mark a photo to be put under another label."
-    wanted, known = read_label(label), {*self.classes, *self.dataset.folders.values()}
-    if wanted not in known and not new: raise BadDataset(f'{label!r} is none of the labels {", ".join(sorted(known))}; new=True makes it one')
-    if wanted == read_label(photo_name(self.dataset, photo).split('/')[0]): raise BadDataset(f'{photo}: is under {wanted} already')
-    self._put(photo, wanted, reason)
+    new_label, labels = read_label(label), {*self.classes, *self.dataset.folders.values()}
+    if new_label not in labels and not new:
+        raise BadDataset(f'{label!r} is not one of the labels {", ".join(sorted(labels))}; new=True makes it one')
+    old_label = _label_of(photo_name(self.dataset, photo))
+    if new_label == old_label: raise BadDataset(f'{photo}: is under {old_label} already')
+    self._mark(photo, new_label, reason)
 
+# %% ../../nbs/data/17_clean.ipynb #a6b2f848
 @patch
 def unmark(self: Cleaner,
            photo: str | Path, # a photo, marked or not
@@ -148,25 +168,28 @@ def unmark(self: Cleaner,
     self._marks.pop(photo_name(self.dataset, photo), None)
 
 # %% ../../nbs/data/17_clean.ipynb #15a5452d
-def _carry_out(dataset: Dataset, mark: Mark, noted: Callable[[int], object]) -> None:
+def _carry_out(dataset: Dataset, mark: Mark, note_row: Callable[[int], object]) -> None:
     "Move one photo."
-    if mark.label is None: dataset.quarantine(mark.photo, mark.reason, noted)
-    else: dataset.relabel(mark.photo, mark.label, mark.reason, noted, new_label=True) # `mark_relabel` asked
+    if mark.label is None: dataset.quarantine(mark.photo, mark.reason, note_row)
+    else: dataset.relabel(mark.photo, mark.label, mark.reason, note_row, new_label=True) # `mark_relabel` asked
 
-def _carry_out_all(dataset: Dataset, marks: Iterable[Mark], noted: list[int]) -> None:
-    "Move photos, and note the numbers of their rows in the journal; one that can't be moved does not stop the others."
-    failed = []
+# %% ../../nbs/data/17_clean.ipynb #2f80a774
+def _carry_out_all(dataset: Dataset, marks: Iterable[Mark], rows: list[int]) -> None:
+    "Move photos, and add the numbers of their rows in the journal to `rows`."
+    errors = []
     for mark in marks:
-        try: _carry_out(dataset, mark, noted.append)
-        except BadDataset as e: failed.append(str(e))
-    if failed: raise BadDataset(failed[0] + (f'; and {len(failed) - 1} more' if failed[1:] else ''))
+        try: _carry_out(dataset, mark, rows.append)
+        except BadDataset as e: errors.append(str(e))
+    if errors: raise BadDataset(errors[0] + (f'; and {len(errors) - 1} more' if errors[1:] else ''))
 
+# %% ../../nbs/data/17_clean.ipynb #2159cb91
 @patch
 def _forget_moved(self: Cleaner) -> None:
     "Take back the marks of photos that were moved since the predictions were made."
-    moved = _moved(self.dataset, self.dataset.journal()[self._start:])
+    moved = self._moved_since()
     self._marks = {photo: mark for photo, mark in self._marks.items() if photo not in moved}
 
+# %% ../../nbs/data/17_clean.ipynb #40eb4672
 @patch
 def apply(self: Cleaner) -> pd.DataFrame: # the rows of the journal: action, source, target, reason and so on
     "Move the marked photos. `BadDataset` names one that can't be, after the others were moved; its mark stays."
@@ -190,16 +213,18 @@ def undo(self: Cleaner,
     own = [row for row in self._rows if row in standing]
     own = own[max(len(own) - n, 0):]
     if own != standing[len(standing)-len(own):]:
-        raise BadDataset(f'{self.dataset.path}: something else moved photos since; take that back first, with `undo` of the dataset')
+        raise BadDataset(f'{self.dataset.path}: something else moved photos since; '
+                         'take that back first, with `undo` of the dataset')
     return self.dataset.undo(rows=own[::-1])
 
+# %% ../../nbs/data/17_clean.ipynb #a60b8e21
 @patch
 def undo_all(self: Cleaner) -> list[str]: # where the photos are now, relative to the dataset
     "Take back every move of this cleaner."
     return self.undo(len(self._rows))
 
 # %% ../../nbs/data/17_clean.ipynb #f82fd5e3
-def apply_fastai(cleaner, # fastai's ImageClassifierCleaner, or whatever else has its `fns`, `delete()` and `change()`
+def apply_fastai(cleaner, # fastai's ImageClassifierCleaner, or anything with its `fns`, `delete()` and `change()`
                  dataset: Dataset, # where the photos of `cleaner.fns` are
                  ) -> pd.DataFrame: # the rows of the journal: action, source, target, reason and so on
     "Carry out through the journal what was chosen in fastai's cleaner."
@@ -208,7 +233,7 @@ def apply_fastai(cleaner, # fastai's ImageClassifierCleaner, or whatever else ha
     dataset.manifest.carry_out() # what was cut off
     journal, earlier, rows = dataset.journal(), getattr(cleaner, 'journal_rows', []), []
     moved = _moved(dataset, journal[journal.index.isin(earlier)])
-    changed = [m for m in marks if read_label(m.photo.split('/')[0]) != m.label and m.photo not in moved]
+    changed = [m for m in marks if _label_of(m.photo) != m.label and m.photo not in moved]
     try: _carry_out_all(dataset, changed, rows)
     finally: cleaner.journal_rows = [*earlier, *rows] # what this cleaner has had done, for the next call
     return dataset.journal().loc[rows]

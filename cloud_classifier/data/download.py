@@ -73,10 +73,10 @@ class DownloadError(Exception):
         super().__init__(reason)
         self.reason, self.wait = reason, wait
 
-# %% ../../nbs/data/12_download.ipynb #a503a5bb
+# %% ../../nbs/data/12_download.ipynb #0ed6b5a9
 @dataclass(frozen=True)
 class DownloadLimits:
-    "How much is asked of servers, and how much they may ask of us; `ValueError` where a number is below 1."
+    "How much is requested from servers, and how much they may send; `ValueError` where a number is below 1."
     total: int = 64                # connections at a time
     per_host: int = 6              # connections to one host
     max_bytes: int = 25_000_000    # of a photo
@@ -106,9 +106,9 @@ def is_web_address(url: str) -> bool:
     has_password = parts.username is not None or parts.password is not None
     return parts.scheme in ('http', 'https') and has_host and not has_password and port != 0
 
-# %% ../../nbs/data/12_download.ipynb #485b0f27
+# %% ../../nbs/data/12_download.ipynb #5fa1b480
 def hide_password(url: str) -> str:
-    "An address as it may be written down; where a password was, `***` stands, and the address can't be asked any more."
+    "An address as it may be written down; where a password was, `***` stands, and the address is not valid any more."
     url = url.strip()
     return url if '@' not in url or is_web_address(url) else re.sub(r'(?s)^(\w+:)?(//)?.*@', r'\1//***@', url)
 
@@ -327,9 +327,9 @@ def _network_errors() -> Iterator[None]:
     except (aiohttp.ClientError, ConnectionError, ssl.SSLError): raise DownloadError('broken off') from None
     except ValueError: raise DownloadError('bad address') from None # a name that no host can have
 
-# %% ../../nbs/data/12_download.ipynb #cbc4db51
+# %% ../../nbs/data/12_download.ipynb #5152045c
 class Session:
-    "One HTTP session, which fetches an address until it answers or there is no point in asking again."
+    "One HTTP session, which requests an address until it answers or another attempt is pointless."
     def __init__(self, limits: DownloadLimits, hosts: HostQueue): self.limits, self.hosts = limits, hosts
 
     async def __aenter__(self):
@@ -364,13 +364,13 @@ def _make_client(self: Session):
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.read),
         headers={'User-Agent': user_agent(limits.contact), 'Accept': 'image/*', 'Accept-Encoding': 'identity'})
 
-# %% ../../nbs/data/12_download.ipynb #16ad7a65
+# %% ../../nbs/data/12_download.ipynb #b9da2e8f
 @patch
 async def get(self: Session,
               url: str,
               part: Path, # where a large body goes
               ) -> _Body:
-    "Ask an address once; `DownloadError` says why there is no photo."
+    "Request an address once; `DownloadError` says why there is no photo."
     with _network_errors():
         async with asyncio.timeout(self.limits.connect + self.limits.grace) as deadline:
             request = self.client.get(url, trace_request_ctx=deadline,
@@ -386,13 +386,13 @@ def _retry_wait(error: Exception) -> bool | float: # False: not again; True: aft
     if not is_transient: return False
     return True if error.wait is None else error.wait <= MAX_WAIT and max(.1, error.wait)
 
-# %% ../../nbs/data/12_download.ipynb #7cc6e090
+# %% ../../nbs/data/12_download.ipynb #a2a68ab2
 @patch
 async def get_in_turn(self: Session,
                       row, # id and url, from the `HostQueue`
                       part: Path, # where a large body goes
                       ) -> _Body:
-    "Ask an address once, as soon as its host may be asked."
+    "Request an address once, as soon as its host does not pause."
     while (left := self.hosts.pause_left(row)) > 0:
         if left > MAX_WAIT: raise DownloadError('too many requests', left)
         await asyncio.sleep(left)
@@ -401,10 +401,10 @@ async def get_in_turn(self: Session,
         if e.wait: self.hosts.pause(row, e.wait) # nothing else is asked of that host meanwhile
         raise
 
-# %% ../../nbs/data/12_download.ipynb #cb754d2a
+# %% ../../nbs/data/12_download.ipynb #03f05c78
 @patch
 async def fetch(self: Session, row, part: Path) -> _Body:
-    "Ask an address until it answers, or there is no point in asking again."
+    "Request an address until it answers, or another attempt is pointless."
     try: return await self.get_in_turn(row, part) # most answer at once, and don't need stamina
     except DownloadError as e:
         wait = _retry_wait(e)

@@ -15,7 +15,7 @@ __all__ = ['TURNS', 'THUMB_SIDE', 'TRIMS', 'READ_SIDE', 'FINGERPRINT', 'FINGERPR
 
 # %% ../../nbs/data/15_duplicates.ipynb #7e95f113
 import hashlib, logging, os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -649,10 +649,13 @@ def to_json(self: Duplicates) -> str: return to_json(asdict(self))
 def scan_fingerprints(dataset: Dataset,
                       listing: 'pd.DataFrame | None' = None, # rows of `Dataset.listing`; all photos where None
                       progress: bool = True, # whether to show a progress bar
+                      extract: Callable[[str], Mapping] | None = None, # what else to take, by SHA-256
+                      min_side: Mapping[str, int] | None = None, # the sizes that this needs, pixels, by name
                       ) -> 'pd.DataFrame': # what `Dataset.scan` gives, and a column fingerprint where some are new
     "`Dataset.scan`, which takes the fingerprint of each photo while it is open."
-    cache = FingerprintCache(dataset)
-    try: return dataset.scan(listing, extract=cache.extract, min_side=READ_SIDE, progress=progress)
+    cache, sides = FingerprintCache(dataset), dict(fingerprint=READ_SIDE) | dict(min_side or {})
+    def extract_all(sha256): return cache.extract(sha256) | (extract(sha256) if extract else {})
+    try: return dataset.scan(listing, extract=extract_all, min_side=sides, progress=progress)
     finally: cache.save()
 
 # %% ../../nbs/data/15_duplicates.ipynb #2a61b4ad

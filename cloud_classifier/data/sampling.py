@@ -104,7 +104,7 @@ def _check_group_by(group_by: Iterable[str]) -> tuple[str, ...]:
 
 # %% ../../nbs/data/16_sampling.ipynb #bf3dc86a
 def _pairs_by_value(values: pd.Series) -> np.ndarray: # (pairs, 2) positions
-    "Pairs that tie together photos of equal value; '' is no value."
+    "Pairs that tie together photos of equal value; '' ties nothing."
     rows = np.flatnonzero(values != '')
     return rows[equal_pairs(pd.factorize(values.iloc[rows])[0])]
 

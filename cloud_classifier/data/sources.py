@@ -40,9 +40,9 @@ def licence_code(licence: str, # as a source writes it
     found = re.fullmatch(r'(by(?:-nc)?(?:-nd|-sa)?)(-\d.*)?', text) # a version may follow, and a country
     return found[1] if found else ''
 
-# %% ../../nbs/data/11_sources.ipynb #dd00c544
+# %% ../../nbs/data/11_sources.ipynb #c2b9b9b7
 def _is_acceptable(licence: str, licences: tuple[str, ...]) -> bool:
-    "Whether a licence is one of those that are asked for; any is where none is asked for."
+    "Whether a licence is one of `licences`; where that is empty, any is."
     return not licences or licence_code(licence) in licences
 
 # %% ../../nbs/data/11_sources.ipynb #4fc78376
@@ -111,9 +111,9 @@ def seconds_to_wait(header: str | None, # the value of Retry-After: seconds, or 
     try: return max(0., parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError): return None
 
-# %% ../../nbs/data/11_sources.ipynb #914745a4
+# %% ../../nbs/data/11_sources.ipynb #ffdd9ea0
 class _ServerBusy(Exception):
-    "A server asks to be asked later."
+    "A server asks for a pause."
     def __init__(self, message: str, wait: float | None):
         super().__init__(message)
         self.wait = wait
@@ -206,9 +206,9 @@ def _make_session(search: Search):
     session.max_redirects, session.budget = 5, _SearchBudget()
     return session
 
-# %% ../../nbs/data/11_sources.ipynb #cf381183
+# %% ../../nbs/data/11_sources.ipynb #ffa0e7d6
 def _request(session, url: str, params: dict) -> tuple: # the answer; the JSON in it, or None
-    "Ask a server once; `_ServerBusy` where it asks to be asked later."
+    "Ask a server once; `_ServerBusy` where it asks for a pause."
     host = urlsplit(url).netloc
     answer = session.budget.call(host, lambda: session.get(url, params=params, timeout=(10, 30)))
     wait = seconds_to_wait(answer.headers.get('Retry-After'))
@@ -773,11 +773,11 @@ def _archive_errors() -> Iterator[None]:
     except (FetchError, SkippedFile): raise
     except Exception as e: raise FetchError(f'can\'t be unpacked ({e or type(e).__name__})') from e
 
-# %% ../../nbs/data/11_sources.ipynb #342931cc
+# %% ../../nbs/data/11_sources.ipynb #a7f3a6d4
 _OPENERS = {b'PK': (open, _zip_entries), b'\x1f\x8b': (gzip.open, _tar_entries), b'BZ': (bz2.open, _tar_entries)}
 
 def _archive_entries(archive: Path) -> Iterator[Entry]:
-    "The files of an archive, by safe paths; '' is the name of what is left out."
+    "The files of an archive, by safe paths; files that are left out have the name ''."
     with _archive_errors():
         with open(archive, 'rb') as f: magic = f.read(6)
         if magic == b'\xfd7zXZ\0':

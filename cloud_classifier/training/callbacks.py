@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['HISTORY', 'TRACKERS', 'FP32DepthwiseGrad', 'norm_pairs', 'FoldedNorms', 'folded_norms', 'compute_in', 'plain_forward',
            'FrozenNorms', 'frozen_norms', 'FoldedValidation', 'ChannelsLastBatches', 'GPUPrecision', 'CPUBFloat16',
-           'has_bfloat16', 'pick_precision', 'speed_callbacks', 'training_precision', 'random_state',
-           'set_random_state', 'preserved_random_state', 'blended', 'EMA', 'init_distributed', 'on_main_process',
+           'has_bfloat16', 'pick_precision', 'speed_callbacks', 'training_precision', 'blend_weights', 'EMA',
+           'random_state', 'set_random_state', 'preserved_random_state', 'init_distributed', 'on_main_process',
            'main_process_first', 'gather_objects', 'any_process', 'distributed', 'StopTraining', 'TrainFailed',
            'History', 'Checkpoint', 'load_checkpoint', 'restore', 'load_best', 'best_so_far', 'exclusive_lock',
            'show_training', 'check_tracker', 'Track', 'track_run']
 
 # %% ../../nbs/training/23_callbacks.ipynb #3e5dbb2d
 import io, json, logging, math, os, random, warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack, nullcontext, suppress
 from datetime import timedelta
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -33,7 +34,8 @@ from ..errors import OperationFailed
 from ..files import atomic_path, atomic_write
 from ..data.dataset import show_progress
 from .config import BadRun, BadConfig, check_precision
-warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning) # fastai 2.8 uses it while it is imported
+# fastai 2.8 uses it while it is imported
+warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning)
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
@@ -41,128 +43,148 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner, SkipToEpoch
 from fastai.torch_core import get_model, num_distrib, rank_distrib
 
-# %% ../../nbs/training/23_callbacks.ipynb #d7ef8f4f
-class _Depthwise(torch.autograd.Function):
+# %% ../../nbs/training/23_callbacks.ipynb #bce1b157
+class _DepthwiseConv(torch.autograd.Function):
     "A convolution in `dtype`, and its gradient in fp32."
     @staticmethod
     def forward(ctx, x, weight, bias, dtype, stride, padding, dilation, groups):
         ctx.save_for_backward(x, weight)
-        ctx.biases, ctx.how = None if bias is None else [*bias.shape], (stride, padding, dilation, False, [0, 0], groups)
-        return F.conv2d(x, weight.to(dtype), None if bias is None else bias.to(dtype), stride, padding, dilation, groups)
+        ctx.bias_shape = None if bias is None else [*bias.shape]
+        ctx.settings = stride, padding, dilation, False, [0, 0], groups
+        bias = None if bias is None else bias.to(dtype)
+        return F.conv2d(x, weight.to(dtype), bias, stride, padding, dilation, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:3] # a frozen layer's are not computed
-        grads = torch.ops.aten.convolution_backward(grad.float(), x.float(), weight.float(), ctx.biases, *ctx.how, wanted)
+        needed = ctx.needs_input_grad[:3] # a frozen layer's gradients are not computed
+        grads = torch.ops.aten.convolution_backward(grad.float(), x.float(), weight.float(), ctx.bias_shape,
+                                                    *ctx.settings, needed)
         return *(None if g is None else g.to(o.dtype) for g, o in zip(grads, (x, weight, weight))), *5*[None]
 
-# %% ../../nbs/training/23_callbacks.ipynb #afc6f325
-def _pair(n: int | tuple[int, int]) -> list[int]: return [n, n] if isinstance(n, int) else 2*[*n] if len(n) == 1 else [*n]
+# %% ../../nbs/training/23_callbacks.ipynb #d7ef8f4f
+def _pair(n: int | tuple[int, ...]) -> list[int]:
+    "One number for both axes, or one for each."
+    if isinstance(n, int): return [n, n]
+    return 2*[*n] if len(n) == 1 else [*n]
 
-def _depthwise(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1): # as `torch.conv2d` is called
+def _depthwise_conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1): # as `torch.conv2d` is called
     "The convolution with its gradient in fp32; None for one to be left alone."
     if not 1 < groups == x.shape[1] or x.ndim != 4 or x.device.type != 'cpu' or isinstance(padding, str): return None
     if not torch.is_autocast_enabled('cpu'): return None
     dtype = torch.get_autocast_dtype('cpu')
-    return _Depthwise.apply(x.to(dtype), weight, bias, dtype, *map(_pair, (stride, padding, dilation)), groups)
+    return _DepthwiseConv.apply(x.to(dtype), weight, bias, dtype, *map(_pair, (stride, padding, dilation)), groups)
 
+# %% ../../nbs/training/23_callbacks.ipynb #fa70f43a
 class FP32DepthwiseGrad(TorchFunctionMode):
-    "Depthwise convolutions that are computed in it, in bfloat16 on a CPU, have their gradient computed in fp32."
+    "In this mode depthwise convolutions that are computed in bfloat16 on a CPU have their gradient computed in fp32."
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = _depthwise(*args, **kwargs or {}) if func is torch.conv2d else None
+        out = _depthwise_conv(*args, **kwargs or {}) if func is torch.conv2d else None
         return func(*args, **kwargs or {}) if out is None else out
 
-# %% ../../nbs/training/23_callbacks.ipynb #93f0487d
-def _folded(weight: torch.Tensor, bias: torch.Tensor | None, norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    "Weight and bias of a convolution and the norm after it, in one."
+# %% ../../nbs/training/23_callbacks.ipynb #cdd52248
+def _fold(weight: torch.Tensor, bias: torch.Tensor | None, norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    "Weight and bias of a convolution that does what a convolution and the norm after it do."
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None: scale = norm.weight*scale
     shift = (0 if bias is None else bias) - norm.running_mean
     return weight*scale[:, None, None, None], shift*scale + (0 if norm.bias is None else norm.bias)
 
-# %% ../../nbs/training/23_callbacks.ipynb #0cd90b80
-def _norms(net: nn.Module) -> list[nn.Module]:
-    "The batch norms over pixels that have statistics; those of a head, over features, are others."
+# %% ../../nbs/training/23_callbacks.ipynb #93f0487d
+def _batch_norms(net: nn.Module) -> list[nn.Module]:
+    "The batch norms over pixels that have statistics; those of a head are over features."
     kinds = nn.BatchNorm2d, nn.SyncBatchNorm
     return [m for m in net.modules() if isinstance(m, kinds) and m.running_mean is not None]
 
-class _Watch(TorchFunctionMode):
-    "Notes who reads the outputs of convolutions."
+# %% ../../nbs/training/23_callbacks.ipynb #59ed80f1
+class _CallRecorder(TorchFunctionMode):
+    "Records which functions read the outputs of convolutions."
     def __init__(self, net: nn.Module):
         super().__init__()
         self.convs = {id(m.weight): m for m in net.modules() if isinstance(m, nn.Conv2d)}
-        self.norms = {id(m.running_mean): m for m in _norms(net)}
-        self.outputs, self.readers, self.called = {}, {}, [] # outputs and readers by convolution; what was called, in order
+        self.norms = {id(m.running_mean): m for m in _batch_norms(net)}
+        self.outputs, self.readers, self.called = {}, {}, [] # of each convolution; the modules in order of their calls
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **kwargs or {})
-        if out is None or any(isinstance(o, torch.Tensor) for o in tree_leaves(out)): self._read(func, args, kwargs or {})
-        if func is torch.conv2d and len(args) > 1 and id(args[1]) in self.convs: self._made(self.convs[id(args[1])], out)
+        has_tensors = any(isinstance(o, torch.Tensor) for o in tree_leaves(out))
+        if out is None or has_tensors: self._read(func, args, kwargs or {})
+        conv = self.convs.get(id(args[1])) if func is torch.conv2d and len(args) > 1 else None
+        if conv: self._wrote(conv, out)
         return out
 
-    def _made(self, conv, out):
+    def _wrote(self, conv, out):
         self.called.append(conv)
-        self.outputs[id(out)] = conv, out # which is kept: another tensor can't have its id
+        self.outputs[id(out)] = conv, out # kept, so that no other tensor gets its id
 
     def _read(self, func, args, kwargs):
         norm = self.norms.get(id(args[1])) if func is F.batch_norm and len(args) > 1 else None
         if norm: self.called.append(norm)
         for o in tree_leaves((args, kwargs)):
-            if id(o) in self.outputs: self.readers.setdefault(self.outputs[id(o)][0], []).append(norm if o is args[0] else None)
+            if id(o) not in self.outputs: continue
+            conv, _ = self.outputs[id(o)]
+            self.readers.setdefault(conv, []).append(norm if o is args[0] else None)
 
-# %% ../../nbs/training/23_callbacks.ipynb #49cf02d9
-def norm_pairs(net: nn.Module,
-               x: torch.Tensor, # (n, 3, size, size): what the network takes; one photo is enough
-               ) -> list[tuple[nn.Module, nn.Module]]: # each convolution and the batch norm that it can be folded with
-    "The batch norms that come right after a convolution."
+# %% ../../nbs/training/23_callbacks.ipynb #13a9ea28
+@contextmanager
+def _eval_mode(net: nn.Module) -> Iterator[nn.Module]:
+    "The network in evaluation mode; after the block each module is in the mode it was in."
     modes = [(m, m.training) for m in net.modules()]
-    try:
-        with torch.no_grad(), _Watch(net.eval()) as watch: out = net(x)
+    try: yield net.eval()
     finally:
         for m, training in modes: m.training = training
-    ends = {id(o) for o in tree_leaves(out)}
-    shown = {conv for key, (conv, _) in watch.outputs.items() if key in ends}
-    pairs = [(conv, readers[0]) for conv, readers in watch.readers.items() if len(readers) == 1 and readers[0] and conv not in shown]
-    return [pair for pair in pairs if all(watch.called.count(m) == 1 for m in pair)]
+
+# %% ../../nbs/training/23_callbacks.ipynb #6afae1e4
+def norm_pairs(net: nn.Module,
+               x: torch.Tensor, # (n, 3, size, size): what the network takes; one picture is enough
+               ) -> list[tuple[nn.Module, nn.Module]]: # each convolution and the batch norm that it can be folded with
+    "The batch norms that come right after a convolution."
+    with torch.no_grad(), _eval_mode(net), _CallRecorder(net) as recorder: out = net(x)
+    returned = {id(o) for o in tree_leaves(out)} # what the network returns is read by others too
+    returns = {conv for key, (conv, _) in recorder.outputs.items() if key in returned}
+    pairs = [(conv, readers[0]) for conv, readers in recorder.readers.items()
+             if len(readers) == 1 and readers[0] and conv not in returns]
+    return [pair for pair in pairs if all(recorder.called.count(m) == 1 for m in pair)]
 
 # %% ../../nbs/training/23_callbacks.ipynb #0fcb0f3a
 class FoldedNorms(TorchFunctionMode):
-    "Convolutions that are computed in it do what the norms after them would, where those keep their statistics."
-    def __init__(self, pairs: list[tuple[nn.Module, nn.Module]]): # of `norm_pairs`
+    "In this mode convolutions do what the norms after them would, where those keep their statistics."
+    def __init__(self, pairs: list[tuple[nn.Module, nn.Module]]): # from `norm_pairs`
         super().__init__()
         self.pairs = pairs
 
     def __enter__(self):
         self.folds = {id(conv.weight): norm for conv, norm in self.pairs if not norm.training}
-        self.done = {} # outputs that are normed already, by norm
+        self.normed = {} # outputs that are normed already, by norm
         return super().__enter__()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is torch.conv2d and len(args) > 1 and id(args[1]) in self.folds: return self._conv(*args, **kwargs)
-        if func is F.batch_norm and len(args) > 1 and id(args[1]) in self.done: return self._norm(*args[:2])
+        if func is F.batch_norm and len(args) > 1 and id(args[1]) in self.normed: return self._norm(*args[:2])
         return func(*args, **kwargs)
 
     def _conv(self, x, weight, bias=None, *args, **kwargs):
-        if weight.numel() > x.numel(): return torch.conv2d(x, weight, bias, *args, **kwargs) # the norm itself costs less than folding
+        if weight.numel() > x.numel(): # then the norm itself costs less than folding
+            return torch.conv2d(x, weight, bias, *args, **kwargs)
         norm = self.folds[id(weight)]
-        out = self.done[id(norm.running_mean)] = torch.conv2d(x, *_folded(weight, bias, norm), *args, **kwargs)
+        out = self.normed[id(norm.running_mean)] = torch.conv2d(x, *_fold(weight, bias, norm), *args, **kwargs)
         return out
 
     def _norm(self, x, mean):
-        if x is self.done.pop(id(mean)): return x
-        raise RuntimeError('a batch norm reads something else in training than in validation; train it without frozen norms')
+        if x is self.normed.pop(id(mean)): return x
+        raise RuntimeError('a batch norm has another input in training than in validation; '
+                           'train it without frozen norms')
 
 # %% ../../nbs/training/23_callbacks.ipynb #c1d2e3f5
 @contextmanager
 def folded_norms(net: nn.Module,
-                 size: int, # side of the squares that it takes, pixels
-                 ):
-    "Let `net` answer, without gradients, with its norms folded away; it is left as it was."
-    training, like = net.training, next(net.parameters())
-    black = torch.zeros(1, 3, size, size, device=like.device, dtype=like.dtype)
+                 size: int, # side of the squares that the network takes, pixels
+                 ) -> Iterator[nn.Module]:
+    "The network in evaluation mode, without gradients, its norms folded away; after the block it is as before."
+    training, weights = net.training, next(net.parameters())
+    black = torch.zeros(1, 3, size, size, device=weights.device, dtype=weights.dtype)
     try:
         with torch.no_grad(), FoldedNorms(norm_pairs(net.eval(), black)): yield net
     finally: net.train(training)
@@ -178,145 +200,137 @@ def compute_in(net: nn.Module, *contexts) -> None: # context managers that can b
     net.forward = within
 
 def plain_forward(learn: Learner) -> None:
-    "Let the learner's network compute as it is."
+    "Let the learner's network compute without contexts again."
     vars(get_model(learn.model)).pop('forward', None)
 
 # %% ../../nbs/training/23_callbacks.ipynb #9a9ce267
-class FrozenNorms(Callback):
-    "Trains with the batch norms' statistics as they are; γ and β learn like all parameters."
-    run_valid = False
-    def before_fit(self): self.pairs = None
-    def before_train(self): # after fastai, which lets all layers train
-        for norm in _norms(self.model): norm.eval()
+class _FoldNorms(Callback):
+    "Computes batches with norms folded away; the pairs are found in the first batch."
+    pairs = None
     def before_batch(self):
         net = get_model(self.model)
         if self.pairs is None: self.pairs = norm_pairs(net, *(x[:1] for x in self.xb))
         compute_in(net, FoldedNorms(self.pairs))
     def after_pred(self): plain_forward(self.learn)
 
+# %% ../../nbs/training/23_callbacks.ipynb #81ee3171
+class FrozenNorms(_FoldNorms):
+    "Trains with the batch norms' statistics as they are."
+    run_valid = False
+    def before_fit(self): self.pairs = None
+    def before_train(self): # after fastai, which puts all layers into training mode
+        for norm in _batch_norms(self.model): norm.eval()
+
 @contextmanager
-def frozen_norms(learn: Learner):
-    "Train with the batch norms' statistics as they are; the learner that is left knows nothing of it."
+def frozen_norms(learn: Learner) -> Iterator[Learner]:
+    "In the block the batch norms keep their statistics; after it the learner is as before."
     try:
         with learn.added_cbs(FrozenNorms()): yield learn
-    finally: plain_forward(learn) # which Ctrl-C leaves as it was in the middle of a batch
+    finally: plain_forward(learn)
 
 # %% ../../nbs/training/23_callbacks.ipynb #d1d2e3f5
-class FoldedValidation(Callback):
+class FoldedValidation(_FoldNorms):
     "Validates with the batch norms folded away."
     run_train = False
     def before_validate(self): self.pairs = None
-    def before_batch(self):
-        net = get_model(self.model)
-        if self.pairs is None: self.pairs = norm_pairs(net, *(x[:1] for x in self.xb))
-        compute_in(net, FoldedNorms(self.pairs))
-    def after_pred(self): plain_forward(self.learn)
 
-# %% ../../nbs/training/23_callbacks.ipynb #d439c363
+# %% ../../nbs/training/23_callbacks.ipynb #533f8a4a
 class ChannelsLastBatches(Callback):
     "Batches as plain tensors, a pixel's channels beside each other."
     order = -1
-    def before_batch(self):
-        self.learn.xb = tuple(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in self.xb)
+    def before_batch(self): self.learn.xb = tuple(map(self._convert, self.xb))
+    def _convert(self, x):
+        return x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
-
-
-# %% ../../nbs/training/23_callbacks.ipynb #55d34491
+# %% ../../nbs/training/23_callbacks.ipynb #d439c363
 class GPUPrecision(MixedPrecision):
-    "fastai's mixed precision, in training batches alone."
+    "fastai's mixed precision, in training batches only."
     run_valid = False
 
+# %% ../../nbs/training/23_callbacks.ipynb #5de71eeb
 class CPUBFloat16(Callback):
-    "Training batches in bfloat16, on a CPU, but for the gradients of depthwise convolutions."
-    order, run_valid = 10, False # as fastai's `MixedPrecision`: around what others let the network compute in
-    def before_batch(self): compute_in(get_model(self.model), torch.autocast('cpu', torch.bfloat16), FP32DepthwiseGrad())
+    "Training batches in bfloat16 on a CPU, except for the gradients of depthwise convolutions."
+    order, run_valid = 10, False # as fastai's `MixedPrecision`: around what other callbacks let the network compute in
+    def before_batch(self):
+        compute_in(get_model(self.model), torch.autocast('cpu', torch.bfloat16), FP32DepthwiseGrad())
     def after_pred(self):
         plain_forward(self.learn)
         self.learn.pred = self.pred.float()
 
-# %% ../../nbs/training/23_callbacks.ipynb #9fa7ede0
+# %% ../../nbs/training/23_callbacks.ipynb #55d34491
 def has_bfloat16(device: torch.device) -> bool:
     "Whether the hardware computes in bfloat16: a GPU from Ampere on, a CPU with AVX-512 BF16 or AMX."
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == 'cpu' and torch.ops.mkldnn._is_mkldnn_bf16_supported() and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if device.type != 'cpu' or not torch.ops.mkldnn._is_mkldnn_bf16_supported(): return False
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
-def _is_depthwise(m: torch.nn.Module) -> bool: return isinstance(m, torch.nn.Conv2d) and 1 < m.groups == m.in_channels
+# %% ../../nbs/training/23_callbacks.ipynb #d1806c72
+def _is_depthwise(m: nn.Module) -> bool: return isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels
 
-def _gains(model: torch.nn.Module, size: int) -> bool:
-    "Whether a CPU trains the network faster in bfloat16: with depthwise convolutions only over batch norms, and from squares of 160 pixels on."
+def _faster_in_bfloat16(model: nn.Module, size: int) -> bool:
+    "Whether a CPU trains it faster in bfloat16: depthwise networks need batch norms and squares of 160 pixels or more."
     modules = [*model.modules()]
-    return not any(map(_is_depthwise, modules)) or (size >= 160 and any(isinstance(m, torch.nn.BatchNorm2d) for m in modules))
+    if not any(map(_is_depthwise, modules)): return True
+    return size >= 160 and any(isinstance(m, nn.BatchNorm2d) for m in modules)
 
-def pick_precision(model: torch.nn.Module, # the network that is to be trained
+# %% ../../nbs/training/23_callbacks.ipynb #2adf5f90
+def pick_precision(model: nn.Module, # the network to be trained
                    device: torch.device, # what trains
                    size: int = 224, # side of the square that the network sees, pixels
                    ) -> str: # 'fp32' or 'bf16'
-    "What precision to train in here: bfloat16 where the hardware has it and the network gains by it."
-    return 'bf16' if has_bfloat16(device) and (device.type == 'cuda' or _gains(model, size)) else 'fp32'
+    "The precision to train in: bfloat16 where the hardware has it and the network gains by it."
+    gains = device.type == 'cuda' or _faster_in_bfloat16(model, size)
+    return 'bf16' if has_bfloat16(device) and gains else 'fp32'
 
-# %% ../../nbs/training/23_callbacks.ipynb #4668f2cb
-def speed_callbacks(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
+# %% ../../nbs/training/23_callbacks.ipynb #60954cfa
+def speed_callbacks(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs only)
                     device: torch.device, # what trains
                     ) -> list[Callback]:
-    "Callbacks that make a learner train in that precision, channels last."
+    "Callbacks that make a learner train in that precision, channels last; `BadConfig` where the device can't."
     check_precision(precision)
-    if precision == 'fp16' and device.type != 'cuda': raise BadConfig('fp16 is for GPUs; on a CPU there are fp32 and bf16')
-    lower = [] if precision == 'fp32' else [GPUPrecision(AMPMode(precision))] if device.type == 'cuda' else [CPUBFloat16()]
-    return [ChannelsLast(), ChannelsLastBatches(), *lower, *([FoldedValidation()] if device.type == 'cpu' else [])]
+    gpu, callbacks = device.type == 'cuda', [ChannelsLast(), ChannelsLastBatches()]
+    if precision == 'fp16' and not gpu: raise BadConfig('fp16 is for GPUs; on a CPU there are fp32 and bf16')
+    if precision != 'fp32': callbacks.append(GPUPrecision(AMPMode(precision)) if gpu else CPUBFloat16())
+    if device.type == 'cpu': callbacks.append(FoldedValidation())
+    return callbacks
 
+# %% ../../nbs/training/23_callbacks.ipynb #8fff9f32
 @contextmanager
-def training_precision(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs alone)
-                learn: Learner):
-    "Train in that precision, channels last; the learner that is left knows nothing of it."
+def training_precision(precision: str, # 'fp32', 'bf16' or 'fp16' (GPUs only)
+                       learn: Learner) -> Iterator[Learner]:
+    "In the block the learner trains in that precision, channels last; after it the learner is as before."
     callbacks = speed_callbacks(precision, learn.dls.device)
     try:
         with learn.added_cbs(callbacks): yield learn
-    finally: plain_forward(learn) # which Ctrl-C leaves as it was in the middle of a batch
+    finally: plain_forward(learn)
 
 # %% ../../nbs/training/23_callbacks.ipynb #001b9f4f
-def random_state(dls: DataLoaders | None = None) -> dict:
-    "Where all generators of random numbers are."
-    return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                loaders=[_inner(dl).rng.getstate() for dl in dls.loaders] if dls else [])
-
-def set_random_state(state: dict, dls: DataLoaders | None = None) -> None:
-    "Put them back."
-    random.setstate(state['python'])
-    np.random.set_state(state['numpy'])
-    torch.set_rng_state(state['torch'])
-    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
-    for dl, was in zip(dls.loaders if dls else [], state['loaders']): _inner(dl).rng.setstate(was)
-
-def _inner(dl): return vars(dl).get('dl', dl) # of a loader that shares its photos with other processes
-
-@contextmanager
-def preserved_random_state(dls: DataLoaders | None = None):
-    "Whatever the block draws, what comes after it draws the same."
-    state = random_state(dls)
-    try: yield
-    finally: set_random_state(state, dls)
-
-# %% ../../nbs/training/23_callbacks.ipynb #d1711e01
-def blended(average: dict[str, torch.Tensor], start: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    "`share` of the weights in `start` and the rest of the average; the average itself where the share is 0."
+def blend_weights(average: dict[str, torch.Tensor], # a state dict
+                  start: dict[str, torch.Tensor], # another one
+                  share: float, # of `start`, 0 to 1
+                  ) -> dict[str, torch.Tensor]:
+    "`share` of the weights in `start` and the rest of the average."
     if not share: return average
     return {k: torch.lerp(v, start[k], share) if v.is_floating_point() else v for k, v in average.items()}
 
+# %% ../../nbs/training/23_callbacks.ipynb #d1711e01
 class EMA(Callback):
-    "Validates, and in the end leaves, the running average of the weights and of batch normalisation's statistics."
+    "Validates, and in the end leaves, the running average of the weights and of batch norms' statistics."
     order = 60 # after the optimiser's step and the recorder
     def __init__(self,
-                 decay: float, # share of the average that a step leaves, 0 to 1
-                 blend: float = 0., # share of the weights that it began with in what it leaves, 0 to 1
+                 decay: float, # share of the average that remains after a step, 0 to 1
+                 blend: float = 0., # share of the starting weights in what it leaves, 0 to 1
                  ):
-        self.decay, self.blend, self.steps, self.average, self.start, self.now = decay, blend, 0, None, {}, None
+        self.decay, self.blend, self.steps = decay, blend, 0
+        self.average, self.start, self.trained = None, {}, None # trained: the weights, while the average is validated
 
-    def _weights(self): return get_model(self.learn.model).state_dict()
+    def _weights(self) -> dict: return get_model(self.learn.model).state_dict()
+    def _load(self, weights: dict) -> None: get_model(self.learn.model).load_state_dict(weights)
+
     def before_fit(self):
         if self.average is not None: return
         self.average = {k: v.clone() for k, v in self._weights().items()}
         self.start = {k: v.clone() for k, v in self.average.items()} if self.blend else {}
-    def left(self) -> dict: return blended(self.average, self.start, self.blend)
 
     @torch.no_grad()
     def after_batch(self):
@@ -327,42 +341,84 @@ class EMA(Callback):
             if v.is_floating_point(): self.average[k].lerp_(v, 1 - keep)
             else: self.average[k].copy_(v)
 
-    def before_validate(self):
-        self.now = {k: v.clone() for k, v in self._weights().items()}
-        get_model(self.learn.model).load_state_dict(self.left())
-    def after_validate(self):
-        if self.now is not None: get_model(self.learn.model).load_state_dict(self.now)
-        self.now = None
-    def finish(self) -> None:
-        if self.average is not None: get_model(self.learn.model).load_state_dict(self.left()) # None: nothing was trained
+# %% ../../nbs/training/23_callbacks.ipynb #61d34185
+@patch
+def result(self: EMA) -> dict[str, torch.Tensor]:
+    "The weights that are validated and that remain: the average, blended with the start."
+    return blend_weights(self.average, self.start, self.blend)
 
-    def state(self) -> dict: return dict(steps=self.steps, average=self.average, start=self.start, blend=self.blend)
-    def restore(self, state: dict) -> None:
-        self.steps, self.average, self.start = state['steps'], state['average'], state.get('start', {})
+@patch
+def before_validate(self: EMA):
+    self.trained = {k: v.clone() for k, v in self._weights().items()}
+    self._load(self.result())
+
+@patch
+def after_validate(self: EMA):
+    if self.trained is not None: self._load(self.trained)
+    self.trained = None
+
+@patch
+def finish(self: EMA) -> None:
+    "Leave the average in the network, if anything was trained."
+    if self.average is not None: self._load(self.result())
+
+@patch
+def state(self: EMA) -> dict: return dict(steps=self.steps, average=self.average, start=self.start, blend=self.blend)
+
+@patch
+def restore(self: EMA, state: dict) -> None:
+    self.steps, self.average, self.start = state['steps'], state['average'], state.get('start', {})
 
 # %% ../../nbs/training/23_callbacks.ipynb #f0216f68
+def _inner_loader(dl): return vars(dl).get('dl', dl) # of a loader that divides its photos among processes
+
+def random_state(dls: DataLoaders | None = None) -> dict:
+    "The state of all random generators."
+    return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(),
+                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                loaders=[_inner_loader(dl).rng.getstate() for dl in dls.loaders] if dls else [])
+
+def set_random_state(state: dict, dls: DataLoaders | None = None) -> None:
+    "Put the generators back to a `random_state`."
+    random.setstate(state['python'])
+    np.random.set_state(state['numpy'])
+    torch.set_rng_state(state['torch'])
+    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
+    for dl, rng_state in zip(dls.loaders if dls else [], state['loaders']): _inner_loader(dl).rng.setstate(rng_state)
+
+# %% ../../nbs/training/23_callbacks.ipynb #7f588639
+@contextmanager
+def preserved_random_state(dls: DataLoaders | None = None) -> Iterator[None]:
+    "Random numbers drawn after the block are those that would have been drawn without it."
+    state = random_state(dls)
+    try: yield
+    finally: set_random_state(state, dls)
+
+# %% ../../nbs/training/23_callbacks.ipynb #302dfbc0
 def init_distributed() -> None:
-    "Let the processes that were started for this training find each other."
+    "Connect the processes that were started for this training, where there are several."
     if num_distrib() <= 1: return
     from accelerate import PartialState
-    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2)) # as long as making small copies may take; who dies is missed at once
+    timeout = timedelta(hours=2) # making small copies may take as long; a process that dies is noticed at once
+    PartialState(cpu=not torch.cuda.is_available(), timeout=timeout)
 
-# %% ../../nbs/training/23_callbacks.ipynb #6d26f98c
-def on_main_process(do: Callable):
-    "What `do` returns or raises in the first process, in all of them."
-    if num_distrib() <= 1: return do()
-    said = [None, None]
+# %% ../../nbs/training/23_callbacks.ipynb #52ae80a2
+def on_main_process(function: Callable):
+    "What `function` returns or raises in the main process, in all of them."
+    if num_distrib() <= 1: return function()
+    result_and_error = [None, None]
     if not rank_distrib():
-        try: said[0] = do()
-        except Exception as e: said[1] = e
-    torch.distributed.broadcast_object_list(said)
-    if said[1] is not None: raise said[1]
-    return said[0]
+        try: result_and_error[0] = function()
+        except Exception as e: result_and_error[1] = e
+    torch.distributed.broadcast_object_list(result_and_error)
+    result, error = result_and_error
+    if error is not None: raise error
+    return result
 
 # %% ../../nbs/training/23_callbacks.ipynb #daabd4b0
 @contextmanager
-def main_process_first():
-    "The first process, then the others, who find what it downloaded and made."
+def main_process_first() -> Iterator[None]:
+    "The block runs in the main process, then in the others, which find what it downloaded and made."
     if num_distrib() > 1 and rank_distrib(): torch.distributed.barrier()
     try: yield
     finally:
@@ -370,282 +426,344 @@ def main_process_first():
 
 # %% ../../nbs/training/23_callbacks.ipynb #440bacdc
 def gather_objects(o) -> list: # in the order of the processes
-    "What each process has."
+    "The object of each process."
     if num_distrib() <= 1: return [o]
-    found = [None]*num_distrib()
-    torch.distributed.all_gather_object(found, o)
-    return found
+    objects = [None]*num_distrib()
+    torch.distributed.all_gather_object(objects, o)
+    return objects
 
 def any_process(flag: bool,
-            device: torch.device, # what trains
-            ) -> bool:
-    "Whether it holds in any process."
+                device: torch.device, # what trains
+                ) -> bool:
+    "Whether the flag is true in any process."
     if num_distrib() <= 1: return flag
     flag = torch.tensor(float(flag), device=device)
     torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
     return bool(flag)
 
 # %% ../../nbs/training/23_callbacks.ipynb #57a5b0dc
-@contextmanager
-def distributed(learn, # a fastai `Learner`
-             ):
-    "Train with the other processes, where there are some."
-    if num_distrib() <= 1:
-        yield
-        return
-    from fastai.distributed import DistributedDL, DistributedTrainer
+def _cpu_loader() -> type:
+    "fastai's `DistributedDL`, broadcasting between CPUs."
+    from fastai.distributed import DistributedDL
     class CPUDL(DistributedDL):
         def _broadcast(self, t, rank):
             t = torch.tensor(t)
             torch.distributed.broadcast(t, rank)
             return t.tolist()
+    return CPUDL
+
+# %% ../../nbs/training/23_callbacks.ipynb #14e905bc
+@contextmanager
+def distributed(learn: Learner) -> Iterator[None]:
+    "In the block the learner trains with the other processes, where there are some."
+    if num_distrib() <= 1:
+        yield
+        return
+    from fastai.distributed import DistributedDL, DistributedTrainer
     class Trainer(DistributedTrainer):
-        def _wrap_dl(self, dl): return dl if isinstance(dl, DistributedDL) else (CPUDL if dl.device.type == 'cpu' else DistributedDL)(dl, device=dl.device)
+        def _wrap_dl(self, dl):
+            if isinstance(dl, DistributedDL): return dl
+            return (_cpu_loader() if dl.device.type == 'cpu' else DistributedDL)(dl, device=dl.device)
     learn.add_cb(Trainer(sync_bn=False, cpu=not torch.cuda.is_available()))
     try: yield
     finally: learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, DistributedTrainer)])
 
-# %% ../../nbs/training/23_callbacks.ipynb #f55d21d4
+# %% ../../nbs/training/23_callbacks.ipynb #4759e562
 class StopTraining(Exception):
-    "A run ends here, and the reason."
+    "A run ends early, and the reason."
     def __init__(self, kind: str, reason: str): # 'patience', 'loss' or 'disk'
         super().__init__(reason)
         self.kind, self.reason = kind, reason
-    def __str__(self): return self.reason # fastai rewrites the arguments of what is raised in a callback
+    def __str__(self): return self.reason # fastai rewrites the arguments of an exception raised in a callback
 
 class TrainFailed(OperationFailed):
-    "Training that went wrong on its way, what is left of it, and what to do."
+    "Training that failed, what is left of it, and what to do."
 
-# %% ../../nbs/training/23_callbacks.ipynb #fd954a8b
+# %% ../../nbs/training/23_callbacks.ipynb #f55d21d4
 HISTORY = ('epoch', 'train_loss', 'valid_loss', 'error_rate', 'seconds', 'photos_per_second') # columns of history.csv
 
 class History(Callback):
     "Writes history.csv, a line an epoch."
-    order = 70 # after fastai's recorder, which knows the numbers
+    order = 70 # after fastai's recorder, which has the numbers
     def __init__(self,
                  file: Path | None, # None writes nothing
-                 rows: list[dict] = (), # of epochs that were done before
+                 rows: list[dict] = (), # of epochs that were trained before
                  ):
-        self.file, self.rows, self.live = file, list(rows), False
+        self.file, self.rows, self.trained = file, list(rows), False
         self.write()
 
     def before_epoch(self): self.start = perf_counter()
-    def before_train(self): self.live = True # an epoch that is skipped gets no line
-    def after_train(self): self.trained = perf_counter() - self.start
+    def before_train(self): self.trained = True # an epoch that is skipped gets no row
+    def after_train(self): self.train_seconds = perf_counter() - self.start
 
     def after_epoch(self):
-        if not self.live: return
-        train, self.live = self.dls.train, False
-        photos = len(train)*train.bs*max(1, num_distrib()) if train.drop_last else len(self.dls.train_ds)
-        numbers = *map(float, self.recorder.values[-1]), perf_counter() - self.start, photos/self.trained
+        if not self.trained: return
+        self.trained = False
+        numbers = *map(float, self.recorder.values[-1]), perf_counter() - self.start, self._photos()/self.train_seconds
         self.rows.append(dict(zip(HISTORY, (len(self.rows), *(float(f'{n:.6g}') for n in numbers)))))
-        with suppress(OSError): self.write() # the checkpoint, which is larger and comes next, says so too
+        with suppress(OSError): self.write() # the checkpoint, which is larger and comes next, reports a full disk
+
+    def _photos(self) -> int:
+        "How many photos an epoch trains on, in all processes."
+        dl = self.dls.train
+        return len(dl)*dl.bs*max(1, num_distrib()) if dl.drop_last else len(self.dls.train_ds)
 
     def write(self) -> None:
-        if self.file: atomic_write(self.file, pd.DataFrame(self.rows, columns=HISTORY).to_csv(index=False, lineterminator='\n'))
+        if not self.file: return
+        table = pd.DataFrame(self.rows, columns=HISTORY)
+        atomic_write(self.file, table.to_csv(index=False, lineterminator='\n'))
 
 # %% ../../nbs/training/23_callbacks.ipynb #b14a6cd9
 def _plain(o):
-    "Lists, tuples and dicts of plain values, which can be read back without running code."
+    "The same in lists, tuples and dicts of plain values; tensors stay."
+    if isinstance(o, torch.Tensor): return o
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, tuple): return tuple(map(_plain, o))
-    if hasattr(o, '__iter__') and not isinstance(o, str | torch.Tensor): return [_plain(v) for v in (o.tolist() if hasattr(o, 'tolist') else o)]
-    return o.item() if hasattr(o, 'dtype') and not isinstance(o, torch.Tensor) else o
+    if hasattr(o, '__iter__') and not isinstance(o, str):
+        return [_plain(v) for v in (o.tolist() if hasattr(o, 'tolist') else o)]
+    return o.item() if hasattr(o, 'dtype') else o
 
-def _tensors(o):
-    "The same, its tensors without fastai's type."
-    if isinstance(o, torch.Tensor): return o.detach().as_subclass(torch.Tensor)
-    return {k: _tensors(v) for k, v in o.items()} if isinstance(o, dict) else type(o)(map(_tensors, o)) if isinstance(o, list | tuple) else o
+# %% ../../nbs/training/23_callbacks.ipynb #2519785e
+def _map_tensors(o, function: Callable[[torch.Tensor], torch.Tensor]):
+    "The same, with `function` applied to each tensor."
+    if isinstance(o, torch.Tensor): return function(o)
+    if isinstance(o, dict): return {k: _map_tensors(v, function) for k, v in o.items()}
+    return type(o)(_map_tensors(v, function) for v in o) if isinstance(o, list | tuple) else o
+
+def _plain_tensor(t: torch.Tensor) -> torch.Tensor: return t.detach().as_subclass(torch.Tensor)
 
 def _opt_state(opt) -> dict:
+    "The state of fastai's optimiser."
     state = opt.state_dict()
-    return dict(hypers=_plain([dict(h) for h in state['hypers']]), state=[_tensors(dict(s)) for s in state['state']])
+    return dict(hypers=_plain([dict(h) for h in state['hypers']]), state=[dict(s) for s in state['state']])
 
-# %% ../../nbs/training/23_callbacks.ipynb #6c068da1
-class Checkpoint(Callback):
-    "Writes last.pth and best.pth."
-    order = 80 # after the diary
-    def __init__(self,
-                 folder: Path | None, # None writes nothing
-                 patience: int | None = None, # epochs without a lower validation loss after which the run stops; None: never
-                 ):
-        self.folder, self.patience, self.live, self.inside, self.stopped = folder, patience, False, None, None # inside: what begins anew with each cycle
-
-    def before_fit(self):
-        inside, self.inside = self.inside, None
-        if not inside or not any(isinstance(cb, SkipToEpoch) for cb in self.learn.cbs): return # a cycle that begins, begins with these anew
-        if inside['scaler']: self.learn.scaler.load_state_dict(inside['scaler'])
-        self.recorder.smooth_loss.val, self.recorder.smooth_loss.count = inside['smooth_loss']
-    def before_train(self): self.live = True
-    def after_batch(self):
-        if self.training and any_process(not math.isfinite(self.loss.detach()), self.dls.device): self._stop('loss', f'the loss was no number in epoch {len(self.history.rows)}')
-
-    def after_epoch(self):
-        if not self.live: return
-        self.live, random = False, gather_objects(_plain(random_state(self.dls)))
-        stop = on_main_process(lambda: self._end_epoch(random))
-        if stop: self._stop(*stop)
-
-    def _end_epoch(self, random: list[dict]) -> tuple[str, str] | None: # why to stop: kind and reason
-        rows = self.history.rows
-        if not math.isfinite(rows[-1]['valid_loss']): return 'loss', f'the validation loss was no number in epoch {len(rows) - 1}'
-        try: self.save(random)
-        except OSError as e: return 'disk', f'epoch {len(rows) - 1} could not be written ({e.strerror})'
-        since = len(rows) - 1 - min(range(len(rows)), key=lambda i: rows[i]['valid_loss'])
-        if self.patience is not None and since >= self.patience: return 'patience', f'the validation loss has not fallen for {since} epochs'
-
-    def _stop(self, kind: str, reason: str):
-        self.stopped = StopTraining(kind, reason)
-        raise CancelFitException # which lets the other callbacks tidy up
-    def after_fit(self):
-        if self.stopped: raise self.stopped
-
-    def save(self, random: list[dict]) -> None: # random: where the generators of each process are
-        rows, average = self.history.rows, getattr(self.learn, 'average_weights', None)
-        state = dict(model=get_model(self.learn.model).state_dict(), opt=_opt_state(self.opt), rows=rows, random=random,
-                     average=average.state() if average else None, inside=dict(scaler=self.learn.scaler.state_dict() if getattr(self.learn, 'scaler', None) else None,
-                                                                               smooth_loss=(self.recorder.smooth_loss.val, self.recorder.smooth_loss.count)))
-        buffer = io.BytesIO()
-        torch.save(_tensors(state), buffer)
-        atomic_write(self.folder/'last.pth', buffer.getbuffer())
-        self.keep_best(rows)
-
-    def keep_best(self, rows: list[dict]) -> None: # of last.pth
-        "Let best.pth be last.pth, where that is the best so far."
-        if rows[-1] is min(rows, key=lambda row: (row['error_rate'], row['valid_loss'])): _same(self.folder/'last.pth', self.folder/'best.pth')
-
-def _same(file: Path, other: Path) -> None:
+# %% ../../nbs/training/23_callbacks.ipynb #b930eb56
+def _link_or_copy(file: Path, other: Path) -> None:
     "Let `other` be what `file` is now, without writing it again where the file system can."
     with atomic_path(other, sync=False) as part:
         try: os.link(file, part)
         except OSError: part.write_bytes(file.read_bytes())
 
-# %% ../../nbs/training/23_callbacks.ipynb #b930eb56
-def load_checkpoint(file: Path) -> dict:
-    "What `Checkpoint` wrote; nothing in it is run."
-    try: return torch.load(file, map_location='cpu', weights_only=True)
-    except Exception as e: raise BadRun(f'{file}: is no checkpoint that can be read; without that file the run begins anew') from e
+# %% ../../nbs/training/23_callbacks.ipynb #207185a3
+class Checkpoint(Callback):
+    "Writes last.pth and best.pth."
+    order = 80 # after `History`
+    def __init__(self,
+                 folder: Path | None, # None writes nothing
+                 patience: int | None = None, # epochs without a lower validation loss before the run stops; None: never
+                 ):
+        self.folder, self.patience, self.trained, self.stopped = folder, patience, False, None
+        self.cycle_state = None # to restore: what fastai resets at the start of each cycle
 
-def restore(learn: Learner, state: dict, checkpoint: Checkpoint) -> None:
-    "Put a learner, which has its recipe's callbacks, where it was."
-    try: get_model(learn.model).load_state_dict(state['model'])
-    except (KeyError, RuntimeError) as e: raise BadRun(f'{Path(checkpoint.folder or "")/"last.pth"}: is the checkpoint of another run; without that file the run begins anew') from e
-    if learn.opt is None: learn.create_opt()
-    learn.opt.load_state_dict(_on(state['opt'], learn.dls.device))
-    if state['average']: learn.average_weights.restore(_on(state['average'], learn.dls.device))
-    checkpoint.inside = state['inside']
-    random = state['random'][rank_distrib()%len(state['random'])]
-    set_random_state(random | dict(python=_tuples(random['python']), loaders=[_tuples(o) for o in random['loaders']]), learn.dls)
+    def before_train(self): self.trained = True
+    def after_batch(self):
+        if self.training and any_process(not math.isfinite(self.loss.detach()), self.dls.device):
+            self._stop('loss', f'the loss was NaN or infinite in epoch {len(self.history.rows)}')
 
-def _on(o, device):
-    "The same, with its tensors on `device`."
-    return o.to(device) if isinstance(o, torch.Tensor) else {k: _on(v, device) for k, v in o.items()} if isinstance(o, dict) else [_on(v, device) for v in o] if isinstance(o, list) else o
+    def after_epoch(self):
+        if not self.trained: return
+        self.trained, rng_states = False, gather_objects(_plain(random_state(self.dls)))
+        stop = on_main_process(lambda: self._end_epoch(rng_states))
+        if stop: self._stop(*stop)
 
-def _tuples(o): return tuple(map(_tuples, o)) if isinstance(o, list | tuple) else o
+    def _stop(self, kind: str, reason: str):
+        self.stopped = StopTraining(kind, reason)
+        raise CancelFitException
+    def after_fit(self):
+        if self.stopped: raise self.stopped
+
+# %% ../../nbs/training/23_callbacks.ipynb #24937442
+def _epochs_since_best(rows: list[dict]) -> int:
+    "How many epochs ago the validation loss was lowest."
+    return len(rows) - 1 - min(range(len(rows)), key=lambda i: rows[i]['valid_loss'])
+
+@patch
+def _end_epoch(self: Checkpoint, rng_states: list[dict]) -> tuple[str, str] | None: # kind and reason, to stop
+    "Write the checkpoint of an epoch; why to stop, if the run should."
+    rows, epoch = self.history.rows, len(self.history.rows) - 1
+    if not math.isfinite(rows[-1]['valid_loss']):
+        return 'loss', f'the validation loss was NaN or infinite in epoch {epoch}'
+    try: self.save(rng_states)
+    except OSError as e: return 'disk', f'epoch {epoch} could not be written ({e.strerror})'
+    epochs = _epochs_since_best(rows)
+    if self.patience is not None and epochs >= self.patience:
+        return 'patience', f'the validation loss has not fallen for {epochs} epochs'
+
+# %% ../../nbs/training/23_callbacks.ipynb #b9128c19
+@patch
+def _cycle_state(self: Checkpoint) -> dict:
+    scaler, smooth_loss = getattr(self.learn, 'scaler', None), self.recorder.smooth_loss
+    return dict(scaler=scaler.state_dict() if scaler else None, smooth_loss=(smooth_loss.val, smooth_loss.count))
+
+@patch
+def before_fit(self: Checkpoint):
+    state, self.cycle_state = self.cycle_state, None
+    if not state or not any(isinstance(cb, SkipToEpoch) for cb in self.learn.cbs): return # a cycle starts here
+    if state['scaler']: self.learn.scaler.load_state_dict(state['scaler'])
+    self.recorder.smooth_loss.val, self.recorder.smooth_loss.count = state['smooth_loss']
+
+# %% ../../nbs/training/23_callbacks.ipynb #1309cc85
+@patch
+def save(self: Checkpoint, rng_states: list[dict]) -> None: # rng_states: random generators of each process
+    "Write last.pth, and best.pth where this is the best epoch."
+    rows, ema = self.history.rows, getattr(self.learn, 'ema', None)
+    state = dict(model=get_model(self.learn.model).state_dict(), opt=_opt_state(self.opt), rows=rows,
+                 random=rng_states, average=ema.state() if ema else None, cycle=self._cycle_state())
+    buffer = io.BytesIO()
+    torch.save(_map_tensors(state, _plain_tensor), buffer)
+    atomic_write(self.folder/'last.pth', buffer.getbuffer())
+    self.keep_best(rows)
+
+@patch
+def keep_best(self: Checkpoint, rows: list[dict]) -> None: # of last.pth
+    "Let best.pth be last.pth, where that has the lowest error so far."
+    lowest = min(rows, key=lambda row: (row['error_rate'], row['valid_loss']))
+    if rows[-1] is lowest: _link_or_copy(self.folder/'last.pth', self.folder/'best.pth')
 
 # %% ../../nbs/training/23_callbacks.ipynb #958ece36
-def _validated(state: dict) -> dict:
-    "The weights of a checkpoint that its epoch was validated with."
-    if not (kept := state['average']): return state['model']
-    return blended(kept['average'], kept.get('start', {}), kept.get('blend', 0.))
+def load_checkpoint(file: Path) -> dict:
+    "What `Checkpoint` wrote; no code in it is run. `BadRun` where it can't be read."
+    try: return torch.load(file, map_location='cpu', weights_only=True)
+    except Exception as e:
+        raise BadRun(f'{file}: is not a readable checkpoint; delete it to start the run from the beginning') from e
+
+# %% ../../nbs/training/23_callbacks.ipynb #31b9dd98
+def _as_tuples(o): return tuple(map(_as_tuples, o)) if isinstance(o, list | tuple) else o
+
+def _load_rng(state: dict, dls: DataLoaders) -> None:
+    "Put back the random generators of this process; Python's want tuples."
+    rng = state['random'][rank_distrib()%len(state['random'])]
+    tuples = dict(python=_as_tuples(rng['python']), loaders=[_as_tuples(o) for o in rng['loaders']])
+    set_random_state(rng | tuples, dls)
+
+# %% ../../nbs/training/23_callbacks.ipynb #8692f986
+def restore(learn: Learner, state: dict, checkpoint: Checkpoint) -> None:
+    "Put a learner, which has its recipe's callbacks, into the state of a checkpoint."
+    try: get_model(learn.model).load_state_dict(state['model'])
+    except (KeyError, RuntimeError) as e:
+        file = Path(checkpoint.folder or '')/'last.pth'
+        raise BadRun(f'{file}: is the checkpoint of another run; delete it to start from the beginning') from e
+    if learn.opt is None: learn.create_opt()
+    device = learn.dls.device
+    learn.opt.load_state_dict(_map_tensors(state['opt'], lambda t: t.to(device)))
+    if state['average']: learn.ema.restore(_map_tensors(state['average'], lambda t: t.to(device)))
+    checkpoint.cycle_state = state['cycle']
+    _load_rng(state, learn.dls)
+
+# %% ../../nbs/training/23_callbacks.ipynb #74affef0
+def _validated_weights(state: dict) -> dict:
+    "The weights that the epoch of a checkpoint was validated with."
+    if not (ema := state['average']): return state['model']
+    return blend_weights(ema['average'], ema.get('start', {}), ema.get('blend', 0.))
 
 def load_best(learn: Learner,
               folder: Path, # where best.pth is
               ) -> int: # the epoch
-    "Give a learner the weights that the best epoch was validated with."
+    "Load the weights that the best epoch was validated with."
     state = load_checkpoint(folder/'best.pth')
-    get_model(learn.model).load_state_dict(_validated(state))
+    get_model(learn.model).load_state_dict(_validated_weights(state))
     return len(state['rows']) - 1
 
+# %% ../../nbs/training/23_callbacks.ipynb #214d4c39
 def best_so_far(folder: Path, # where best.pth may be
-                ) -> str: # the end of a sentence
-    "What a message says of the best epoch; nothing where there is none."
+                ) -> str: # the end of a sentence; empty where there is none
+    "What a message says about the best epoch."
     if not (folder/'best.pth').exists(): return ''
     row = load_checkpoint(folder/'best.pth')['rows'][-1]
     return f'; the best epoch so far, {row["epoch"]} with an error of {row["error_rate"]:.3f}, is kept'
 
-# %% ../../nbs/training/23_callbacks.ipynb #31b9dd98
+# %% ../../nbs/training/23_callbacks.ipynb #8c1e2f49
 @contextmanager
-def exclusive_lock(folder: Path):
-    "Be the only one who trains this run, and sweep up after those who did before."
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    "In the block this process, with those it trains with, is the only one that trains the run; `BadRun` otherwise."
     from filelock import FileLock, Timeout
     lock = FileLock(folder/'.lock', timeout=0)
     def acquire():
         try: lock.acquire()
         except Timeout: raise BadRun(f'{folder}: another process is training this run') from None
-        except OSError as e: raise TrainFailed(f'{folder}: can\'t be written to ({e.strerror})') from e
+        except OSError as e: raise TrainFailed(f"{folder}: can't be written to ({e.strerror})") from e
     on_main_process(acquire)
     try:
         if not rank_distrib():
-            for part in folder.glob('.*.tmp'): part.unlink(missing_ok=True) # of one who was killed while writing
+            for part in folder.glob('.*.tmp'): part.unlink(missing_ok=True) # left by a process killed while writing
         yield
     finally: lock.release()
 
-# %% ../../nbs/training/23_callbacks.ipynb #b7a34a4f
+# %% ../../nbs/training/23_callbacks.ipynb #987a5c46
 @contextmanager
-def _silent(learn: Learner):
+def _silent(learn: Learner) -> Iterator[Learner]:
     "Without bars, and without the rows that fastai prints in their place."
     with learn.no_bar(), learn.no_logging(): yield learn
 
 def show_training(learn: Learner,
-            progress: bool, # whether anything is to be shown
-            ): # a context in which to train
-    "fastai's bars and table; in a log its rows alone; or nothing."
+                  progress: bool, # whether anything is shown
+                  ): # a context in which to train
+    "fastai's bars and table; in a log only its rows; or nothing."
     if not progress or rank_distrib(): return _silent(learn)
     if show_progress(): return nullcontext()
     learn.logger(', '.join((*HISTORY[:4], 'time')))
     return learn.no_bar()
 
-# %% ../../nbs/training/23_callbacks.ipynb #e7abe15b
-def _mlflow(name: str, settings: dict):
+# %% ../../nbs/training/23_callbacks.ipynb #b7a34a4f
+def _start_mlflow(name: str, settings: dict):
     import mlflow
     mlflow.set_experiment('cloud_classifier')
     mlflow.start_run(run_name=name)
     mlflow.log_params({k: str(v)[:500] for k, v in settings.items()})
     return lambda row: mlflow.log_metrics(row, step=row['epoch']), mlflow.end_run
 
-def _trackio(name: str, settings: dict):
+def _start_trackio(name: str, settings: dict):
     import trackio
     trackio.init(project='cloud_classifier', name=name, config=json.loads(json.dumps(settings)))
     return lambda row: trackio.log(row, step=row['epoch']), lambda status: trackio.finish()
 
-TRACKERS = dict(mlflow=_mlflow, trackio=_trackio)
+TRACKERS = dict(mlflow=_start_mlflow, trackio=_start_trackio)
 
-def check_tracker(track: str | None) -> None: # a name, or nobody
-    "`BadConfig` where there is no such tracker, or none installed."
+# %% ../../nbs/training/23_callbacks.ipynb #2ae4a174
+def check_tracker(track: str | None) -> None: # a tracker's name, or None
+    "`BadConfig` where the tracker is unknown or not installed."
     if track is None: return
-    if track not in TRACKERS: raise BadConfig(f'{track!r} is no tracker; there are {", ".join(TRACKERS)}')
-    if find_spec(track) is None: raise BadConfig(f"{track} is not installed; pip install 'cloud_classifier[track]' brings it")
+    if track not in TRACKERS: raise BadConfig(f'unknown tracker {track!r}; there are {", ".join(TRACKERS)}')
+    if find_spec(track) is None:
+        raise BadConfig(f"{track} is not installed; pip install 'cloud_classifier[track]' brings it")
 
-# %% ../../nbs/training/23_callbacks.ipynb #b037d188
+# %% ../../nbs/training/23_callbacks.ipynb #e7abe15b
 class Track(Callback):
-    "Tells a tracker what the diary says."
-    order = 75 # after the diary
-    def __init__(self, tracker: str, name: str, settings: dict): # one of `TRACKERS`; the run's name and settings
-        self.tracker, self.told = tracker, 0
+    "Sends the rows of `History` to a tracker."
+    order = 75 # after `History`
+    def __init__(self,
+                 tracker: str, # one of `TRACKERS`
+                 name: str, # the run's
+                 settings: dict, # the run's
+                 ):
+        self.tracker, self.logged = tracker, 0
         try: self.log, self.end = TRACKERS[tracker](name, settings)
-        except Exception as e: raise TrainFailed(f'{tracker} could not be told of the run ({e}); train without --track, or put it right and go on with --resume') from e
+        except Exception as e:
+            raise TrainFailed(f'{tracker} could not start tracking the run ({e}); '
+                              'train without --track, or mend it and go on with --resume') from e
 
-    def after_epoch(self): self.tell()
-    def tell(self) -> None:
-        for row in self.history.rows[self.told:]: self._try(lambda: self.log(row))
-        self.told = len(self.history.rows)
+    def after_epoch(self): self.log_rows()
+    def log_rows(self) -> None:
+        for row in self.history.rows[self.logged:]: self._try(lambda: self.log(row))
+        self.logged = len(self.history.rows)
 
     def finish(self, status: str) -> None: # 'FINISHED', 'KILLED' or 'FAILED'
-        self.tell()
+        self.log_rows()
         self._try(lambda: self.end(status))
 
-    def _try(self, do: Callable) -> None:
-        try: do()
+    def _try(self, function: Callable) -> None:
+        try: function()
         except Exception as e:
-            logging.getLogger(__name__).warning(f'{self.tracker} is told no more, because it failed ({e}); history.csv has all numbers')
+            logging.getLogger(__name__).warning(f'{self.tracker} failed ({e}) and gets no more rows; '
+                                                'history.csv has all numbers')
             self.log = self.end = lambda _: None
 
+# %% ../../nbs/training/23_callbacks.ipynb #a460234c
 @contextmanager
 def track_run(learn: Learner,
-            track: Track | None, # None tells nobody
-            ):
-    "Tell a tracker, where there is one, and how it ended."
+              track: Track | None, # None tracks nothing
+              ) -> Iterator[None]:
+    "In the block the learner's epochs go to a tracker; after it the tracker gets the run's status."
     if track is None:
         yield
         return
