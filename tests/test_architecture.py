@@ -254,6 +254,12 @@ def test_what_is_light_does_not_wait_for_what_is_heavy(code, never):
     assert not {*never.split()} & set(done.out.split())
 
 
+@pytest.mark.parametrize('door', ['training.run', 'evaluation.report', 'prediction.export', 'all'])
+def test_nothing_is_said_while_a_door_is_opened(door):
+    done = run_bounded(f'import cloud_classifier.{door}')
+    assert (done.status, done.err) == (0, '')
+
+
 @pytest.mark.parametrize('room', ['cli', 'demo'])
 def test_what_stands_on_top_imports_the_torch_stages_when_they_are_needed(room):
     heavy = (USERS['torch'] | USERS['fastai']) - {'training.config'}  # needs torch only to read a file of weights

@@ -57,6 +57,14 @@ def test_saved_outputs_can_be_shown_to_anyone(notebook):
     assert len(text) < 1_500_000
 
 
+@pytest.mark.parametrize('notebook', NOTEBOOKS, ids=str)
+def test_cells_can_be_read_where_notebooks_are_read(notebook):
+    "Colab and a diff show 120 columns; what is exported is shown an idea at a time. A row of a table is a line."
+    cells = [''.join(c['source']) for c in json.loads((ROOT / notebook).read_text())['cells']]
+    assert [line for cell in cells for line in cell.split('\n') if len(line) > 120 and not line.startswith('|')] == []
+    assert [cell for cell in cells if cell.startswith('#| export') and cell.count('\n') > 45] == []
+
+
 def test_every_module_has_a_notebook():
     package = ROOT / 'cloud_classifier'
     modules = {p.relative_to(package).with_suffix('') for p in package.rglob('*.py') if not p.stem.startswith('_')}

@@ -741,6 +741,41 @@ def test_a_certificate_that_is_damaged_is_named(divided, tmp_path, said):
     assert 'by a rule that was not written down' in str(load_split(tmp_path / 'split.csv', divided).certificate)
 
 
+@pytest.mark.parametrize(
+    'rule', [1, [], {}, {'group_by': [1]}, {'group_by': 1}, {'seed': '42'}, {'valid': None}], ids=repr
+)
+def test_a_rule_that_is_damaged_is_named(divided, tmp_path, rule):
+    whole = json.loads((divided.parent / 'split.json').read_text())
+    if rule and isinstance(rule, dict):
+        rule = whole['rule'] | rule
+    shutil.copy(divided.parent / 'split.csv', tmp_path)
+    (tmp_path / 'split.json').write_text(json.dumps(whole | {'rule': rule}))
+    with pytest.raises(BadDataset, match=r'split\.json: is not the certificate'):
+        load_split(tmp_path / 'split.csv', divided)
+
+
+def test_a_split_opens_each_photo_once(tmp_path, monkeypatch):
+    "With a manifest and without: the scan takes along what the search for copies needs."
+    make_samples(tmp_path / 'skies', per_genus=4, size=64, genera=['Cirrus', 'Cumulus'])
+    dataset = Dataset(tmp_path / 'skies')
+    read = []
+
+    def read_bytes(file, real=Path.read_bytes):
+        read.append(file.name)
+        return real(file)
+
+    monkeypatch.setattr(Path, 'read_bytes', read_bytes)
+    monkeypatch.setattr(
+        'cloud_classifier.data.dataset.file_hash', lambda file: read.append(file.name) or file_hash(file)
+    )
+    for _ in range(3):  # the last time all fingerprints are in the manifest
+        read.clear()
+        split(dataset, progress=False)
+        assert sorted(read) == sorted(Path(path).name for path, _ in dataset.photos())
+        if not dataset.manifest.exists():
+            dataset.sync(progress=False)
+
+
 def test_by_what_photos_were_grouped_is_said_as_it_was(three):
     scan = scanned({label: [1] * 5 for label in LABELS})
     assert 'groups by file,' in str(split(three, scan=scan, group_by=()).certificate)

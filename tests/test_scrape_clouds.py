@@ -161,7 +161,7 @@ def test_on_the_command_line(photos, tmp_path, command):
 @pytest.mark.parametrize(
     ('words', 'says'),
     [
-        (['--source', 'unsplash'], "'unsplash' is no source"),
+        (['--source', 'unsplash'], "unknown source 'unsplash'"),
         (['--source', 'bing'], '2025-08-11'),
         (['--source', 'urls'], 'needs --from'),
         (['--source', 'urls', '--from', 'nowhere.csv'], 'there is no such file'),
@@ -185,7 +185,7 @@ def test_a_dataset_does_not_swallow_itself(tmp_path):
 def test_own_photos_are_copied_and_credited(tmp_path, command):
     make_samples(tmp_path / 'mine', per_genus=2, size=160, genera=['Cirrus', 'Stratus'])
     (tmp_path / 'mine' / 'Cirrus' / 'notes of #1 (50%).jpg').write_text('seen from the roof')
-    for said in ('4 added, 0 were there already, 1 are', '0 added, 4 were there already, 1 are'):
+    for said in ('4 added, 0 were there already, 1 can', '0 added, 4 were there already, 1 can'):
         status, out, _ = command('add', tmp_path / 'skies', tmp_path / 'mine')
         assert status == 0
         assert said in out

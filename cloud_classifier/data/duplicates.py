@@ -690,9 +690,11 @@ def find_duplicates(dataset: Dataset | str | Path,
                     ) -> Duplicates:
     "Groups of photos that are copies of each other, and of photos of one place."
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
-    labels = dict(dataset.photos())
-    prints = _dataset_fingerprints(dataset, list(labels if photos is None else photos), scan, progress)
-    unreadable = prints.bad | (dataset.unreadable() if photos is None else {})
+    listing = dataset.listing(unreadable=True) if scan is None else scan
+    labels, closed = dict(zip(listing.path, listing.label)), listing[listing.reason != '']
+    chosen = listing.path[listing.reason == ''] if photos is None else photos
+    prints = _dataset_fingerprints(dataset, list(chosen), scan, progress)
+    unreadable = prints.bad | (dict(zip(closed.path, closed.reason)) if photos is None else {})
     if not prints.names: return Duplicates([], [], 0, unreadable)
     exact, near, _ = find_pairs(prints)
     pairs = np.concatenate((exact, near[:, :2]))

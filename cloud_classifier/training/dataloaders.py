@@ -52,6 +52,7 @@ def train_side(size: int, # side of the network's square, pixels
     "The short side that a photo needs, so that its smallest crop is not enlarged."
     return math.ceil(size/math.sqrt(min_scale))
 
+# %% ../../nbs/training/21_dataloaders.ipynb #8abeb323
 def shrink(img: Image.Image, # upright, RGB
            side: int, # length of its short side in the end, pixels
            ) -> Image.Image: # the same proportions; unchanged where its short side is no longer than that
@@ -114,6 +115,7 @@ def _is_whole(copy: Path) -> bool:
             return f.read() == end
     except OSError: return False # not there, or too short
 
+# %% ../../nbs/training/21_dataloaders.ipynb #6af1435d
 def _write_copy(copy: Path, img: Image.Image) -> None:
     png = copy.suffix == '.png'
     options = dict(format='PNG', compress_level=1) if png else dict(format='JPEG', quality=JPEG_QUALITY)
@@ -131,6 +133,9 @@ def _report(self: PhotoCache, error: OSError) -> None:
     logging.getLogger(__name__).warning(f"{self.folder}: small copies can't be kept there ({self.trouble}); "
                                         'the photos themselves are read, which is slower')
 
+
+
+# %% ../../nbs/training/21_dataloaders.ipynb #d36cb4cb
 @patch
 def put(self: PhotoCache, copy: Path, img: Image.Image) -> str: # 'made', or 'bad' where it can't be written
     "Write a copy; after the first failure no other one is tried."
@@ -146,6 +151,7 @@ def copy_sides(preprocess: Preprocess) -> dict[str, int]: # pixels, by name of t
     "The sizes at which a photo is decoded for its copies: both sides stay at least this long."
     return dict(shrunk=train_side(preprocess.size), square=preprocess.min_side)
 
+# %% ../../nbs/training/21_dataloaders.ipynb #3f503aad
 @patch
 def extract(self: PhotoCache,
             sha256: str, # of a photo
@@ -165,6 +171,7 @@ def _copy(self: PhotoCache, name: str, sha256: str, preprocess: Preprocess) -> P
     if name == 'square': return self.square(sha256, preprocess)
     return self.shrunk(sha256, train_side(preprocess.size))
 
+# %% ../../nbs/training/21_dataloaders.ipynb #d5e0298e
 @patch
 def _fill_one(self: PhotoCache, name: str, photo: Path, sha256: str, preprocess: Preprocess) -> str:
     "Make one copy; 'made', 'there' (before) or 'bad' (it can't be made)."
@@ -242,6 +249,7 @@ class CloudCrop(RandomResizedCrop):
         if self.validates: return PILImage(self.preprocess.square(x))
         return x.crop_pad(self.cp_size, self.tl, orig_sz=self.orig_sz, resize_mode=self.mode, resize_to=self.final_size)
 
+# %% ../../nbs/training/21_dataloaders.ipynb #a2413873
 class FolderLabel:
     "The label of a photo: what the name of its class folder below `root` stands for."
     def __init__(self, root: Path): self.root = Path(root)
@@ -280,6 +288,7 @@ def _zoom(scale: float, x: float, y: float) -> np.ndarray: # towards a point of 
 def _tilt(x: float, y: float) -> np.ndarray:
     return homography([[-1 - y, -1 - x], [-1 + y, 1 + x], [1 + y, -1 + x], [1 - y, 1 - x]])
 
+# %% ../../nbs/training/21_dataloaders.ipynb #7d6b38aa
 def random_view(rng, # a `random.Random`, or the module
                 ) -> np.ndarray: # (3, 3): from the new square to the old one, both from -1 to 1
     "Mirror, turn, enlarge and tilt, each as likely and as far as `aug_transforms` does by default."
@@ -309,6 +318,7 @@ def _margin(view: np.ndarray, side: int) -> int: # pixels
     reach = np.abs(corners[:, :2]/corners[:, 2:]).max() - 1
     return min(side - 1, max(0, math.ceil(reach*side/2) + 1))
 
+# %% ../../nbs/training/21_dataloaders.ipynb #5a23ee25
 def apply_view(img: Image.Image, # a square
                view: np.ndarray, # (3, 3): from the new square to the old one, both from -1 to 1
                ) -> Image.Image:
@@ -337,6 +347,7 @@ def _existing(photos: Iterable[Path], copy_of: Callable[[Path], Path]) -> dict[P
     copies = {photo: copy_of(photo) for photo in photos}
     return {photo: copy for photo, copy in copies.items() if copy.exists()}
 
+# %% ../../nbs/training/21_dataloaders.ipynb #06fca8a3
 def use_copies(open_photo: OpenPhoto, # what reads the photos
                cache: PhotoCache,
                root: Path, # the dataset's folder
@@ -400,6 +411,7 @@ def default_workers(device: torch.device, # what trains
     if device.type == 'cpu' or os.name == 'nt' or (in_notebook() and not hasattr(os, 'fork')): return 0
     return min(16, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
 
+# %% ../../nbs/training/21_dataloaders.ipynb #f4d5ae02
 def _loader_settings(device: torch.device, bs: int, workers: int | None, photos: int) -> dict: # photos: to train on
     settings = dict(bs=min(bs, photos), num_workers=default_workers(device) if workers is None else workers,
                     device=device, pin_memory=device.type == 'cuda')

@@ -35,6 +35,7 @@ def _similar_names(arch: str, tagged: Sequence[str], known: Sequence[str]) -> li
     near = get_close_matches(arch, tagged or known, n=3)
     return near or tagged[:3] or ['resnet18', 'resnet34', 'convnext_tiny']
 
+# %% ../../nbs/training/22_learner.ipynb #55a33c92
 def is_timm(arch: str) -> bool:
     "Whether `arch` is timm's; `BadConfig` where neither timm nor torchvision knows the name."
     import timm
@@ -63,6 +64,7 @@ def _timm_config(arch: str): # timm's `PretrainedCfg`; None where it has none
     import timm
     return timm.get_pretrained_cfg(arch.removeprefix('timm/'), allow_unregistered=True)
 
+# %% ../../nbs/training/22_learner.ipynb #b2464715
 def preprocess_for(arch: str, # a backbone by name
                    size: int = 224, # side of the square, pixels
                    ) -> Preprocess:
@@ -76,6 +78,7 @@ def _hub_files(repo: str, name: str | None) -> tuple[str, str | None, list[str]]
     repo, _, revision = repo.partition('@')
     return repo, revision or None, [name] if name else ['model.safetensors', 'pytorch_model.bin']
 
+# %% ../../nbs/training/22_learner.ipynb #092b044d
 def _hub_cached(repo: str, name: str | None) -> tuple[str, str | None]: # the address, and the cached file
     "Where the hub has a file of weights, and the copy in its cache."
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
@@ -109,6 +112,7 @@ def _package_for(arch: str) -> PackagedWeights | None:
     entry = packaged(arch)
     return entry if entry and package_file(entry) and published_weights(arch)[1] is None else None
 
+# %% ../../nbs/training/22_learner.ipynb #52f6f815
 def imagenet_weights(arch: str, # a backbone by name
                      timeout: float = 20, # seconds that a connection may be silent
                      ) -> dict: # a state dict
@@ -126,6 +130,7 @@ def _timeout(seconds: float) -> Iterator[None]:
     try: yield
     finally: socket.setdefaulttimeout(before)
 
+# %% ../../nbs/training/22_learner.ipynb #fc12917b
 def _torchvision_weights(arch: str, timeout: float, otherwise: str) -> dict:
     "torchvision's weights, from torch's cache or the net; `NoWeights` ends with `otherwise`, what else can be done."
     url = torchvision.models.get_model_weights(arch).DEFAULT.url
@@ -209,6 +214,7 @@ def _flat_layers(body: torch.nn.Module) -> Iterator[torch.nn.Module]:
         if isinstance(layer, torch.nn.Sequential): yield from _flat_layers(layer)
         else: yield layer
 
+# %% ../../nbs/training/22_learner.ipynb #7ca6fc31
 def _sequential_maps(body: torch.nn.Sequential, pixels: torch.Tensor) -> list[torch.Tensor]:
     "What each scale ends with, in a body whose layers follow each other."
     ends, x = [], pixels
@@ -283,6 +289,7 @@ class Standardize(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor: return (x - self.mean)/self.scale
 
+# %% ../../nbs/training/22_learner.ipynb #9da37066
 def moments_head(features: int, # of `Moments`
                  classes: int,
                  dropout: float = 0., # 0 to 1
@@ -297,6 +304,7 @@ def _first_layers(body: torch.nn.Module) -> list[torch.nn.Module]:
     if hasattr(inner, 'conv_stem') and hasattr(inner, 'blocks'): return [inner.conv_stem, inner.bn1, *inner.blocks[:2]]
     return list(inner)[:5] if isinstance(inner, torch.nn.Sequential) and len(inner) > 5 else []
 
+# %% ../../nbs/training/22_learner.ipynb #da7adb38
 def split_moments(model: torch.nn.Sequential, # `Moments` and a head
                   ) -> list[list[torch.nn.Parameter]]: # of the first layers, the rest of the body, the head
     "Groups of parameters, for fastai's optimisers."
@@ -316,6 +324,7 @@ def _logistic_regression(x: np.ndarray, targets: np.ndarray, balanced: bool) -> 
     if len(weight) > 1: return [weight, bias]
     return [torch.cat([-o, o])/2 for o in (weight, bias)] # of two classes scikit-learn keeps the difference
 
+# %% ../../nbs/training/22_learner.ipynb #550bc0cd
 def fit_head(head: torch.nn.Sequential, # of `moments_head`
              rows: np.ndarray, # (n, features) float32
              targets: np.ndarray, # (n,) numbers of the classes
@@ -343,6 +352,7 @@ class Bodies(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor: return moments(self.maps(pixels))
 
+# %% ../../nbs/training/22_learner.ipynb #1620a745
 def _concat_moments(tensors: Sequence[torch.Tensor]) -> torch.Tensor: # (…, 2 d) each
     "Tensors over moments, joined as `moments` orders them: means of all bodies first, then deviations."
     halves = [o.chunk(2, -1) for o in tensors]
@@ -367,6 +377,7 @@ def _body_cut(arch: str) -> int | None:
     "Where fastai cuts the head off a torchvision network."
     return model_meta.get(getattr(torchvision.models, arch), {}).get('cut')
 
+# %% ../../nbs/training/22_learner.ipynb #e34c503f
 def _load_body(learn: Learner, arch: str, weights: str | Path) -> None:
     "Load the weights of a whole network into the learner's body."
     whole = network(arch)
@@ -390,6 +401,7 @@ def _use_moments(learn: Learner) -> None:
     learn.model, learn.splitter = torch.nn.Sequential(body, moments_head(features, learn.dls.c)), split_moments
     learn.train_bn = False # or frozen layers would still be part of the backward pass, for their norms
 
+# %% ../../nbs/training/22_learner.ipynb #35eb0ba0
 def _vision_learner(dls: DataLoaders, arch: str, **kwargs) -> Learner:
     "fastai's `vision_learner` over random weights; `BadConfig` where it can't put a head on the network."
     function = arch.removeprefix('timm/') if is_timm(arch) else getattr(torchvision.models, arch)
