@@ -53,8 +53,10 @@ def check_photos(dataset: Dataset,
                  **extract, # what else to take out of each photo: `extract` and `min_side` of `Dataset.scan`
                  ) -> pd.DataFrame: # what `Dataset.scan` returns
     "Open each photo; `BadDataset` names the first that can't be opened, unless they are to be skipped."
-    dataset.check()
-    if frame is None: scan = scan_fingerprints(dataset, None, progress, **extract) # they tell which photos belong together
+    listing = dataset.listing(unreadable=True)
+    dataset.check(listing=listing)
+    # fingerprints tell which photos belong together
+    if frame is None: scan = scan_fingerprints(dataset, listing, progress, **extract)
     else: scan = dataset.scan(frame, progress=progress, **extract)
     bad = scan[scan.status != 'ok']
     if len(bad) and not skip_bad:
