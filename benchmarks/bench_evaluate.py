@@ -2,7 +2,7 @@
 
     python benchmarks/bench_evaluate.py [--photos 50000] [--repeats 3]
 
-The answers are a pretended classifier's, two photos of each scene, judged with temperature, thresholds and OOD score
+The answers are a simulated classifier's, two photos of each scene, judged with temperature, thresholds and OOD score
 settled on others. Writes benchmarks/results/evaluate.csv; 30 seconds for 50,000 are the limit that is aimed at.
 """
 
@@ -24,11 +24,13 @@ def once(photos):
     import numpy as np
 
     from cloud_classifier.evaluation.calibrate import fit_calibration
-    from cloud_classifier.evaluation.report import Report, scores, simulate, to_plain
+    from cloud_classifier.evaluation.report import Predictions, Report, scores, to_plain
     from cloud_classifier.prediction.decide import calibrated
+    from cloud_classifier.samples import simulate_predictions
 
-    settled, p = simulate(500, 2, seed=1), simulate(photos // 2, 2)
+    settled, test = simulate_predictions(500, 2, seed=1), simulate_predictions(photos // 2, 2)
     calibration = fit_calibration(settled.probs, settled.y, settled.classes, groups=settled.groups)
+    p = Predictions(*test)
     ood_score = np.random.default_rng(0).normal(size=len(p))
     start = perf_counter()
     found = scores(

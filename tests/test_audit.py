@@ -230,12 +230,12 @@ def answers(draw):
 def test_numbers_always_fit_together(drawn):
     said, truth, groups = drawn
     found = above_chance(said, truth, groups, n_boot=50)
-    assert found['beyond']['low'] <= found['beyond']['value'] <= found['beyond']['high']
-    assert found['beyond']['value'] == pytest.approx(found['accuracy']['value'] - found['chance'])
+    assert found['difference']['low'] <= found['difference']['value'] <= found['difference']['high']
+    assert found['difference']['value'] == pytest.approx(found['accuracy']['value'] - found['chance'])
     assert found['accuracy']['value'] == (said == truth).mean()
     names = np.array(['x', 'y', 'a', 'b', 'c'])  # other names, in another order
     assert above_chance(names[said], names[truth], groups, n_boot=50) == found
-    assert not above_chance(said * 0, truth, groups, n_boot=50)['carries']
+    assert not above_chance(said * 0, truth, groups, n_boot=50)['above_chance']
 
 
 @settings(max_examples=25, deadline=None)
@@ -244,8 +244,8 @@ def test_copies_never_make_a_finding_surer(drawn, copies):
     said, truth, _ = drawn
     once = above_chance(said, truth, n_boot=50)
     often = above_chance(*(np.repeat(o, copies) for o in (said, truth, np.arange(len(said)))), n_boot=50)
-    assert often['beyond'] == pytest.approx(once['beyond'])
-    assert often['carries'] == once['carries']
+    assert often['difference'] == pytest.approx(once['difference'])
+    assert often['above_chance'] == once['above_chance']
 
 
 def simulated(seed, tie, c=6):
@@ -273,7 +273,7 @@ def test_a_ground_that_says_nothing_is_seldom_accused_and_one_that_does_is():
         for seed in range(seeds):
             pixels, truth, scene = simulated(seed, tie)
             found += audit_views(reads, pixels, truth, range(6), scene, views=views, n_boot=200)
-        return np.mean([o['carries'] for o in found])
+        return np.mean([o['above_chance'] for o in found])
 
     assert accused(0, 120) <= 0.05
     assert accused(0.5, 20) >= 0.95
@@ -302,7 +302,7 @@ def test_a_network_that_looks_at_the_ground_is_caught_on_rendered_skies(skies):
     tied = [on_the_ground(p, GROUND[label]) for p, label in zip(photos, labels, strict=True)]
     dealt = [on_the_ground(p, GROUND[label]) for p, label in zip(photos, rng.permutation(labels), strict=True)]
     found = [audit_views(nearest, o, labels, list(GROUND), preprocess=preprocess) for o in (tied, dealt)]
-    tied, dealt = ({o['view']: o['carries'] for o in findings} for findings in found)
+    tied, dealt = ({o['view']: o['above_chance'] for o in findings} for findings in found)
     assert (tied['ground'], tied['top'], dealt['ground']) == (True, False, False)
     assert sum('something else carries' in line for line in describe(found[0])) == 1
 
@@ -320,7 +320,7 @@ def test_learner_and_file_are_audited_alike(run, learner, model):
 
 def test_what_does_not_fit_is_refused():
     pixels = np.zeros((2, 3, 9, 9), np.float32)
-    with pytest.raises(ValueError, match="'Ct' is no class of this network; its classes are Cirrus, Stratus"):
+    with pytest.raises(ValueError, match="does not know the class 'Ct'; its classes are Cirrus, Stratus"):
         audit_views(reads, pixels, ['Ct', 'Cirrus'], ['Cirrus', 'Stratus'])
     with pytest.raises(ValueError, match='2 answers and 1 labels'):
         audit_views(reads, pixels, ['Cirrus'], ['Cirrus', 'Stratus'])
@@ -354,7 +354,7 @@ def test_facts_that_say_nothing_are_seldom_accused_and_those_that_do_are():
             source = np.where(rng.random(300) < tie, truth, rng.choice(list('abcde'), 300))
             table = rows(truth, source=source, group=rng.integers(0, 120, 300))
             found += audit_facts(table[:150], table[150:], ['source'], n_boot=200)
-        return np.mean([o['carries'] for o in found])
+        return np.mean([o['above_chance'] for o in found])
 
     assert accused(0, 60) <= 0.05
     assert accused(0.4, 20) >= 0.95
@@ -403,12 +403,12 @@ def test_facts_come_from_the_first_bytes_and_from_the_manifest(tmp_path):
 
 def finding(value, chance, low, **more):
     share = dict(value=value, low=value - 0.06, high=value + 0.06)
-    beyond = dict(value=value - chance, low=low, high=value - chance + 0.06)
-    return dict(accuracy=share, chance=chance, beyond=beyond, carries=low > 0, **more)
+    difference = dict(value=value - chance, low=low, high=value - chance + 0.06)
+    return dict(accuracy=share, chance=chance, difference=difference, above_chance=low > 0, **more)
 
 
 def test_a_finding_is_a_sentence():
-    ground = dict(view='ground', says='only the lower third', suspect=True)
+    ground = dict(view='ground', title='only the lower third', suspect=True)
     source = dict(fact='source', only=None, by_value=[])
     lines = describe(
         [

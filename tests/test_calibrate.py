@@ -272,7 +272,7 @@ def test_copies_earn_no_trust():
 def test_independent_photos_are_kishs(member):
     member = np.array(member)
     expected = [(i + 1) ** 2 / (np.bincount(member[: i + 1]) ** 2).sum() for i in range(len(member))]
-    assert module._independent(member) == pytest.approx(expected)
+    assert module._independent_photos(member) == pytest.approx(expected)
 
 
 def test_a_weak_model_halves_its_errors_or_never_answers():

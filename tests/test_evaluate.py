@@ -82,7 +82,7 @@ def test_the_network_is_shown_more_than_the_photos(run, tmp_path):
         assert title in page
 
 
-def test_a_folder_with_strange_classes_and_broken_photos(model_of_run, run, tmp_path):
+def test_a_folder_with_unknown_classes_and_broken_photos(model_of_run, run, tmp_path):
     shutil.copytree(run.split.root / 'Cirrus', tmp_path / 'Ci')
     shutil.copytree(run.split.root / 'Stratus', tmp_path / 'Fog')
     (tmp_path / 'Ci' / 'torn.jpg').write_bytes(b'\xff\xd8\xff\xe0 torn')

@@ -15,8 +15,8 @@ from pretend import HISTORY, Elements, check_page, make
 
 from cloud_classifier.evaluation import report as module
 from cloud_classifier.evaluation.report import (
+    COMPARE_NOTE,
     METRICS,
-    NOT_COMPARABLE,
     Predictions,
     Report,
     evaluate,
@@ -92,7 +92,7 @@ def test_the_words_at_the_top():
     chance = Predictions(chance.paths, chance.labels, np.full((200, 4), 0.25), chance.classes)
     page = evaluate(chance, n_boot=100).to_html(thumbnails=False)
     assert 'not shown to be better' in page
-    assert NOT_COMPARABLE in page
+    assert COMPARE_NOTE in page
     assert '200 photos' in page
     better = evaluate(make(200, 4), n_boot=100)
     assert 'times as often' in better.to_html(thumbnails=False)
@@ -105,7 +105,7 @@ def test_the_words_at_the_top():
 @given(st.integers(1, 5000), st.data())
 def test_a_share_is_never_said_to_be_all_or_none_unless_it_is(n, data):
     right = data.draw(st.integers(0, n))
-    said, of = map(int, re.findall(r'\d+', module._of_ten(right / n, n)))
+    said, of = map(int, re.findall(r'\d+', module._round_share(right / n, n)))
     assume(0 < right < n)
     assert 0 < said < of
     assert abs(said / of - right / n) <= 0.051

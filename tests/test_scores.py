@@ -10,7 +10,7 @@ from pretend import HISTORY, make, perfect, predictions, without_time
 from sklearn import metrics as sk
 
 from cloud_classifier.evaluation import report as module
-from cloud_classifier.evaluation.calibrate import Calibration, fit_calibration
+from cloud_classifier.evaluation.calibrate import Calibration, fit_calibration, percentile_interval
 from cloud_classifier.evaluation.report import (
     METRICS,
     Predictions,
@@ -19,9 +19,9 @@ from cloud_classifier.evaluation.report import (
     metrics,
     plot_recall,
     scores,
-    simulate,
 )
 from cloud_classifier.prediction.decide import calibrated
+from cloud_classifier.samples import simulate_predictions
 
 # The numbers
 
@@ -103,7 +103,7 @@ def test_perfect_answers_score_one(c):
 def covers(tests, truth):
     "The share of `tests` whose interval holds the truth; from the parts of `intervals`, which takes longer as a whole."
     draws = [module._statistics(module._resample(p, 200, seed), len(p.classes))['top1'] for seed, p in enumerate(tests)]
-    found = [module._interval(np.mean(p.y == p.answer), o) for p, o in zip(tests, draws, strict=True)]
+    found = [percentile_interval(np.mean(p.y == p.answer), o) for p, o in zip(tests, draws, strict=True)]
     return np.mean([o['low'] <= truth <= o['high'] for o in found])
 
 
@@ -231,16 +231,17 @@ def test_neither_resamples_nor_source_are_guessed():
 # What probabilities are worth
 
 
-def judged(seed=5, scenes=300, shots=2, sure=4, target_error=0.25):
+def simulated(seed=5, scenes=300, shots=2, sharpness=4, target_error=0.25):
     "Answers that are too sure of themselves, calibrated by others; what chose the rules; the bare probabilities."
-    valid, test = simulate(600, sure=sure, seed=seed), simulate(scenes, shots, sure=sure, seed=seed + 1000)
+    valid = simulate_predictions(600, 1, sharpness, seed=seed)
+    test = simulate_predictions(scenes, shots, sharpness, seed=seed + 1000)
     calibration = fit_calibration(valid.probs, valid.y, valid.classes, target_error, groups=valid.groups)
     probs = calibrated(test.probs, calibration.temperature)
     return Predictions(test.paths, test.labels, probs, test.classes, test.groups), calibration, test.probs
 
 
 def test_calibration_is_reported_before_and_after_and_never_changes_an_answer():
-    p, calibration, raw = judged()
+    p, calibration, raw = simulated()
     found = scores(p, raw=raw, calibration=calibration, n_boot=100)
     before, after = found['calibration_error']['before'], found['calibration_error']['after']
     assert np.array_equal(p.answer, raw.argmax(1))
@@ -253,7 +254,7 @@ def test_calibration_is_reported_before_and_after_and_never_changes_an_answer():
 def test_verdicts_cover_every_photo_and_confident_ones_keep_the_target():
     errors = []
     for seed in range(12):
-        p, calibration, _ = judged(seed)
+        p, calibration, _ = simulated(seed)
         found = scores(p, calibration=calibration, n_boot=20)
         assert sum(o['n'] for o in found['verdicts']) == len(p)
         assert sum(o['n'] for o in found['depths']) == len(p)
@@ -266,12 +267,14 @@ def test_verdicts_cover_every_photo_and_confident_ones_keep_the_target():
 
 
 def test_sets_hold_the_true_class_as_often_as_they_promise():
-    coverage = [scores(p, calibration=t, n_boot=20)['sets']['coverage']['value'] for p, t, _ in map(judged, range(12))]
+    coverage = [
+        scores(p, calibration=t, n_boot=20)['sets']['coverage']['value'] for p, t, _ in map(simulated, range(12))
+    ]
     assert 0.885 < np.mean(coverage) < 0.925  # 12 x 300 scenes: a standard error of about 0.006
 
 
-def test_a_strange_photo_is_neither_confident_nor_unsure():
-    p, calibration, _ = judged()
+def test_a_refused_photo_is_neither_confident_nor_unsure():
+    p, calibration, _ = simulated()
     rules = type(calibration.rules)(calibration.rules.thresholds, calibration.rules.conformal, ood_threshold=1.0)
     ood_score = np.where(p.y == 0, 2.0, 0.0)  # all Cirrus is refused
     found = scores(
@@ -283,7 +286,7 @@ def test_a_strange_photo_is_neither_confident_nor_unsure():
 
 @pytest.mark.parametrize('n', [1, 2, 5])
 def test_few_photos_have_scores_too(n):
-    p, calibration, raw = judged()
+    p, calibration, raw = simulated()
     few = Predictions(p.paths[:n], p.labels[:n], p.probs[:n], p.classes)
     found = scores(few, raw=raw[:n], calibration=calibration, n_boot=20)
     assert any('independent groups' in o for o in found['notes'])

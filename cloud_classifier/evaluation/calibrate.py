@@ -30,31 +30,35 @@ if TYPE_CHECKING: # these need torch, which numbers about probabilities do not
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #3225dd66
 def _checked(probs, labels) -> tuple[np.ndarray, np.ndarray]:
-    "(n, c) probabilities and (n,) columns; `ValueError` where they are none."
+    "(n, c) probabilities and (n,) columns; `ValueError` where they can't be."
     probs, labels = np.asarray(probs, float), np.asarray(labels)
-    if probs.ndim != 2 or labels.shape != probs.shape[:1]: raise ValueError(f'probabilities (photos, classes) and labels (photos) do not fit: {probs.shape} and {labels.shape}')
+    if probs.ndim != 2 or labels.shape != probs.shape[:1]:
+        shapes = f'{probs.shape} and {labels.shape}'
+        raise ValueError(f'probabilities (photos, classes) and labels (photos) do not fit: {shapes}')
     if not len(probs): raise ValueError('there is no photo to calibrate by')
-    if not (labels.dtype.kind in 'iu' and 0 <= labels.min() and labels.max() < probs.shape[1]): raise ValueError(f'a label is the number of a column, from 0 to {probs.shape[1] - 1}')
-    if not ((probs >= 0).all() and (abs(probs.sum(axis=1) - 1) <= 1e-3).all()): raise ValueError('probabilities must be 0 or more and sum to 1 in each row')
+    if not (labels.dtype.kind in 'iu' and 0 <= labels.min() and labels.max() < probs.shape[1]):
+        raise ValueError(f'a label is the number of a column, from 0 to {probs.shape[1] - 1}')
+    if not ((probs >= 0).all() and (abs(probs.sum(axis=1) - 1) <= 1e-3).all()):
+        raise ValueError('probabilities must be 0 or more and sum to 1 in each row')
     return probs, labels
 
-def _first(probs, labels) -> tuple[np.ndarray, np.ndarray]:
+def _first_answers(probs, labels) -> tuple[np.ndarray, np.ndarray]:
     "(n,) the probability of the first answer, (n,) whether it is right."
     probs, labels = _checked(probs, labels)
     return probs.max(axis=1), probs.argmax(axis=1) == labels
 
 def _members(groups, n: int) -> tuple[np.ndarray, int]:
-    "(n,) the number of each photo's group, and how many groups there are; a photo stands alone where `groups` is None."
+    "(n,) the number of each photo's group, and how many groups there are; without `groups` each photo is one."
     if groups is None: return np.arange(n), n
     ids, member = np.unique(np.asarray(groups), return_inverse=True)
     if member.shape != (n,): raise ValueError(f'there are {n} photos but {len(member)} groups')
     return member, len(ids)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #509249be
-MIN_TEMPERATURE, MAX_TEMPERATURE = .05, 20. # a temperature beyond these says that something else is wrong
-_TINY = float(np.finfo(np.float32).tiny) # a probability of 0 counts as this, about 1e-38: a network has no smaller ones
+MIN_TEMPERATURE, MAX_TEMPERATURE = .05, 20. # beyond these something else is wrong
+_TINY = float(np.finfo(np.float32).tiny) # about 1e-38: a probability of 0 counts as this
 
-def fit_temperature(probs: np.ndarray, # (n, c) probabilities of photos that trained nothing; of logits, `decide.softmax` makes them
+def fit_temperature(probs: np.ndarray, # (n, c) probabilities of photos that were not trained on
                     labels: np.ndarray, # (n,) column of the true label
                    ) -> float: # `MIN_TEMPERATURE` to `MAX_TEMPERATURE`; 1 changes nothing
     "The temperature that makes the log loss smallest."
@@ -64,23 +68,25 @@ def fit_temperature(probs: np.ndarray, # (n, c) probabilities of photos that tra
     z, n = np.log(np.maximum(probs, _TINY)), len(labels)
     truth = z[np.arange(n), labels].sum() + z.mean() # z.mean() is of the added photo: any label, as likely as any other
     loss = lambda b: (1 + 1/n) * logsumexp(b * z, axis=1).sum() - b * truth
-    return float(1 / minimize_scalar(loss, bounds=(1/MAX_TEMPERATURE, 1/MIN_TEMPERATURE), method='bounded', options=dict(xatol=1e-7)).x)
+    bounds = 1/MAX_TEMPERATURE, 1/MIN_TEMPERATURE
+    return float(1 / minimize_scalar(loss, bounds=bounds, method='bounded', options=dict(xatol=1e-7)).x)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #4d536d4a
 def cross_fitted_temperature(probs: np.ndarray, # (n, c) out-of-fold probabilities
                              labels: np.ndarray, # (n,) column of the true label
                              folds: Iterable, # (n,) the fold of each photo, two or more
-                            ) -> tuple[np.ndarray, dict]: # (n, c) calibrated probabilities, and the temperature of each fold
+                            ) -> tuple[np.ndarray, dict]: # (n, c) calibrated probabilities; temperatures by fold
     "Each fold calibrated by the temperature of all others."
     (probs, labels), folds = _checked(probs, labels), np.asarray(folds)
-    temperatures = {fold: fit_temperature(probs[folds != fold], labels[folds != fold]) for fold in np.unique(folds).tolist()}
+    temperatures = {fold: fit_temperature(probs[folds != fold], labels[folds != fold])
+                    for fold in np.unique(folds).tolist()}
     out = np.empty_like(probs)
     for fold, t in temperatures.items(): out[folds == fold] = calibrated(probs[folds == fold], t)
     return out, temperatures
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #68e8b330
 def resampled_sums(values: np.ndarray, # (n, k) what is summed over photos
-                   groups: Iterable | None = None, # (n,) photos that belong together; each alone where None
+                   groups: Iterable | None = None, # (n,) photos that belong together; each a group where None
                    n_boot: int = 1000, # resamples, 1 or more
                    seed: int = 0, # of the resampling
                   ) -> np.ndarray: # (n_boot, k)
@@ -88,11 +94,12 @@ def resampled_sums(values: np.ndarray, # (n, k) what is summed over photos
     if n_boot < 1: raise ValueError(f'n_boot is the number of resamples, 1 or more, not {n_boot}')
     member, g = _members(groups, len(values))
     by_group = np.column_stack([np.bincount(member, column, g) for column in np.asarray(values, float).T])
-    rng, sizes = np.random.default_rng(seed), [min(50, n_boot - i) for i in range(0, n_boot, 50)] # by fifties, to be gentle on memory
+    rng = np.random.default_rng(seed)
+    sizes = [min(50, n_boot - i) for i in range(0, n_boot, 50)] # by fifties, to be gentle on memory
     drawn = lambda: np.bincount(rng.integers(0, g, g), minlength=g).astype(float)
     return np.vstack([np.stack([drawn() for _ in range(size)]) @ by_group for size in sizes])
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #9a4c4a8f
+# %% ../../nbs/evaluation/31_calibrate.ipynb #6c61515a
 def percentile_interval(value: float, # the estimate
                         draws: np.ndarray, # (n_boot,) the same number in resamples; nan where a resample has none
                        ) -> dict[str, float]: # value, low, high
@@ -102,7 +109,7 @@ def percentile_interval(value: float, # the estimate
     return {'value': float(value), 'low': float(min(low, value)), 'high': float(max(high, value))}
 
 def mean_interval(values: np.ndarray, # (n,) a number for each photo, such as whether it was recognised
-                  groups: Iterable | None = None, # (n,) photos that belong together; each alone where None
+                  groups: Iterable | None = None, # (n,) photos that belong together; each a group where None
                   n_boot: int = 1000, # resamples
                   seed: int = 0, # of the resampling
                  ) -> dict[str, float]: # value, low, high
@@ -128,7 +135,7 @@ BINS = 15
 def _bin(confidence) -> np.ndarray: return np.minimum((confidence * BINS).astype(int), BINS - 1) # (n,) from 0
 
 def _floor(confidence, member, g, seed, rounds=100) -> float:
-    "The calibration error on average, were `confidence` true; photos of one group are right or wrong together as far as they can."
+    "The average error were `confidence` true; photos of a group are right or wrong together as far as they can."
     rng, bins, n = np.random.default_rng(seed), _bin(confidence), len(confidence)
     gaps = (np.bincount(bins, confidence - (rng.random(g)[member] < confidence), BINS) for _ in range(rounds))
     return float(np.mean([abs(gap).sum() / n for gap in gaps]))
@@ -139,9 +146,9 @@ def ece(probs: np.ndarray, # (n, c)
         groups: Iterable | None = None, # (n,) photos that belong together
         n_boot: int = 1000, # resamples
         seed: int = 0, # of the resampling
-       ) -> dict[str, float]: # value, low, high, 0 to 1; and floor, which these photos would show were the probabilities true
+       ) -> dict[str, float]: # value, low, high and `floor` (see above), 0 to 1
     "The expected calibration error of the first answers in fifteen bins, with a reflected 95% interval."
-    confidence, right = _first(probs, labels)
+    confidence, right = _first_answers(probs, labels)
     n, (member, g) = len(right), _members(groups, len(right))
     gaps = np.zeros((n, BINS + 1))
     gaps[np.arange(n), _bin(confidence)], gaps[:, -1] = confidence - right, 1
@@ -163,25 +170,26 @@ def reliability(probs: np.ndarray, # (n, c)
                 groups: Iterable | None = None, # (n,) photos that belong together
                ) -> list[dict]: # of each bin with photos: confidence and accuracy (means), low, high (of accuracy), n
     "What a reliability diagram shows."
-    confidence, right = _first(probs, labels)
+    confidence, right = _first_answers(probs, labels)
     bins, (member, _), rows = _bin(confidence), _members(groups, len(right)), []
     for i in np.unique(bins):
         of = bins == i
         low, high = wilson(right[of].mean(), len(np.unique(member[of])))
-        rows.append(dict(confidence=float(confidence[of].mean()), accuracy=float(right[of].mean()), low=float(low), high=float(high), n=int(of.sum())))
+        rows.append(dict(confidence=float(confidence[of].mean()), accuracy=float(right[of].mean()),
+                         low=float(low), high=float(high), n=int(of.sum())))
     return rows
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #a48f4541
 @dataclass(frozen=True, eq=False)
 class RiskCoverage:
     "What answering less costs and brings; points in the order of rising coverage."
-    threshold: np.ndarray # (m,) the least probability that is answered
+    threshold: np.ndarray # (m,) the smallest probability that is answered
     coverage: np.ndarray  # (m,) share of photos answered
     risk: np.ndarray      # (m,) share of wrong ones among them
     aurc: float           # the mean risk over all coverages, 0 to 1
 
 def _cuts(confidence, right) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "The order of falling confidence, (m,) where one can cut it, as counts of photos, and (m,) the wrong answers before each cut."
+    "(n,) the order of falling confidence, (m,) counts of photos at possible cuts, (m,) wrong answers before each."
     order = np.argsort(-confidence, kind='stable')
     ends = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True)) + 1
     return order, ends, np.cumsum(~right[order])[ends - 1]
@@ -190,7 +198,7 @@ def risk_coverage(probs: np.ndarray, # (n, c)
                   labels: np.ndarray, # (n,) column of the true label
                  ) -> RiskCoverage:
     "The errors among the photos that are answered, for each share of photos answered."
-    confidence, right = _first(probs, labels)
+    confidence, right = _first_answers(probs, labels)
     order, ends, wrong = _cuts(confidence, right)
     coverage, risk = ends / len(right), wrong / ends
     return RiskCoverage(confidence[order][ends - 1], coverage, risk, float((risk * np.diff(coverage, prepend=0)).sum()))
@@ -201,19 +209,19 @@ MIN_PHOTOS = 20 # independent ones that a threshold must rest on
 @dataclass(frozen=True)
 class ThresholdChoice:
     "A threshold, and what it did on the photos that chose it."
-    threshold: float | None # the least probability of an answer; None: never answer
+    threshold: float | None # the smallest probability of an answer; None: never answer
     coverage: float         # share of photos answered
     error: float | None     # share of wrong ones among them
     bound: float | None     # what the error stays below, 90% sure
     n: int                  # photos answered
     rule: str               # 'target', 'halved' or 'never'
 
-def _upper(wrong, n) -> np.ndarray:
+def _error_bound(wrong, n) -> np.ndarray:
     "What a share of errors stays below, 90% sure; the counts need not be whole."
     from scipy.stats import beta
     return np.where(n - wrong > 1e-9, beta.ppf(.9, wrong + 1, np.maximum(n - wrong, 1e-9)), 1.)
 
-def _independent(member) -> np.ndarray:
+def _independent_photos(member) -> np.ndarray:
     "(n,) how many independent photos the first 1, 2, … n are worth."
     order = np.argsort(member, kind='stable')
     starts = np.flatnonzero(np.diff(member[order], prepend=-1))
@@ -231,13 +239,15 @@ def choose_cut(confidence: np.ndarray, # (n,) probability of an answer
     confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
     if not len(right): return ThresholdChoice(None, 0., None, None, 0, 'never')
     order, ends, wrong = _cuts(confidence, right)
-    n = _independent(_members(groups, len(right))[0][order])[ends - 1]
-    bound = _upper(wrong / ends * n, n)
+    n = _independent_photos(_members(groups, len(right))[0][order])[ends - 1]
+    bound = _error_bound(wrong / ends * n, n)
     for rule, limit in (('target', target_error), ('halved', (~right).mean() / 2)):
         good = np.flatnonzero((bound <= limit) & (n >= MIN_PHOTOS))
         if not len(good): continue
         i = good[-1]
-        return ThresholdChoice(float(confidence[order][ends[i] - 1]), float(ends[i] / len(right)), float(wrong[i] / ends[i]), float(bound[i]), int(ends[i]), rule)
+        threshold = float(confidence[order][ends[i] - 1])
+        coverage, error = float(ends[i] / len(right)), float(wrong[i] / ends[i])
+        return ThresholdChoice(threshold, coverage, error, float(bound[i]), int(ends[i]), rule)
     return ThresholdChoice(None, 0., None, None, 0, 'never')
 
 def choose_threshold(probs: np.ndarray, # (n, c) calibrated
@@ -245,8 +255,8 @@ def choose_threshold(probs: np.ndarray, # (n, c) calibrated
                      target_error: float = .25, # the largest share of wrong ones among the confident answers
                      groups: Iterable | None = None, # (n,) photos that belong together
                     ) -> ThresholdChoice:
-    "The least probability of a confident answer."
-    return choose_cut(*_first(probs, labels), target_error, groups)
+    "The smallest probability of a confident answer."
+    return choose_cut(*_first_answers(probs, labels), target_error, groups)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #6ec6c894
 def fit_conformal(probs: np.ndarray, # (n, c) calibrated
@@ -273,13 +283,14 @@ def fit_thresholds(probs: np.ndarray, # (n, c) calibrated
                   ) -> dict[str, ThresholdChoice]: # for each of `decide.DEPTHS`
     "The thresholds of `decide.backoff`, each chosen on the photos that come down to it."
     probs, labels = _checked(probs, labels)
-    member, left, found = _members(groups, len(labels))[0], np.ones(len(labels), dtype=bool), {}
+    member, left, choices = _members(groups, len(labels))[0], np.ones(len(labels), dtype=bool), {}
     for depth in DEPTHS:
         confidence, members, _ = at_depth(probs[left], classes, depth)
         right = members[np.arange(left.sum()), labels[left]]
-        found[depth] = choose_cut(confidence, right, target_error, member[left]) if members.any() else choose_cut([], [])
-        if found[depth].threshold is not None: left[left] = confidence < found[depth].threshold
-    return found
+        choice = choose_cut(confidence, right, target_error, member[left]) if members.any() else choose_cut([], [])
+        if choice.threshold is not None: left[left] = confidence < choice.threshold
+        choices[depth] = choice
+    return choices
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #a01bd8f4
 def depth_accuracy(probs: np.ndarray, # (n, c) calibrated
@@ -292,11 +303,12 @@ def depth_accuracy(probs: np.ndarray, # (n, c) calibrated
     left, rows = np.ones(len(labels), dtype=bool), []
     for depth in DEPTHS:
         confidence, members, _ = at_depth(probs, classes, depth)
-        least = thresholds.get(depth)
-        said = left & members.any(axis=1) & (confidence >= (np.inf if least is None else least))
-        right = members[said, labels[said]]
-        rows.append(dict(depth=depth, n=int(said.sum()), share=float(said.mean()), accuracy=float(right.mean()) if said.any() else None))
-        left &= ~said
+        threshold = thresholds.get(depth)
+        answered = left & members.any(axis=1) & (confidence >= (np.inf if threshold is None else threshold))
+        right = members[answered, labels[answered]]
+        accuracy = float(right.mean()) if answered.any() else None
+        rows.append(dict(depth=depth, n=int(answered.sum()), share=float(answered.mean()), accuracy=accuracy))
+        left &= ~answered
     return [*rows, dict(depth='none', n=int(left.sum()), share=float(left.mean()), accuracy=None)]
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #738f31ed
@@ -309,14 +321,15 @@ def fit_rules(probs: np.ndarray, # (n, c) calibrated
              ) -> Rules:
     "The settings of `decide.decide`."
     choices = fit_thresholds(probs, labels, classes, target_error, groups)
-    return Rules({depth: o.threshold for depth, o in choices.items()}, fit_conformal(probs, labels, alpha, groups), 1 - alpha)
+    thresholds = {depth: o.threshold for depth, o in choices.items()}
+    return Rules(thresholds, fit_conformal(probs, labels, alpha, groups), 1 - alpha)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #4c92d504
 @dataclass(frozen=True)
 class Calibration:
-    "How far a model's probabilities are to be trusted, and which photos say so."
+    "Temperature and rules of a model, and how they were chosen."
     temperature: float = 1.         # the logits are divided by it, above 0
-    rules: Rules = Rules({})        # without thresholds nothing is ever sure
+    rules: Rules = Rules({})        # without thresholds no answer is confident
     choices: Mapping[str, dict] = field(default_factory=dict) # of each of `DEPTHS`: the fields of its `ThresholdChoice`
     target_error: float = .25       # the share of errors among the answers of each depth that was asked for, 0 to 1
     photos: int = 0                 # that chose the settings
@@ -328,21 +341,23 @@ class Calibration:
     @classmethod
     def from_dict(cls, d: Mapping) -> 'Calibration': return cls(**{**d, 'rules': Rules(**d['rules'])})
 
-def fit_calibration(probs: np.ndarray, # (n, c) probabilities as the network gives them, of photos that trained nothing
-              labels: np.ndarray, # (n,) column of the true label
-              classes: Sequence[str], # (c,)
-              target_error: float = .25, # the largest share of wrong ones among the answers of each depth, above 0 and below 1
-              alpha: float = .1, # share of photos whose set may miss the true label
-              groups: Iterable | None = None, # (n,) photos that belong together
-              basis: str = 'validation', # which photos these are
-             ) -> Calibration:
+def fit_calibration(probs: np.ndarray, # (n, c) probabilities before any temperature, of photos that were not trained on
+                    labels: np.ndarray, # (n,) column of the true label
+                    classes: Sequence[str], # (c,)
+                    target_error: float = .25, # the largest share of wrong ones among the answers of each depth
+                    alpha: float = .1, # share of photos whose set may miss the true label
+                    groups: Iterable | None = None, # (n,) photos that belong together
+                    basis: str = 'validation', # which photos these are
+                   ) -> Calibration:
     "Temperature, thresholds and conformal limit, in this order."
-    if not 0 < target_error < 1: raise ValueError(f'the target is a share of errors between 0 and 1, not {target_error!r}')
+    if not 0 < target_error < 1:
+        raise ValueError(f'the target is a share of errors between 0 and 1, not {target_error!r}')
     groups = None if groups is None else list(groups)
     temperature = fit_temperature(probs, labels)
     probs = calibrated(probs, temperature)
     choices = {depth: asdict(o) for depth, o in fit_thresholds(probs, labels, classes, target_error, groups).items()}
-    return Calibration(temperature, fit_rules(probs, labels, classes, target_error, alpha, groups), choices, target_error, len(labels), _members(groups, len(labels))[1], basis)
+    rules = fit_rules(probs, labels, classes, target_error, alpha, groups)
+    return Calibration(temperature, rules, choices, target_error, len(labels), _members(groups, len(labels))[1], basis)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #c87cc4e0
 def part_photos(run: 'Run',
@@ -363,7 +378,7 @@ def _fit_on_validation(learn, rows: pd.DataFrame, logits: np.ndarray, target_err
     labels = _columns(rows.label, classes)
     return fit_calibration(softmax(logits), labels, classes, target_error, alpha, rows.group, 'validation part')
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #95402301
+# %% ../../nbs/evaluation/31_calibrate.ipynb #d930f462
 def _original_split(run: 'Run') -> Split:
     "The split as it was made, whatever has happened to its photos since."
     return read_split(run.path/'split.csv', run.metadata['data'])
@@ -372,13 +387,18 @@ def _fit_out_of_fold(run: 'Run', parts: Split, oof: pd.DataFrame, target_error: 
     "Temperature and rules from out-of-fold predictions."
     classes = tuple(run.metadata['classes'])
     lacking = [o for o in classes if o not in oof]
-    if lacking: raise BadConfig(f'the out-of-fold predictions have no column {lacking[0]!r}; they belong to other classes than this run\'s')
+    if lacking:
+        raise BadConfig(f'the out-of-fold predictions have no column {lacking[0]!r}; '
+                        'they belong to other classes than this run\'s')
     oof = oof[~oof.path.isin([*parts.part('test').path, *_original_split(run).part('test').path])]
-    if not len(oof): raise BadConfig('the out-of-fold predictions are all of test photos, which must not choose settings')
+    if not len(oof):
+        raise BadConfig('the out-of-fold predictions are all of test photos, which must not choose settings')
     probs, labels = oof[list(classes)].to_numpy(), _columns(oof.label, classes)
     return fit_calibration(probs, labels, classes, target_error, alpha, oof.group, 'out of fold')
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #14990ce4
+_LOG = logging.getLogger(__name__)
+
 def _from_json(d: dict) -> Calibration:
     "The calibration in calibration.json; `ValueError`, `TypeError` or `KeyError` where it can't be used."
     calibration = Calibration.from_dict(d)
@@ -397,39 +417,43 @@ def _load(run: 'Run') -> 'tuple[Calibration, OODScore] | None':
         if not checksum or saved['learner'] != checksum: return None
         return _from_json(saved['calibration']), OODScore.from_state(torch.load(weights, weights_only=True))
     except Exception as e: # torch raises whatever its reading comes upon
-        logging.getLogger(__name__).warning(f'{run.path}: calibration.json and ood.pth can\'t be read ({type(e).__name__}: {e}); they are made again')
+        reason = f'{type(e).__name__}: {e}'
+        _LOG.warning(f'{run.path}: calibration.json and ood.pth can\'t be read ({reason}); they are made again')
         return None
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #87b6e7e2
+# %% ../../nbs/evaluation/31_calibrate.ipynb #899943c9
 def _save(run: 'Run', calibration: Calibration, ood_score: 'OODScore') -> None:
     "Write calibration.json and ood.pth, if the folder can be written to."
     import torch
     buffer = io.BytesIO()
     torch.save(ood_score.state_dict(), buffer)
-    text = json.dumps(dict(learner=file_hash(run.path/'learner.pkl'), calibration=calibration.as_dict()), indent=1, allow_nan=False)
+    saved = dict(learner=file_hash(run.path/'learner.pkl'), calibration=calibration.as_dict())
+    text = json.dumps(saved, indent=1, allow_nan=False)
     try:
         atomic_write(run.path/'ood.pth', buffer.getvalue())
         atomic_write(run.path/'calibration.json', text)
     except OSError as e:
-        logging.getLogger(__name__).warning(f'{run.path}: calibration.json can\'t be written ({e.strerror}); it is fitted again each time')
+        _LOG.warning(f'{run.path}: calibration.json can\'t be written ({e.strerror}); it is fitted again each time')
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #13b22d26
-def _fit(run: 'Run', learn, parts: Split, ood_score: 'OODScore | None', oof: pd.DataFrame | None, target_error: float, alpha: float,
-        ) -> tuple[Calibration, 'OODScore']:
+# %% ../../nbs/evaluation/31_calibrate.ipynb #98deae9f
+def _fit(run: 'Run', learn, parts: Split, ood_score: 'OODScore | None', oof: pd.DataFrame | None,
+         target_error: float, alpha: float) -> tuple[Calibration, 'OODScore']:
     "Fit the calibration, and the OOD score where there is none."
     from cloud_classifier.evaluation.ood import fit_ood, learner_outputs
-    outputs = None
-    if oof is None: outputs = learner_outputs(learn, part_photos(run, parts, 'valid'))
-    if ood_score is None:
-        ood_score = fit_ood(learn, parts.files('train'), parts.files('valid'), valid_features=outputs and outputs.features)
+    features = None
     if oof is not None: calibration = _fit_out_of_fold(run, parts, oof, target_error, alpha)
-    else: calibration = _fit_on_validation(learn, parts.part('valid'), outputs.logits.double().numpy(), target_error, alpha)
+    else:
+        logits, _, features = learner_outputs(learn, part_photos(run, parts, 'valid'))
+        calibration = _fit_on_validation(learn, parts.part('valid'), logits.double().numpy(), target_error, alpha)
+    if ood_score is None:
+        ood_score = fit_ood(learn, parts.files('train'), parts.files('valid'), valid_features=features)
     return replace(calibration, rules=replace(calibration.rules, ood_threshold=ood_score.threshold)), ood_score
 
 def load_or_fit(run: 'Run', # a finished run
-                target_error: float | None = None, # largest share of errors among confident answers, above 0 and below 1; as fitted before, else .25, where None
+                # largest share of errors among confident answers, above 0 and below 1; where None as fitted before, or .25
+                target_error: float | None = None,
                 alpha: float = .1, # share of photos whose set of labels may miss the true one, above 0 and below 1
-                oof: pd.DataFrame | None = None, # what `cross_validate` returned; the validation part decides where None
+                oof: pd.DataFrame | None = None, # of `cross_validate`; the validation part decides where None
                 learn=None, # the run's learner; loaded where None
                 parts: Split | None = None, # the run's split; read where None
                ) -> tuple[Calibration, 'OODScore']:
@@ -450,5 +474,6 @@ def class_shares(run: 'Run') -> dict[str, float]: # of each class, above 0; they
     if how: rows = balance(rows, how, run.config.cap, run.config.seed)
     counts = rows.groupby('label').weight.sum() if 'weight' in rows else rows.label.value_counts()
     lacking = [o for o in run.metadata['classes'] if o not in counts]
-    if lacking: raise BadRun(f'{run.path/"split.csv"}: has no photo of {lacking[0]} to train on, which the run was trained on')
+    if lacking:
+        raise BadRun(f'{run.path/"split.csv"}: has no photo of {lacking[0]} to train on, which the run was trained on')
     return {o: float(counts[o] / counts.sum()) for o in run.metadata['classes']}

@@ -1,4 +1,4 @@
-"What a run's answers may claim is settled once, by photos that neither trained it nor test it."
+"A run's calibration is fitted once, by photos that it was neither trained on nor is tested on."
 
 import json
 import shutil
@@ -35,24 +35,24 @@ def mine(run, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def settled(run, tmp_path_factory):
-    "What was settled for that run: to look at, and for `mine_settled` to start from."
-    copy = Run(copied(run.path, tmp_path_factory.mktemp('settled'), RUN))
+def fitted(run, tmp_path_factory):
+    "What was fitted for that run: to look at, and for `mine_fitted` to start from."
+    copy = Run(copied(run.path, tmp_path_factory.mktemp('fitted'), RUN))
     return copy, load_or_fit(copy)
 
 
 @pytest.fixture
-def mine_settled(settled, tmp_path):
-    "A copy of the run with what was settled for it, to write into."
-    return Run(copied(settled[0].path, tmp_path, (*RUN, 'calibration.json', 'ood.pth')))
+def mine_fitted(fitted, tmp_path):
+    "A copy of the run with what was fitted for it, to write into."
+    return Run(copied(fitted[0].path, tmp_path, (*RUN, 'calibration.json', 'ood.pth')))
 
 
 def never(*_, **__):
-    raise AssertionError('this was settled before')
+    raise AssertionError('this was fitted before')
 
 
-def test_settled_once_and_read_back(settled, monkeypatch):
-    run, (calibration, ood_score) = settled
+def test_fitted_once_and_read_back(fitted, monkeypatch):
+    run, (calibration, ood_score) = fitted
     assert calibration.photos == len(run.split.files('valid'))
     assert calibration.rules.ood_threshold == ood_score.threshold
     monkeypatch.setattr(ood, 'fit_ood', never)
@@ -74,29 +74,29 @@ def test_test_photos_never_pass_through_the_network_and_others_once_at_most(mine
     assert sorted(photos) == sorted([*mine.split.files('train'), *mine.split.files('valid')])
 
 
-def test_another_learner_is_settled_anew(mine_settled):
-    said = json.loads((mine_settled.path / 'calibration.json').read_text())
-    (mine_settled.path / 'calibration.json').write_text(
+def test_another_learner_is_fitted_again(mine_fitted):
+    said = json.loads((mine_fitted.path / 'calibration.json').read_text())
+    (mine_fitted.path / 'calibration.json').write_text(
         json.dumps(said | {'learner': 'another', 'calibration': said['calibration'] | {'photos': 0}})
     )
-    assert load_or_fit(mine_settled)[0].photos > 0
+    assert load_or_fit(mine_fitted)[0].photos > 0
 
 
-def test_a_learner_that_can_not_be_read_has_nothing_settled(mine_settled):
-    "Whatever calibration.json says of a learner that is not there, it was not settled for this one."
-    said = json.loads((mine_settled.path / 'calibration.json').read_text())
-    (mine_settled.path / 'calibration.json').write_text(json.dumps(said | {'learner': ''}))
-    (mine_settled.path / 'learner.pkl').unlink()
+def test_a_learner_that_can_not_be_read_has_nothing_fitted(mine_fitted):
+    "Whatever calibration.json says of a learner that is not there, it was not fitted for this one."
+    said = json.loads((mine_fitted.path / 'calibration.json').read_text())
+    (mine_fitted.path / 'calibration.json').write_text(json.dumps(said | {'learner': ''}))
+    (mine_fitted.path / 'learner.pkl').unlink()
     with pytest.raises(BadRun, match='is no learner that can be opened'):
-        load_or_fit(mine_settled)
+        load_or_fit(mine_fitted)
 
 
-def test_another_target_is_settled_anew_and_stays(mine_settled):
-    assert load_or_fit(mine_settled, target_error=0.1)[0].target_error == 0.1
-    assert load_or_fit(mine_settled)[0].target_error == 0.1
+def test_another_target_is_fitted_again_and_stays(mine_fitted):
+    assert load_or_fit(mine_fitted, target_error=0.1)[0].target_error == 0.1
+    assert load_or_fit(mine_fitted)[0].target_error == 0.1
     for wrong in (0, 1, -0.2, 25):
         with pytest.raises(BadConfig, match='above 0 and below 1'):
-            load_or_fit(mine_settled, target_error=wrong)
+            load_or_fit(mine_fitted, target_error=wrong)
 
 
 def out_of_fold(run):
@@ -106,8 +106,8 @@ def out_of_fold(run):
     return rows[['path', 'label', 'group']].join(pd.DataFrame(probs, columns=classes))
 
 
-def test_out_of_fold_predictions_decide_where_there_are_some(mine_settled):
-    mine, oof = mine_settled, out_of_fold(mine_settled)
+def test_out_of_fold_predictions_decide_where_there_are_some(mine_fitted):
+    mine, oof = mine_fitted, out_of_fold(mine_fitted)
     calibration, _ = load_or_fit(mine, oof=oof)
     assert calibration.basis == 'out of fold'
     assert calibration.photos == len(oof) - len(mine.split.part('test'))
@@ -117,8 +117,8 @@ def test_out_of_fold_predictions_decide_where_there_are_some(mine_settled):
         load_or_fit(mine, oof=oof[oof.path.isin(mine.split.part('test').path)])
 
 
-def test_the_temperature_leaves_every_answer_where_it_was(settled):
-    run, (calibration, _) = settled
+def test_the_temperature_leaves_every_answer_where_it_was(fitted):
+    run, (calibration, _) = fitted
     _, _, probs, _, _ = run.predictions('test')
     assert np.array_equal(calibrated(probs, calibration.temperature).argmax(1), probs.argmax(1))
 
@@ -155,26 +155,26 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize('damage', DAMAGE)
-def test_what_was_settled_and_is_damaged_is_settled_anew(mine_settled, damage, caplog):
-    before = (mine_settled.path / 'calibration.json').read_text()
-    (mine_settled.path / 'calibration.json').write_text(DAMAGE[damage](json.loads(before)))
-    calibration, _ = load_or_fit(mine_settled)
+def test_what_was_fitted_and_is_damaged_is_fitted_again(mine_fitted, damage, caplog):
+    before = (mine_fitted.path / 'calibration.json').read_text()
+    (mine_fitted.path / 'calibration.json').write_text(DAMAGE[damage](json.loads(before)))
+    calibration, _ = load_or_fit(mine_fitted)
     assert 'calibration.json and ood.pth can\'t be read' in caplog.text
-    assert (mine_settled.path / 'calibration.json').read_text() == before
-    assert calibration == load_or_fit(mine_settled)[0]
+    assert (mine_fitted.path / 'calibration.json').read_text() == before
+    assert calibration == load_or_fit(mine_fitted)[0]
 
 
 @pytest.mark.parametrize('size', [0, 10, 5000])
-def test_statistics_that_are_cut_off_are_made_anew(mine_settled, size, caplog):
-    file = mine_settled.path / 'ood.pth'
+def test_statistics_that_are_cut_off_are_made_again(mine_fitted, size, caplog):
+    file = mine_fitted.path / 'ood.pth'
     file.write_bytes(file.read_bytes()[:size])
-    threshold = load_or_fit(mine_settled)[1].threshold
+    threshold = load_or_fit(mine_fitted)[1].threshold
     assert 'are made again' in caplog.text
-    assert threshold == load_or_fit(mine_settled)[1].threshold
+    assert threshold == load_or_fit(mine_fitted)[1].threshold
 
 
-def test_a_folder_that_can_not_be_written_is_said_and_the_answers_are_the_same(settled, read_only, tmp_path, caplog):
-    run, (calibration, _) = settled
+def test_a_folder_that_can_not_be_written_is_said_and_the_answers_are_the_same(fitted, read_only, tmp_path, caplog):
+    run, (calibration, _) = fitted
     place = read_only(copied(run.path, tmp_path, RUN))
     assert load_or_fit(Run(place))[0] == calibration
     assert f'{place}: calibration.json can\'t be written' in caplog.text
@@ -183,13 +183,13 @@ def test_a_folder_that_can_not_be_written_is_said_and_the_answers_are_the_same(s
     assert not [f.name for f in place.iterdir() if f.suffix in ('.tmp', '.pth') or f.name == 'calibration.json']
 
 
-def test_test_photos_that_were_renamed_since_choose_nothing(settled, tmp_path, skies):
+def test_test_photos_that_were_renamed_since_choose_nothing(fitted, tmp_path, skies):
     data = shutil.copytree(skies, tmp_path / 'skies')
-    mine = copied(settled[0].path, tmp_path, (*RUN, 'calibration.json', 'ood.pth'))
-    (mine / 'run.json').write_text(json.dumps(settled[0].metadata | {'data': str(data)}))
+    mine = copied(fitted[0].path, tmp_path, (*RUN, 'calibration.json', 'ood.pth'))
+    (mine / 'run.json').write_text(json.dumps(fitted[0].metadata | {'data': str(data)}))
     oof = out_of_fold(Run(mine))
     photo = Run(mine).split.part('test').path.iloc[0]
     (data / photo).rename(data / f'{photo}.jpg')
     new = oof.assign(path=oof.path.replace(photo, f'{photo}.jpg'))
     for table in (oof, new):  # made before, and after
-        assert load_or_fit(Run(mine), oof=table)[0].photos == len(oof) - len(settled[0].split.part('test'))
+        assert load_or_fit(Run(mine), oof=table)[0].photos == len(oof) - len(fitted[0].split.part('test'))
