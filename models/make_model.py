@@ -8,6 +8,7 @@ it goes on where it was when it is called again.
 
 import argparse
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,12 +46,16 @@ def whole(parts: Split) -> Split:
     return replace(parts, frame=frame)
 
 
+def once(combine: Callable[[Sequence[Run], Split, Path], Run], runs: Sequence[Run], parts: Split, out: Path) -> Run:
+    "The run that `combine` makes of `runs`; the one that an earlier call made where it is there."
+    return Run(out) if (out / 'run.json').exists() else combine(runs, parts, out)
+
+
 def of_backbone(arch: str, photos: Path, parts: Split, work: Path) -> tuple[pd.DataFrame, Run, float]:
     "What the folds of a backbone answer, their averaged run, and the seconds that they took."
     oof = cross_validate(photos, FOLDS, work / 'folds', parts, seed=SEED, recipe=RECIPE, arch=arch)
     runs = [Run(work / 'folds' / f'fold-{i}') for i in range(FOLDS)]
-    done = (work / 'soup' / 'run.json').exists()
-    mixed = Run(work / 'soup') if done else soup(runs, whole(parts), work / 'soup')
+    mixed = once(soup, runs, whole(parts), work / 'soup')
     return oof, mixed, sum(run.metadata['seconds'] for run in runs)
 
 
@@ -69,8 +74,7 @@ def trained(photos: Path, work: Path) -> tuple[Split, pd.DataFrame, Run, float]:
     dataset = Dataset(photos)
     parts = split(dataset, seed=SEED, scan=dataset.scan())
     tables, runs, seconds = zip(*(of_backbone(arch, photos, parts, work / arch) for arch in BACKBONES), strict=True)
-    done = (work / 'ensemble' / 'run.json').exists()
-    run = Run(work / 'ensemble') if done else ensemble(runs, whole(parts), work / 'ensemble')
+    run = once(ensemble, runs, whole(parts), work / 'ensemble')
     return parts, together(tables), run, sum(seconds)
 
 

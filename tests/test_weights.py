@@ -209,7 +209,7 @@ def test_code_in_a_file_is_never_run(write, package, no_net, tmp_path, of_packag
     file.write_bytes(trap)
     assert 'its SHA-256 is not ' in refused()
     package(trap)
-    assert 'no state dict that can be read without running code in it' in refused()
+    assert 'it is not a state dict that can be read without running code in it' in refused()
     assert not sprung.exists()
     torch.load(io.BytesIO(saved(Trap(sprung))), weights_only=False)
     assert sprung.exists()  # the trap is one
@@ -236,8 +236,8 @@ def test_what_is_hashed_is_what_is_loaded(package, no_net, monkeypatch, of_packa
         (lambda state: state | {'_0': state['_0'][1:]}, r'conv1\.0\.weight has the shape \(.*\), and what is in its'),
         (lambda state: dict(reversed(state.items())), 'and what is in its place has another'),
         (lambda state: state | {'_0': 7}, 'and what is in its place has another'),
-        (lambda state: list(state.values()), 'it is no state dict'),
-        (lambda state: None, 'it is no state dict'),
+        (lambda state: list(state.values()), 'it is not a state dict'),
+        (lambda state: None, 'it is not a state dict'),
     ],
 )
 def test_values_that_are_not_the_networks_are_refused(change, says, package, no_net, of_package):
