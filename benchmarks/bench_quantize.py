@@ -25,7 +25,7 @@ import numpy as np
 
 from cloud_classifier.evaluation.calibrate import ece, fit_temperature, load_or_fit
 from cloud_classifier.prediction.decide import softmax
-from cloud_classifier.prediction.export import RANGE_PHOTOS, _all_answers, _some, export_run, quantized
+from cloud_classifier.prediction.export import RANGE_PHOTOS, _run_many, _spread, export_run, quantized
 from cloud_classifier.prediction.infer import CloudClassifier
 from cloud_classifier.training.run import Run
 
@@ -51,7 +51,7 @@ def judge(file, run):
     "Accuracy, calibration error, logits and temperature of a file."
     clouds, said, labels = CloudClassifier(file), {}, {}
     for part in ('valid', 'test'):
-        said[part] = _all_answers(clouds, run.split.files(part))[0]
+        said[part] = _run_many(clouds, run.split.files(part))[0]
         labels[part] = np.array([clouds.classes.index(o) for o in run.split.part(part).label])
     calibration, _ = load_or_fit(run)
     own = calibration.basis != 'out of fold'
@@ -71,8 +71,8 @@ def main():
         export_run(run, files['fp32'])
         for way in WAYS:
             to, *all_of_them = way.split(', ')
-            with patch('cloud_classifier.prediction.export.COARSE', 0) if all_of_them else nullcontext():
-                made = quantized(files['fp32'], _some(run.split.files('train'), args.photos), to)
+            with patch('cloud_classifier.prediction.export.MIN_CONVOLUTION', 0) if all_of_them else nullcontext():
+                made = quantized(files['fp32'], _spread(run.split.files('train'), args.photos), to)
             files[way].write_bytes(made)
         pixels = CloudClassifier(files['fp32']).preprocess(run.split.files('test')[0])[None]
         one, many = by_turns(files, pixels, 1), by_turns(files, pixels, None)

@@ -88,6 +88,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'errors',
         'files',
         'images',
+        'data.sampling',
         'training.config',
         'training.run',
         'evaluation.ood',
@@ -95,7 +96,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.decide',
         'prediction.infer',
     },
-    'prediction.app': {'taxonomy', 'images', 'prediction.infer'},
+    'prediction.app': {'taxonomy', 'files', 'images', 'prediction.infer'},
     'demo': {
         'images',
         'samples',

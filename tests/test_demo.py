@@ -45,13 +45,13 @@ def test_the_whole_way(skies, tmp_path, monkeypatch):
     monkeypatch.setenv('CLOUD_DATA', str(skies))
     console = Console(record=True, width=120)
     run = run_demo(console, size=64, seconds=30, out=tmp_path / 'run')
-    said = ' '.join(console.export_text().split())
+    text = ' '.join(console.export_text().split())
     for name in OUTPUT_FILES:
         assert (run.path / name).stat().st_size > 0
-        assert name in said
-    assert 'your photos' in said
-    assert 'squares of 64 pixels' in said
-    assert 'test photos this model is right on' in said
+        assert name in text
+    assert 'your photos' in text
+    assert 'squares of 64 pixels' in text
+    assert 'test photos this model is right on' in text
     assert (run.metadata['head'], run.config.weights) == ('moments', 'imagenet')
     assert json.loads((run.path / 'report.json').read_text())['n'] == len(run.split.part('test'))
 

@@ -149,7 +149,7 @@ def test_parity_is_that_of_float32_whatever_a_learner_trains_in(learn, skies, tm
 
 def other_network(monkeypatch):
     "Have the next export write a network that is not the learner's."
-    graph = export._graph
+    graph = export._to_onnx
 
     def wrong(*args):
         model = graph(*args)
@@ -159,7 +159,7 @@ def other_network(monkeypatch):
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values[:, ::-1].copy() + 1, tensor.name))
         return model
 
-    monkeypatch.setattr(export, '_graph', wrong)
+    monkeypatch.setattr(export, '_to_onnx', wrong)
 
 
 @pytest.mark.parametrize('write', [export_model, lambda learn, path: export_run(learn, path)])
@@ -234,7 +234,7 @@ from cloud_classifier.training.run import Run
 def prove(*args):
     print('proving', flush=True)
     time.sleep(600)
-export._difference = prove
+export._max_difference = prove
 export.export_model(Run(sys.argv[1]).learner(), sys.argv[2])
 """
 

@@ -17,7 +17,8 @@ from cloud_classifier.training.config import BadConfig
 
 @pytest.fixture
 def exact(tmp_path, monkeypatch):
-    monkeypatch.setattr('cloud_classifier.prediction.export.COARSE', 2_000)  # weights that its last convolution has
+    # As many weights as its last convolution has.
+    monkeypatch.setattr('cloud_classifier.prediction.export.MIN_CONVOLUTION', 2_000)
     return small_net(tmp_path / 'clouds.onnx', card='{"arch": "by hand"}')
 
 
@@ -136,7 +137,7 @@ def test_photos_that_can_not_be_opened_are_said(exact, photos, tmp_path, caplog)
 def test_wrong_arguments_get_a_line(exact, photos, tmp_path):
     lines = {
         'int8, int8-weights or fp16': lambda: quantized(exact, photos, 'int4'),
-        'takes photos to find its ranges by': lambda: quantized(exact),
+        'needs photos to find its ranges': lambda: quantized(exact),
         'none could be opened: .*gone.jpg': lambda: quantized(exact, [tmp_path / 'gone.jpg']),
         'is a folder': lambda: quantize(exact, photos, out=tmp_path),
         'quantised already': lambda: quantized(quantize(exact, to='fp16'), photos),
@@ -164,7 +165,7 @@ def test_a_run_is_exported_smaller(run, tmp_path, monkeypatch):
     from cloud_classifier.prediction import export
     from cloud_classifier.prediction.export import ParityError, export_run
 
-    monkeypatch.setattr(export, 'LOSSES', {'accuracy': 1, 'ece': 1})  # of six photos one is a sixth
+    monkeypatch.setattr(export, 'MAX_LOSS', {'accuracy': 1, 'ece': 1})  # of six photos one is a sixth
     big, _ = export_run(run, tmp_path / 'big.onnx')
     small, worst = export_run(run, tmp_path / 'small.onnx', to='int8')
     a, b = CloudClassifier(big), CloudClassifier(small)
@@ -175,7 +176,7 @@ def test_a_run_is_exported_smaller(run, tmp_path, monkeypatch):
     valid = np.stack([b.preprocess(o) for o in run.split.files('valid')])
     assert (b.run(valid)[1] < b.rules.ood_threshold).all()  # at so few photos 95% means all
     assert json.loads(json.dumps(b.card)) == b.card
-    monkeypatch.setattr(export, 'LOSSES', {'accuracy': -1})
+    monkeypatch.setattr(export, 'MAX_LOSS', {'accuracy': -1})
     before = small.read_bytes()
     with pytest.raises(ParityError, match=r'small.onnx: is not written, because it loses'):
         export_run(run, small, to='int8')
