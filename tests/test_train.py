@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -44,7 +45,7 @@ from cloud_classifier.training.config import (
     compare_runs,
     run_rows,
 )
-from cloud_classifier.training.dataloaders import cloud_dls
+from cloud_classifier.training.dataloaders import PhotoCache, cloud_dls
 from cloud_classifier.training.learner import cloud_learner, imagenet_weights
 from cloud_classifier.training.recipes import LR_RANGE, RECIPES, choose_lr, plan_cycles, suggest_lr
 from cloud_classifier.training.run import Run, cross_validate, resume, train
@@ -68,6 +69,17 @@ def test_the_same_seed_gives_the_same_history(skies, tmp_path):
     assert one.metadata['split_hash'] == two.metadata['split_hash'] != other.metadata['split_hash']
     weights = [run.learner().model.state_dict() for run in (one, two)]
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_training_opens_each_photo_once(monkeypatch, skies, tmp_path):
+    "The scan takes fingerprints and makes small copies; only those that the parts need are kept."
+    read, opened = Path.read_bytes, []
+    monkeypatch.setattr(Path, 'read_bytes', lambda self: opened.append(self) or read(self))
+    run = train(skies, epochs=1, cache=tmp_path / 'cache', out=tmp_path / 'run', **SMALL)
+    photos = sorted(skies.rglob('*.jpg'))
+    assert sorted(o for o in opened if skies in o.parents) == photos
+    counts = run.split.counts()
+    assert len(list(PhotoCache(tmp_path / 'cache').files())) == counts.train.sum() + counts.valid.sum() < len(photos)
 
 
 def test_a_run_says_what_was_done(run, skies):
