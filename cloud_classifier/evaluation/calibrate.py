@@ -450,7 +450,7 @@ def _fit(run: 'Run', learn, parts: Split, ood_score: 'OODScore | None', oof: pd.
     return replace(calibration, rules=replace(calibration.rules, ood_threshold=ood_score.threshold)), ood_score
 
 def load_or_fit(run: 'Run', # a finished run
-                # largest share of errors among confident answers, above 0 and below 1; where None as fitted before, or .25
+                # largest share of errors among confident answers, above 0 and below 1; None: as before, or .25
                 target_error: float | None = None,
                 alpha: float = .1, # share of photos whose set of labels may miss the true one, above 0 and below 1
                 oof: pd.DataFrame | None = None, # of `cross_validate`; the validation part decides where None

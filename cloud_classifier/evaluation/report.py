@@ -269,7 +269,8 @@ def _notes(p: Predictions, part: str, top1: dict) -> list[str]:
     if n < 30: notes.append(f'There are only {n} independent groups of photos: the intervals are likely too narrow.')
     if top1['value'] in (0, 1):
         notes.append('An interval without width is no certainty. '
-                     f'With {n} independent groups the true share may differ by up to {min(1, 3/n):.0%} (the rule of three).')
+                     f'With {n} independent groups the true share may differ by up to '
+                     f'{min(1, 3/n):.0%} (the rule of three).')
     if absent: notes.append(f'No photo of {", ".join(absent)}: how well it is recognised is unknown.')
     if len(p.classes) < 4:
         notes.append('Of three classes or fewer the right one is always among three: top-3 says nothing.')

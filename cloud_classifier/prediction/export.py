@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 import torch
-from fastai.learner import Learner
 from onnx import helper, numpy_helper
 
 from .. import __version__
@@ -33,6 +32,7 @@ from .decide import softmax
 from .infer import predict_batches, BadModel, CloudClassifier, FORMAT, seal
 from ..training.config import BadConfig
 from ..training.run import Run
+from fastai.learner import Learner
 
 # %% ../../nbs/prediction/42_export.ipynb #27ae9b2f
 @contextmanager

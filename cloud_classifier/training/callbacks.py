@@ -12,7 +12,7 @@ __all__ = ['HISTORY', 'TRACKERS', 'FP32DepthwiseGrad', 'norm_pairs', 'FoldedNorm
            'show_training', 'check_tracker', 'Track', 'track_run']
 
 # %% ../../nbs/training/23_callbacks.ipynb #3e5dbb2d
-import io, json, logging, math, os, random, warnings
+import io, json, logging, math, os, random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack, nullcontext, suppress
 from datetime import timedelta
@@ -34,8 +34,6 @@ from ..errors import OperationFailed
 from ..files import atomic_path, atomic_write
 from ..data.dataset import show_progress
 from .config import BadRun, BadConfig, check_precision
-# fastai 2.8 uses it while it is imported
-warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning)
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.fp16 import AMPMode, MixedPrecision

@@ -8,7 +8,7 @@ __all__ = ['JPEG_QUALITY', 'train_side', 'shrink', 'PhotoCache', 'copy_sides', '
            'default_workers', 'cloud_dls', 'at_size']
 
 # %% ../../nbs/training/21_dataloaders.ipynb #52d773ed
-import logging, math, os, random, shutil, warnings
+import logging, math, os, random, shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,8 +33,6 @@ from ..images import inspect_photo, Preprocess
 from ..data.dataset import Dataset, show_progress
 from ..data.sampling import balance as balance_rows, Split
 from .config import BadConfig
-# fastai 2.8 uses it while it is imported
-warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning)
 from fastai.callback.data import weighted_dataloaders # noqa: F401 - gives DataBlock its method of that name
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders

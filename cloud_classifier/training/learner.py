@@ -22,8 +22,6 @@ from ..files import file_hash
 from ..images import Preprocess
 from .config import (BadConfig, check_weights, how_to_get, NoWeights, package_file,
                                               packaged, packaged_facts, PackagedWeights, read_packaged)
-# fastai 2.8 uses it while it is imported
-warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated', FutureWarning)
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.metrics import error_rate
