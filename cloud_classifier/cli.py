@@ -784,7 +784,7 @@ def duplicates(data: Data,
                page: option(Path | None, 'Write a page that shows each group side by side.', '--html') = None,
                strict: Strict = False,
                as_json: AsJson = False):
-    """Find photos that are there twice, also saved anew, resized, turned or slightly cropped.
+    """Find photos that are there twice, also saved again, resized, turned or slightly cropped.
 
     Those that stand under two labels come first."""
     writable_file(page)

@@ -1,6 +1,7 @@
 "Imports run one way, and heavy libraries stay in their rooms."
 
 import ast
+import re
 import sys
 
 import pytest
@@ -259,6 +260,12 @@ def test_what_is_light_does_not_wait_for_what_is_heavy(code, never):
 def test_nothing_is_said_while_a_door_is_opened(door):
     done = run_bounded(f'import cloud_classifier.{door}')
     assert (done.status, done.err) == (0, '')
+
+
+def test_sql_stands_in_the_manifest_alone():
+    words = re.compile(r'\b(SELECT\b.*\bFROM|INSERT INTO|DELETE FROM|UPDATE \w+ SET|CREATE TABLE)\b', re.DOTALL)
+    found = {room for room in ROOMS if words.search(file_of(room).read_text(encoding='utf-8'))}
+    assert found == {'data.dataset'}
 
 
 @pytest.mark.parametrize('room', ['cli', 'demo'])

@@ -87,7 +87,7 @@ def test_a_learner_that_can_not_be_read_has_nothing_fitted(mine_fitted):
     said = json.loads((mine_fitted.path / 'calibration.json').read_text())
     (mine_fitted.path / 'calibration.json').write_text(json.dumps(said | {'learner': ''}))
     (mine_fitted.path / 'learner.pkl').unlink()
-    with pytest.raises(BadRun, match='is no learner that can be opened'):
+    with pytest.raises(BadRun, match='is not a learner that can be opened'):
         load_or_fit(mine_fitted)
 
 

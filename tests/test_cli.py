@@ -207,7 +207,7 @@ def test_what_is_no_run(command, data, tmp_path, verb):
     for path in (data, tmp_path / 'nowhere'):
         status, _, err = command(verb, path)
         assert (status, err.count('\n')) == (2, 1)
-        assert 'is no run' in err
+        assert 'is not a run' in err
     (data / 'run.json').write_text('{"status"')
     status, _, err = command(verb, data)
     assert (status, err.count('\n')) == (2, 1)

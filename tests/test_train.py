@@ -553,7 +553,7 @@ def test_learners_that_were_cut_off_are_named(run, tmp_path):
     content = (mine / 'learner.pkl').read_bytes()
     for at in (10, len(content) // 2, len(content) - 1):
         (mine / 'learner.pkl').write_bytes(content[:at])
-        with pytest.raises(BadRun, match=r'learner\.pkl: is no learner that can be opened'):
+        with pytest.raises(BadRun, match=r'learner\.pkl: is not a learner that can be opened'):
             Run(mine).learner()
     (mine / 'learner.pkl').unlink()
     with pytest.raises(BadRun, match=r'has no learner\.pkl any more'):

@@ -268,7 +268,7 @@ def _notes(p: Predictions, part: str, top1: dict) -> list[str]:
                      'Where a part chose settings or the moment to stop, it flatters the classifier.')
     if n < 30: notes.append(f'There are only {n} independent groups of photos: the intervals are likely too narrow.')
     if top1['value'] in (0, 1):
-        notes.append('An interval without width is no certainty. '
+        notes.append('An interval without width is not certainty. '
                      f'With {n} independent groups the true share may differ by up to '
                      f'{min(1, 3/n):.0%} (the rule of three).')
     if absent: notes.append(f'No photo of {", ".join(absent)}: how well it is recognised is unknown.')

@@ -15,8 +15,8 @@ from ipywidgets import FileUpload, HTML, Image, VBox
 
 from ..files import printable
 from ..images import BadImage, thumbnail
-from .infer import BadModel, CloudClassifier, find_model, height_range, Prediction
-from ..taxonomy import GENERA
+from .infer import BadModel, CloudClassifier, find_model, Prediction
+from ..taxonomy import GENERA, height_range
 
 # %% ../../nbs/prediction/43_app.ipynb #651b4bc6
 def percent(p: float, # a probability, 0 to 1

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['MAX_BYTES', 'FORMAT', 'METADATA', 'OPTIONAL_METADATA', 'MAX_CLASSES', 'MAX_NAME', 'MAX_SIZE', 'MAX_FIELDS',
            'MAX_TEXT', 'OPERATORS', 'MAX_NODES', 'FLOAT', 'OUTPUTS', 'MAX_RESTORED', 'MAX_MEMORY', 'EXIT_SECONDS',
-           'MAX_SECONDS', 'height_range', 'Prediction', 'ModelInfo', 'predict_logits', 'predict_batches',
-           'PhotoClassifier', 'shipped_model', 'is_shipped', 'BadModel', 'find_model', 'read_info', 'seal', 'is_sealed',
-           'NotONNX', 'read_metadata', 'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'CloudClassifier',
-           'card_text']
+           'MAX_SECONDS', 'Prediction', 'ModelInfo', 'predict_logits', 'predict_batches', 'PhotoClassifier',
+           'shipped_model', 'is_shipped', 'BadModel', 'find_model', 'read_info', 'seal', 'is_sealed', 'NotONNX',
+           'read_metadata', 'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'CloudClassifier', 'card_text']
 
 # %% ../../nbs/prediction/41_infer.ipynb #16e657f8
 import atexit, hashlib, math, os, re, stat, sys
@@ -29,13 +28,7 @@ from ..errors import UserError
 from ..files import from_json, printable
 from ..images import BadImage, open_batches, Preprocess
 from .decide import Backoff, decide, Decision, read_prior, Rules, softmax, adjust_prior
-from ..taxonomy import GENERA
-
-# %% ../../nbs/prediction/41_infer.ipynb #8b738a4f
-def height_range(base: tuple[int, int] | None, # lowest and highest cloud base, metres
-                 ) -> str: # '' where there is none
-    "A range of heights for people."
-    return f'{base[0]}–{base[1]} m' if base else ''
+from ..taxonomy import GENERA, height_range
 
 # %% ../../nbs/prediction/41_infer.ipynb #2e62b160
 @dataclass(frozen=True)

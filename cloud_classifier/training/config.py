@@ -362,7 +362,7 @@ def run_metadata(path: str | Path, # a run's folder
     "The content of run.json, of a run that finished or not; `BadRun` where there is none."
     file = Path(path)/'run.json'
     if not file.is_file():
-        raise BadRun(f'{path}: is no run; a run is a folder with run.json, which `cloud-classifier train` makes')
+        raise BadRun(f'{path}: is not a run; a run is a folder with run.json, which `cloud-classifier train` makes')
     return read_json(file)
 
 # %% ../../nbs/training/20_config.ipynb #bf89d1c7

@@ -249,7 +249,7 @@ def describe_run(data: Path, config: TrainConfig, plan: TrainPlan, photos: Train
                 weights_source=weights_source(config.arch, config.weights), **describe_machine(dls.device))
 
 # %% ../../nbs/training/25_run.ipynb #5aeaa9e0
-RUNS = Path('models')/'runs' # where runs go that nobody names a folder for
+RUNS = Path('models')/'runs' # where runs go by default
 
 def make_run_folder(out: str | Path | None = None, # models/runs/<date>-<four hex digits> where None
                     ) -> Path:
@@ -378,7 +378,7 @@ def learner(self: Run) -> Learner:
         warnings.simplefilter('ignore') # fastai's warning, which the docstring repeats
         try: return load_learner(file)
         except Exception as e:
-            raise BadRun(f'{file}: is no learner that can be opened ({type(e).__name__}: {e}); it may be cut off, '
+            raise BadRun(f'{file}: is not a learner that can be opened ({type(e).__name__}: {e}); it may be cut off, '
                          'or of other versions of its libraries') from e
 
 # %% ../../nbs/training/25_run.ipynb #db754e77
