@@ -173,11 +173,14 @@ def _copy(self: PhotoCache, name: str, sha256: str, preprocess: Preprocess) -> P
 @patch
 def _fill_one(self: PhotoCache, name: str, photo: Path, sha256: str, preprocess: Preprocess) -> str:
     "Make one copy; 'made', 'there' (before) or 'bad' (it can't be made)."
-    if _is_whole(self._copy(name, sha256, preprocess)): return 'there'
+    copy = self._copy(name, sha256, preprocess)
+    if _is_whole(copy): return 'there'
     if self.trouble: return 'bad'
-    def extract(found: str) -> Mapping:
-        return {k: f for k, f in self.extract(sha256, preprocess).items() if k == name} if found == sha256 else {}
-    return inspect_photo(photo, extract, copy_sides(preprocess), max_bytes=None).extracted.get(name, 'bad')
+    def extract(actual: str) -> Mapping:
+        return {k: f for k, f in self.extract(sha256, preprocess).items() if k == name} if actual == sha256 else {}
+    extracted = inspect_photo(photo, extract, copy_sides(preprocess), max_bytes=None).extracted
+    if name in extracted: return extracted[name]
+    return 'there' if _is_whole(copy) else 'bad' # another process may have made it meanwhile
 
 # %% ../../nbs/training/21_dataloaders.ipynb #21b4fb67
 def _file_size(file: Path) -> int:

@@ -115,7 +115,11 @@ def poll(pid):
     return os.waitstatus_to_exitcode(status) if done else None
 
 
-TRAINING = ['faiss', 'timm', *(f'cloud_classifier.{module}' for module in ('cli', 'evaluate', 'runs', 'series'))]
+TRAINING = [
+    'faiss',
+    'timm',
+    *(f'cloud_classifier.{module}' for module in ('cli', 'evaluation.report', 'data.duplicates')),
+]
 
 
 def serve():
