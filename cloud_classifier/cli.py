@@ -906,9 +906,8 @@ def _checked_config(**settings): # a `TrainConfig`
     return config
 
 # %% ../nbs/51_cli.ipynb #b1c2c58d
-def _loaded_split(data: Path, split: Path | None, strict: bool): # a `Split`, or None where none is given
+def _loaded_split(data: Path, split: Path | None): # a `Split`, or None where none is given
     "A split that was made before, followed to where its photos are now."
-    existing_dataset(data, strict)
     if existing_file(split, 'a split') is None: return None
     from cloud_classifier.data.sampling import load_split
     return load_split(split, data)
@@ -918,7 +917,7 @@ def _train_split(data: Path, split: Path | None): # a `Split`, or None where non
     existing_file(split, 'a split')
     from cloud_classifier.data.dataset import Dataset
     Dataset(data).check()
-    return None if split is None else _loaded_split(data, split, strict=False)
+    return _loaded_split(data, split)
 
 def _print_run(run, as_json: bool) -> None:
     "Print what was trained, and what comes next."
@@ -1130,7 +1129,8 @@ def evaluate(target: argument(Path, 'A run of `train`, or an .onnx file.', 'RUN|
     Writes report.html and report.json."""
     is_run = _check_target(target, data, split, also or (), _check_target_error(target_error))
     out = writable_folder(out or (target if is_run else target.with_name(f'{target.stem}-report')))
-    parts = None if is_run else _loaded_split(data, split, strict)
+    if not is_run: existing_dataset(data, strict)
+    parts = None if is_run else _loaded_split(data, split)
     with stdout_for(as_json):
         source, others = _judged_source(target, is_run), [_judged_source(run, True) for run in also or ()]
         from cloud_classifier.evaluation.report import evaluate as judge
