@@ -21,6 +21,7 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -1309,7 +1310,7 @@ def _print_done(data: Path, file: Path, done, as_json: bool) -> None: # done: a 
         return
     columns = 'path', 'decision', 'label', 'status'
     if rows: show_table(columns, [[row['path'] or row['sha256'], *(row[o] for o in columns[1:])] for row in rows])
-    counts = _counts_text(done.status.str.partition(':')[0].value_counts().to_dict())
+    counts = _counts_text(Counter(status.partition(':')[0] for status in done.status))
     print_summary(f'{data}: {counts or "no decisions in " + str(file)}')
 
 def _apply_file(data: Path, file: Path, new_label: bool, as_json: bool) -> None:
@@ -1317,7 +1318,7 @@ def _apply_file(data: Path, file: Path, new_label: bool, as_json: bool) -> None:
     from cloud_classifier.data.clean import replay
     with stdout_for(as_json): done = replay(data, file, new_label=new_label, strict=True)
     _print_done(data, file, done, as_json)
-    failed = done[(done.status == 'not there') | done.status.str.startswith('bad')]
+    failed = done[[status == 'not there' or status.startswith('bad: ') for status in done.status]]
     for line in failed.itertuples():
         reason = line.status.removeprefix('bad: ')
         print_error(f'cloud-classifier: {file}, line {line.row}: {line.path or line.sha256}: {reason}')
@@ -1370,6 +1371,7 @@ def clean(data: Data,
                          '--accept': accept, '--out': out, '--host': host, '--port': port, '--json': as_json})
     existing_file(apply, 'a file of decisions')
     existing_dataset(data, strict)
+    if not os.access(data, os.W_OK | os.X_OK): raise BadPath(f'{data}: may not be written to')
     if way == '--apply': return _apply_file(data, apply, new_label, as_json)
     if way == '--retrain': return _retrain(data, run, accept, out, as_json)
     from cloud_classifier.data.widget import serve_cleaner
@@ -1453,7 +1455,6 @@ def _model_info(path: Path) -> dict:
 
 def _dataset_info(path: Path) -> dict:
     "Photos by class."
-    from collections import Counter
     from cloud_classifier.data.dataset import Dataset, class_order
     dataset = Dataset(existing_dataset(path))
     counts = Counter(label for _, label in dataset.photos())
