@@ -14,6 +14,7 @@ _ROOMS = {
     'add_photos': 'data.scrape', 'fetch_ccsn': 'data.scrape', 'verify': 'data.verify',
     'find_duplicates': 'data.duplicates', 'get_equal_images': 'data.sampling', 'balance': 'data.sampling',
     'split': 'data.sampling', 'Split': 'data.sampling', 'load_split': 'data.sampling', 'Cleaner': 'data.clean',
+    'label_issues': 'data.issues', 'read_oof': 'data.issues', 'out_of_fold': 'training.oof',
     'cloud_dls': 'training.dataloaders', 'cloud_learner': 'training.learner', 'suggest_lr': 'training.recipes',
     'RECIPES': 'training.recipes', 'Run': 'training.run', 'train': 'training.run', 'resume': 'training.run',
     'cross_validate': 'training.run', 'explain': 'evaluation.audit', 'evaluate': 'evaluation.report',

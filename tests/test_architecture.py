@@ -32,6 +32,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.verify': {'files', 'images', 'data.dataset'},
     'data.duplicates': {'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
+    'data.issues': {'errors', 'taxonomy', 'images', 'data.dataset', 'data.duplicates', 'data.sampling'},
     'data.clean': {'taxonomy', 'files', 'data.dataset'},
     'training.config': {'errors', 'files'},
     'training.dataloaders': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sampling', 'training.config'},
@@ -57,6 +58,19 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'training.learner',
         'training.callbacks',
         'training.recipes',
+    },
+    'training.oof': {
+        'files',
+        'data.dataset',
+        'data.duplicates',
+        'data.issues',
+        'data.sampling',
+        'training.config',
+        'training.dataloaders',
+        'training.learner',
+        'training.callbacks',
+        'training.recipes',
+        'training.run',
     },
     'evaluation.ood': {'images', 'samples', 'training.config', 'training.learner', 'training.callbacks'},
     'evaluation.calibrate': {
@@ -149,7 +163,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     },
 }
 BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
-TRAINING = {f'training.{room}' for room in ('dataloaders', 'learner', 'callbacks', 'recipes', 'run')}
+TRAINING = {f'training.{room}' for room in ('dataloaders', 'learner', 'callbacks', 'recipes', 'run', 'oof')}
 USERS = {  # of each heavy library
     'fastai': TRAINING | {'prediction.export'},
     'torch': {
@@ -176,6 +190,7 @@ USERS = {  # of each heavy library
     'mlcroissant': {'data.dataset'},
     'cleanvision': {'data.verify'},
     'faiss': {'data.duplicates'},
+    'cleanlab': {'data.issues', 'training.oof'},
     'sqlite3': {'data.dataset', 'data.download'},
 }
 
