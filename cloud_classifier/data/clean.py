@@ -713,7 +713,7 @@ def _about_row(row: dict) -> dict:
                 score=score if math.isfinite(score) else None, part=_value(row, 'part'),
                 by=by if by in ('person', 'model') else 'file')
 
-def _read_line(dataset: Dataset, number: int, row: dict, name: str, new_label: bool) -> _Line:
+def _read_line(dataset: Dataset, number: int, row: dict, name: str, new_label: bool = False) -> _Line:
     "A row as a line with its status, which is empty where it can be done."
     line = _Line(number, about=_about_row(row))
     if not _value(row, 'decision', 'action'): line.status = 'skipped: is not decided'
