@@ -56,6 +56,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'cloud_classifier.cli._run_app': ('cli.html#_run_app', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._run_cell': ('cli.html#_run_cell', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._scrape': ('cli.html#_scrape', 'cloud_classifier/cli.py'),
+                                      'cloud_classifier.cli._serve': ('cli.html#_serve', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._show_warning': ('cli.html#_show_warning', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._status_counts': ('cli.html#_status_counts', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._train_split': ('cli.html#_train_split', 'cloud_classifier/cli.py'),

@@ -11,13 +11,14 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
-           'ApplyFile', 'Retrain', 'RunBefore', 'Accept', 'RoundOut', 'Host', 'Port', 'Model', 'Prior', 'open_streams',
-           'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line',
-           'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary',
-           'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling', 'existing_dataset', 'check_label',
-           'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal',
-           'undo', 'verify', 'duplicates', 'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model',
-           'evaluate', 'export', 'issues', 'clean', 'predict', 'info', 'card']
+           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'Model', 'Prior',
+           'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status', 'extra_for',
+           'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json',
+           'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
+           'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
+           'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
+           'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'predict', 'info',
+           'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
@@ -1287,7 +1288,7 @@ def issues(data: Data,
 
 # %% ../nbs/51_cli.ipynb #fa9c6fa7
 _WAYS = {'--apply': {'--new-label', '--json'}, '--retrain': {'--run', '--accept', '--out', '--json'},
-         '': {'--host', '--port'}} # what `clean` can do, and the options of each
+         '': {'--all', '--oof', '--run', '--host', '--port'}} # what `clean` can do, and the options of each
 
 def _way_to_clean(given: Mapping[str, object] # by option; None or False where it was not given
                   ) -> str: # '--apply', '--retrain', or '' for the widget
@@ -1344,13 +1345,21 @@ ApplyFile = option(Path | None, 'Carry out the decisions in this CSV file: path 
                    metavar='FILE')
 Retrain = option(bool, 'Carry out what was decided, train again with the same config and parts, and compare.',
                  '--retrain')
-RunBefore = option(Path | None, 'With --retrain: the run before cleaning.', '--run', metavar='RUN',
-                   default='the newest of this dataset')
+RunBefore = option(Path | None, 'With --retrain the run before cleaning, else a run whose held-out photos are looked '
+                                'through.', '--run', metavar='RUN', default='with --retrain the newest of this dataset')
+AllPhotos = option(bool, 'Show all photos, and do not ask networks which are doubtful.', '--all')
 Accept = option(int | None, 'With --retrain: decide for so many suggestions without a look, the worst first, none of them '
                             'of the test part.', min=1, show_default=False)
 RoundOut = option(Path | None, 'With --retrain: folder of the new run.', '--out', '-o', default='beside the old one')
 Host = option(str | None, 'Address to serve on.', default='127.0.0.1')
-Port = option(int | None, 'Port to serve on; 0 for any.', min=0, max=65535, default='a free one')
+Port = option(int | None, 'Port to serve on; 0 for one that is free.', min=0, max=65535, default='8867')
+
+def _serve(data: Path, oof: Path | None, run: Path | None, everything: bool, **address) -> None:
+    "Serve the cleaner on this machine, until Ctrl-C."
+    from cloud_classifier.data.widget import serve_cleaner
+    table = None if everything else _found_issues(data, oof, run, ())
+    serve_cleaner(data, issues=table, announce=lambda line: print_result(line, line),
+                  **{name: value for name, value in address.items() if value is not None})
 
 @verb()
 def clean(data: Data,
@@ -1360,6 +1369,8 @@ def clean(data: Data,
           run: RunBefore = None,
           accept: Accept = None,
           out: RoundOut = None,
+          oof: OofFile = None,
+          everything: AllPhotos = False,
           host: Host = None,
           port: Port = None,
           strict: Strict = False,
@@ -1368,14 +1379,15 @@ def clean(data: Data,
 
     With --apply the decisions come from a file. With --retrain it trains again and says whether cleaning helped."""
     way = _way_to_clean({'--apply': apply, '--new-label': new_label, '--retrain': retrain, '--run': run,
-                         '--accept': accept, '--out': out, '--host': host, '--port': port, '--json': as_json})
+                         '--accept': accept, '--out': out, '--oof': oof, '--all': everything, '--host': host,
+                         '--port': port, '--json': as_json})
     existing_file(apply, 'a file of decisions')
-    existing_dataset(data, strict)
+    if way == '': _check_issues(data, oof, run, (), strict)
+    else: existing_dataset(data, strict)
     if not os.access(data, os.W_OK | os.X_OK): raise BadPath(f'{data}: may not be written to')
     if way == '--apply': return _apply_file(data, apply, new_label, as_json)
     if way == '--retrain': return _retrain(data, run, accept, out, as_json)
-    from cloud_classifier.data.widget import serve_cleaner
-    serve_cleaner(data, **{k: v for k, v in dict(host=host, port=port).items() if v is not None})
+    _serve(data, oof, run, everything, host=host, port=port)
 
 # %% ../nbs/51_cli.ipynb #e2d505c4
 def _photos_below(paths: list[Path]) -> Iterator[str]:
