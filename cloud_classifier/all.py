@@ -25,6 +25,7 @@ from .evaluation.ood import *
 from .evaluation.calibrate import *
 from .evaluation.audit import *
 from .evaluation.report import *
+from .evaluation.round import *
 from .prediction.decide import *
 from .prediction.infer import *
 from .prediction.export import *

@@ -97,6 +97,18 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.decide',
         'prediction.infer',
     },
+    'evaluation.round': {
+        'files',
+        'data.dataset',
+        'data.sampling',
+        'data.issues',
+        'data.clean',
+        'training.config',
+        'training.oof',
+        'training.run',
+        'evaluation.calibrate',
+        'evaluation.report',
+    },
     'prediction.decide': {'errors', 'taxonomy'},
     'prediction.infer': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide'},
     'prediction.export': {
