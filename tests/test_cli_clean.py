@@ -146,6 +146,8 @@ def test_a_bad_table_is_one_line(command, data, tmp_path, kind, suffix):
 
 def test_a_table_of_another_dataset_is_one_line(command, data, tmp_path):
     other = make_dataset(tmp_path / 'other', seed=1).path
+    for photo in list(other.rglob('*.png')):
+        photo.rename(photo.with_name(f'other {photo.name}'))
     oof = write_oof(tmp_path / 'other.csv', other)
     status, out, err = command('issues', data, '--oof', oof)
     assert (status, out, err.count('\n')) == (2, '', 1), err
@@ -474,7 +476,9 @@ def test_whoever_reads_may_go_away_and_the_decisions_are_carried_out(data, doubt
 
 def test_a_terminal_that_knows_ascii_alone(data, doubted, tmp_path):
     (data / 'Stratus').rename(data / 'Föhn – ☁')
-    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'COLUMNS'))} | {'PYTHONIOENCODING': 'ascii'}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'COLUMNS'))} | {
+        'PYTHONIOENCODING': 'ascii'
+    }
     file = decide(data, tmp_path, ('Cirrus/1.png', 'relabel', 'Föhn – ☁'), ('Föhn – ☁/2.png', 'delete', ''))
     for args in (['clean', data, '--apply', file], ['journal', data], ['undo', data, '--all']):
         process = run_command(*args, env=env)
