@@ -13,6 +13,7 @@ from .data.verify import *
 from .data.duplicates import *
 from .data.sampling import *
 from .data.clean import *
+from .data.widget import *
 from .training.config import *
 from .training.dataloaders import *
 from .training.learner import *

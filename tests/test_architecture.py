@@ -33,6 +33,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.duplicates': {'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
     'data.clean': {'taxonomy', 'data.dataset'},
+    'data.widget': {'errors', 'taxonomy', 'files', 'images', 'data.dataset'},
     'training.config': {'errors', 'files'},
     'training.dataloaders': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sampling', 'training.config'},
     'training.learner': {'files', 'images', 'training.config'},
