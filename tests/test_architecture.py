@@ -32,7 +32,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.verify': {'files', 'images', 'data.dataset'},
     'data.duplicates': {'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
-    'data.clean': {'taxonomy', 'data.dataset'},
+    'data.clean': {'taxonomy', 'files', 'data.dataset', 'data.widget'},
     'data.widget': {'errors', 'taxonomy', 'files', 'images', 'data.dataset'},
     'training.config': {'errors', 'files'},
     'training.dataloaders': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sampling', 'training.config'},

@@ -107,7 +107,8 @@ def test_moves_stay_inside(dataset, outside, source, target, table):
         write(dataset, ('INSERT INTO moves (source, target) VALUES (?, ?)', (source, target)))
     else:
         row = (source, target) if table == 'journal' else (target, source)
-        write(dataset, ("INSERT INTO journal VALUES (1, 'then', 'relabel', ?, ?, 'why', NULL, '', '')", row))
+        insert = "INSERT INTO journal (id, time, action, source, target, reason) VALUES (1, 'then', 'relabel', ?, ?, 'why')"
+        write(dataset, (insert, row))
     use(dataset)
     assert everything(outside) == {outside / 'secret.jpg': SECRET}
     after = everything(dataset.path)
@@ -184,7 +185,10 @@ def test_types_that_no_column_should_have(dataset):
         "INSERT INTO photos (asked, label, status) VALUES ('Cirrus', '../../etc', 'ok')",
         "INSERT INTO moves (source, target, sha256, journal, back, label, status) VALUES"
         " (x'ff', x'fe', 7, 'one', 'no', char(0), 'taken')",
-        "INSERT INTO journal VALUES (7, 1, 2, 3, 4, 5, x'ff', x'00', '')",
+        "INSERT INTO journal (id, time, action, source, target, reason, undone, sha256, score, session, by) VALUES"
+        " (7, 1, 2, 3, 4, 5, x'ff', x'00', 'high', x'fe', 9)",
+        "INSERT INTO decisions (sha256, path, decision, given, label, score, session, time, by, journal) VALUES"
+        " (x'ff', x'fe', 3, 4, char(27), 'low', 7, 8, x'00', 'one')",
     )
     assert use(dataset) == []
     frame = dataset.frame()

@@ -497,7 +497,7 @@ class CleanerView {
   showDecision(row) {
     const text = row.decision === 'relabel' ? `Relabel to ${row.new_label}` : DECISIONS[row.decision];
     this.decision.className = `decision ${row.decision}`;
-    setText(this.decision, row.decision ? `${SIGNS[row.decision]} ${text}${row.unsent ? ' …' : ', not applied yet'}` : 'Not decided yet');
+    setText(this.decision, row.decision ? `${SIGNS[row.decision]} ${text}${row.unsent ? ' …' : row.state === 'applied' ? ', applied' : ', not applied yet'}` : 'Not decided yet');
     for (const [name, button] of Object.entries(this.buttons)) {
       button.setAttribute('aria-pressed', String(row.decision === name));
     }
@@ -643,9 +643,9 @@ class CleanerView {
   }
 
   askUndo() {
-    const { undo, last } = this.model.get('status');
-    const choices = [['Take back the last one', () => this.change('undo', { n: 1 })]];
-    if (undo > 1) choices.push([`Take back all ${undo.toLocaleString('en')}`, () => this.change('undo', { n: 0 })]);
+    const { session, last } = this.model.get('status');
+    const choices = [['Take back the last one', () => this.change('undo')]];
+    if (session > 1) choices.push([`Take back all ${session.toLocaleString('en')} of this session`, () => this.change('undo', { session: true })]);
     this.ask('Undo what was applied', [h('p', { textContent: `The last one: ${last}` })], choices);
   }
 

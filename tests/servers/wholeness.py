@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cloud_classifier.data.clean import Cleaner
-from cloud_classifier.data.dataset import BadDataset, Dataset
+from cloud_classifier.data.dataset import DECISIONS, BadDataset, Dataset
 from cloud_classifier.files import file_hash
 from cloud_classifier.taxonomy import read_label
 
@@ -43,11 +43,12 @@ def check_journal(dataset, here):
     "Each move that stands has its photo where it says, unless a later one took it further."
     rows = dataset.journal()
     stand = rows[rows.undone.isna() & (rows.failed == '')]
-    for number, row in stand.iterrows():
-        if row.target not in set(stand.source[stand.index > number]):
+    moved = stand[stand.action != 'keep']
+    for number, row in moved.iterrows():
+        if row.target not in set(moved.source[moved.index > number]):
             assert here.get(row.target) == row.sha256, f'row {number} says {row.target}'
     quarantined = [path for path in here if path.startswith('.quarantine/')]
-    told = Counter(stand.target[stand.action == 'quarantine'])
+    told = Counter(moved.target[moved.target.str.startswith('.quarantine/')])
     assert told == Counter(quarantined), 'each photo in quarantine has one row of the journal'
 
 
@@ -109,18 +110,15 @@ def sync(dataset, chance):
 
 def apply(dataset, chance):
     "Look through the photos with a cleaner that is told what to do by chance."
-    photos = [(path, label) for path, label in dataset.photos() if label in LABELS]
-    probs = np.full((len(photos), len(LABELS)), 1 / len(LABELS))
-    cleaner = Cleaner(dataset, ([p for p, _ in photos], [label for _, label in photos], probs, LABELS))
-    for path, _ in chance.sample(photos, min(2, len(photos))):
+    cleaner = Cleaner(dataset)
+    photos = list(cleaner.queue().path)
+    for path in chance.sample(photos, min(3, len(photos))):
+        decision = chance.choice(DECISIONS)
         with suppress(BadDataset):
-            if chance.random() < 0.5:
-                cleaner.mark_delete(path, 'by chance')
-            else:
-                cleaner.mark_relabel(path, chance.choice(LABELS), 'by chance')
+            cleaner.decide(path, decision, chance.choice(LABELS) if decision == 'relabel' else None, 'by chance')
     cleaner.apply()
     if chance.random() < 0.5:
-        cleaner.undo_all()
+        cleaner.undo_session()
 
 
 VERBS = {f.__name__: f for f in (quarantine, relabel, undo, apply, sync)}
