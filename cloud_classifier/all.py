@@ -12,6 +12,7 @@ from .data.scrape import *
 from .data.verify import *
 from .data.duplicates import *
 from .data.sampling import *
+from .data.issues import *
 from .data.clean import *
 from .data.widget import *
 from .training.config import *
@@ -20,10 +21,12 @@ from .training.learner import *
 from .training.callbacks import *
 from .training.recipes import *
 from .training.run import *
+from .training.oof import *
 from .evaluation.ood import *
 from .evaluation.calibrate import *
 from .evaluation.audit import *
 from .evaluation.report import *
+from .evaluation.round import *
 from .prediction.decide import *
 from .prediction.infer import *
 from .prediction.export import *
