@@ -15,10 +15,12 @@ _ROOMS = {
     'find_duplicates': 'data.duplicates', 'get_equal_images': 'data.sampling', 'balance': 'data.sampling',
     'split': 'data.sampling', 'Split': 'data.sampling', 'load_split': 'data.sampling', 'Cleaner': 'data.clean',
     'label_issues': 'data.issues', 'read_oof': 'data.issues', 'out_of_fold': 'training.oof',
+    'CleanerWidget': 'data.widget', 'serve_cleaner': 'data.widget',
     'cloud_dls': 'training.dataloaders', 'cloud_learner': 'training.learner', 'suggest_lr': 'training.recipes',
     'RECIPES': 'training.recipes', 'Run': 'training.run', 'train': 'training.run', 'resume': 'training.run',
     'cross_validate': 'training.run', 'explain': 'evaluation.audit', 'evaluate': 'evaluation.report',
-    'Report': 'evaluation.report', 'CloudClassifier': 'prediction.infer', 'Prediction': 'prediction.infer',
+    'Report': 'evaluation.report', 'retrain_round': 'evaluation.round', 'clean_round': 'evaluation.round',
+    'Round': 'evaluation.round', 'CloudClassifier': 'prediction.infer', 'Prediction': 'prediction.infer',
     'BadModel': 'prediction.infer', 'find_model': 'prediction.infer', 'export_run': 'prediction.export',
     'export_model': 'prediction.export', 'CloudApp': 'prediction.app',
 }

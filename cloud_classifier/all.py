@@ -14,6 +14,7 @@ from .data.duplicates import *
 from .data.sampling import *
 from .data.issues import *
 from .data.clean import *
+from .data.widget import *
 from .training.config import *
 from .training.dataloaders import *
 from .training.learner import *
@@ -25,6 +26,7 @@ from .evaluation.ood import *
 from .evaluation.calibrate import *
 from .evaluation.audit import *
 from .evaluation.report import *
+from .evaluation.round import *
 from .prediction.decide import *
 from .prediction.infer import *
 from .prediction.export import *

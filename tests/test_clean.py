@@ -39,9 +39,7 @@ def make(root: Path, **more) -> Cleaner:
     "A cleaner over photos of which the last ones are doubted the most."
     dataset = write(root)
     suggested = ['Cirrus', 'Stratus', 'Stratus', 'Cumulus', 'Cirrus']
-    rows = [
-        (photo, sha(b'photo %d' % n), photo.split('/')[0], suggested[n], n / 5) for n, photo in enumerate(PHOTOS)
-    ]
+    rows = [(photo, sha(b'photo %d' % n), photo.split('/')[0], suggested[n], n / 5) for n, photo in enumerate(PHOTOS)]
     issues = pd.DataFrame(rows[::-1], columns=['path', 'sha256', 'label', 'suggested', 'score'])
     return Cleaner(dataset, issues, **more)
 
