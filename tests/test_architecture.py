@@ -32,7 +32,9 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.verify': {'files', 'images', 'data.dataset'},
     'data.duplicates': {'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
-    'data.clean': {'taxonomy', 'files', 'data.dataset'},
+    'data.issues': {'errors', 'taxonomy', 'images', 'data.dataset', 'data.duplicates', 'data.sampling'},
+    'data.clean': {'taxonomy', 'files', 'data.dataset', 'data.widget'},
+    'data.widget': {'errors', 'taxonomy', 'files', 'images', 'data.dataset'},
     'training.config': {'errors', 'files'},
     'training.dataloaders': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sampling', 'training.config'},
     'training.learner': {'files', 'images', 'training.config'},
@@ -58,6 +60,19 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'training.callbacks',
         'training.recipes',
     },
+    'training.oof': {
+        'files',
+        'data.dataset',
+        'data.duplicates',
+        'data.issues',
+        'data.sampling',
+        'training.config',
+        'training.dataloaders',
+        'training.learner',
+        'training.callbacks',
+        'training.recipes',
+        'training.run',
+    },
     'evaluation.ood': {'images', 'samples', 'training.config', 'training.learner', 'training.callbacks'},
     'evaluation.calibrate': {
         'files',
@@ -82,6 +97,18 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'evaluation.audit',
         'prediction.decide',
         'prediction.infer',
+    },
+    'evaluation.round': {
+        'files',
+        'data.dataset',
+        'data.sampling',
+        'data.issues',
+        'data.clean',
+        'training.config',
+        'training.oof',
+        'training.run',
+        'evaluation.calibrate',
+        'evaluation.report',
     },
     'prediction.decide': {'errors', 'taxonomy'},
     'prediction.infer': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide'},
@@ -137,7 +164,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     },
 }
 BASE = {'numpy', 'PIL', 'onnxruntime', 'typer', 'rich'}
-TRAINING = {f'training.{room}' for room in ('dataloaders', 'learner', 'callbacks', 'recipes', 'run')}
+TRAINING = {f'training.{room}' for room in ('dataloaders', 'learner', 'callbacks', 'recipes', 'run', 'oof')}
 USERS = {  # of each heavy library
     'fastai': TRAINING | {'prediction.export'},
     'torch': {
@@ -164,6 +191,7 @@ USERS = {  # of each heavy library
     'mlcroissant': {'data.dataset'},
     'cleanvision': {'data.verify'},
     'faiss': {'data.duplicates'},
+    'cleanlab': {'data.issues', 'training.oof'},
     'sqlite3': {'data.dataset', 'data.download'},
 }
 

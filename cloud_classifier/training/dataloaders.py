@@ -9,7 +9,7 @@ __all__ = ['JPEG_QUALITY', 'train_side', 'shrink', 'PhotoCache', 'copy_sides', '
 
 # %% ../../nbs/training/21_dataloaders.ipynb #52d773ed
 import logging, math, os, random, shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -395,10 +395,12 @@ def _create_batches(open_photo: OpenPhoto, label: FolderLabel, dl, samps): # rep
             yield _make_batch(dl, [dl.dataset.items[i] for i in idxs], open_photo, label, pool)
 
 # %% ../../nbs/training/21_dataloaders.ipynb #da238a02
-def _train_rows(parts: Split, how: str | None, cap: int | None, seed: int):
+def _train_rows(parts: Split, how: str | None, cap: int | None, seed: int,
+                every_class: bool = True, # whether each class must have a photo there
+                ):
     "The rows of the train part, balanced if asked; `BadConfig` where a class has none."
     rows = parts.part('train')
-    missing = sorted(set(parts.classes) - set(rows.label))
+    missing = sorted(set(parts.classes) - set(rows.label)) if every_class else []
     if missing: raise BadConfig(f'there is no photo of {missing[0]} to train on; split the photos again, '
                                 'or leave that class out')
     if how is None: return rows
@@ -424,12 +426,13 @@ def _data_block(parts: Split,
                 open_photo: OpenPhoto,
                 valid: range, # indices of the photos to validate on
                 augment: str, # 'item' or 'batch'
+                classes: Sequence[str], # labels, in the network's order
                 ) -> DataBlock:
     preprocess = open_photo.preprocess
     item_tfms = [CloudCrop(preprocess, min_scale=.5), *([ItemAugment()] if augment == 'item' else [])]
     batch_tfms = [*([Augment()] if augment == 'batch' else []), Normalize.from_stats(preprocess.mean, preprocess.std)]
     images = TransformBlock(type_tfms=open_photo, batch_tfms=IntToFloatTensor)
-    return DataBlock(blocks=(images, CategoryBlock(vocab=parts.classes, sort=False)), splitter=IndexSplitter(valid),
+    return DataBlock(blocks=(images, CategoryBlock(vocab=classes, sort=False)), splitter=IndexSplitter(valid),
                      get_y=FolderLabel(parts.root), item_tfms=item_tfms, batch_tfms=batch_tfms)
 
 def _batch_at_once(dls: DataLoaders, open_photo: OpenPhoto, root: Path) -> None:
@@ -451,15 +454,16 @@ def cloud_dls(parts: Split, # which photo is for what
               device: torch.device | None = None, # what trains; a GPU where there is one
               progress: bool = True, # whether a bar shows how far the copies are
               digests: Mapping[str, str] | None = None, # SHA-256 of photos by path, from a scan; None: computed here
+              classes: Sequence[str] | None = None, # of a network that is trained already; None: those of the split
               ) -> DataLoaders: # items are the photos' paths, as fastai's cleaner and `learn.predict` expect them
     "Loaders over the train and valid parts; they know what they were `made_with`, and how many `copies` there are."
     made_with, device = dict(locals()), torch.device(device or default_device())
     augment = augment or ('item' if device.type == 'cpu' else 'batch')
-    train, valid = _train_rows(parts, balance, cap, seed), parts.part('valid')
+    train, valid = _train_rows(parts, balance, cap, seed, classes is None), parts.part('valid')
     photos, open_photo, copies = [parts.root/p for p in [*train.path, *valid.path]], OpenPhoto(preprocess), None
     if cache is not None and small_copies:
         copies = use_copies(open_photo, cache, parts.root, train.path, valid.path, progress, digests)
-    block = _data_block(parts, open_photo, range(len(train), len(photos)), augment)
+    block = _data_block(parts, open_photo, range(len(train), len(photos)), augment, classes or parts.classes)
     settings = _loader_settings(device, bs, num_workers, len(train))
     if 'weight' in train: dls = block.weighted_dataloaders(photos, np.r_[train.weight, np.ones(len(valid))], **settings)
     else: dls = block.dataloaders(photos, **settings)

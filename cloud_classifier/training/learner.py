@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PENALTY', 'HEADS', 'is_timm', 'network', 'preprocess_for', 'published_weights', 'imagenet_weights', 'weights_source',
            'maps', 'moments', 'Moments', 'moments_body', 'Standardize', 'moments_head', 'split_moments', 'fit_head',
-           'Bodies', 'side_by_side', 'cloud_learner', 'check_size']
+           'Bodies', 'side_by_side', 'load_body', 'cloud_learner', 'check_size']
 
 # %% ../../nbs/training/22_learner.ipynb #1faada91
 import inspect, socket, warnings
@@ -376,17 +376,20 @@ def _body_cut(arch: str) -> int | None:
     return model_meta.get(getattr(torchvision.models, arch), {}).get('cut')
 
 # %% ../../nbs/training/22_learner.ipynb #e34c503f
-def _load_body(learn: Learner, arch: str, weights: str | Path) -> None:
-    "Load the weights of a whole network into the learner's body."
+def load_body(body: torch.nn.Module, # torchvision's layers or fastai's `TimmBody`
+              arch: str, # the backbone's name
+              weights: str | Path, # 'imagenet', or a file with a state dict of `arch`
+              ) -> None:
+    "Load the weights of a whole network into a body; `NoWeights` where there are none."
     whole = network(arch)
     try: whole.load_state_dict(_read_state(weights, arch))
     except (RuntimeError, AttributeError, TypeError) as e:
         if isinstance(e, NoWeights | BadConfig): raise
         raise NoWeights(f'{weights}: holds no weights of {arch}') from e
     if not is_timm(arch):
-        learn.model[0].load_state_dict(create_body(whole, pretrained=False, cut=_body_cut(arch)).state_dict())
+        body.load_state_dict(create_body(whole, pretrained=False, cut=_body_cut(arch)).state_dict())
         return
-    missing = learn.model[0].model.load_state_dict(whole.state_dict(), strict=False).missing_keys
+    missing = body.model.load_state_dict(whole.state_dict(), strict=False).missing_keys
     if missing: raise NoWeights(f'{weights}: lacks {missing[0]} of {arch}')
 
 # %% ../../nbs/training/22_learner.ipynb #565e3484
@@ -421,7 +424,7 @@ def cloud_learner(dls: DataLoaders,
     "fastai's `vision_learner` with `error_rate`; `BadConfig` or `NoWeights` where it can't be made."
     if head not in HEADS: raise BadConfig(f'unknown head {head!r}; there are {", ".join(HEADS)}')
     learn = _vision_learner(dls, arch, **kwargs)
-    if weights != 'none': _load_body(learn, arch, weights)
+    if weights != 'none': load_body(learn.model[0], arch, weights)
     if head == 'moments': _use_moments(learn)
     if weights != 'none': learn.freeze()
     return learn
