@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import pandas as pd
 from fastcore.basics import patch
 
-from ..taxonomy import known_label, read_label, UnknownGenus
+from ..taxonomy import known_label, read_label
 from ..files import file_hash, from_json, printable
 from .dataset import BadDataset, class_name, class_order, Dataset, DECISIONS, Place, QUARANTINE
 from .dataset import quarantine_path, Unmovable, utc_now
@@ -171,7 +171,7 @@ class Cleaner:
         self._now = _Snapshot(self.dataset).refresh()
         self._table = _issue_table(self.dataset, issues, self._now.here)
         self._is_listing = issues is None
-        self._part_of = _part_by_photo(parts)
+        self.parts, self._part_of = parts, _part_by_photo(parts)
         self._first_row = self._now.last_row # rows of the journal from here on are younger than the issues
         self._look()
         self._before = set(self._seen.values())
@@ -412,6 +412,14 @@ _PENDING = ('path', 'decision', 'label', 'given', 'reason', 'suggested', 'score'
 def pending(self: Cleaner) -> pd.DataFrame: # path, decision, label (the new one), given (the one it has), reason, …
     "The decisions that are not applied yet, of this session and of earlier ones, in the order they were made."
     return pd.DataFrame([[row[name] for name in _PENDING] for row in self._look().pending.values()], columns=_PENDING)
+
+# %% ../../nbs/data/18_clean.ipynb #c1ea0002
+@patch
+def _ipython_display_(self: Cleaner) -> None:
+    "Show the photos one by one, with a button and a key for each decision."
+    from cloud_classifier.data.widget import CleanerWidget
+    from IPython.display import display
+    display(CleanerWidget(self))
 
 # %% ../../nbs/data/18_clean.ipynb #38e19080
 @patch
