@@ -144,7 +144,8 @@ def copy_numbers(dataset: Dataset,
     if 'copies' in rows: names = rows.copies.where(rows.copies != '', rows.path)
     else:
         groups = find_duplicates(dataset, rows.path.tolist(), series=False, progress=False).groups
-        names = rows.path.map({path: group.photos[0] for group in groups for path in group.photos}).fillna(rows.path)
+        first = {path: group.photos[0] for group in groups for path in group.photos}
+        names = np.array([first.get(path, path) for path in rows.path], object)
     return pd.factorize(names)[0]
 
 # %% ../../nbs/data/17_issues.ipynb #b28f419f
