@@ -235,6 +235,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'cloud_classifier/data/clean.py'),
                                              'cloud_classifier.data.clean._carry_out': ( 'data/clean.html#_carry_out',
                                                                                          'cloud_classifier/data/clean.py'),
+                                             'cloud_classifier.data.clean._check_columns': ( 'data/clean.html#_check_columns',
+                                                                                             'cloud_classifier/data/clean.py'),
                                              'cloud_classifier.data.clean._check_line': ( 'data/clean.html#_check_line',
                                                                                           'cloud_classifier/data/clean.py'),
                                              'cloud_classifier.data.clean._choices': ( 'data/clean.html#_choices',
