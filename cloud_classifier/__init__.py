@@ -15,6 +15,7 @@ _ROOMS = {
     'find_duplicates': 'data.duplicates', 'get_equal_images': 'data.sampling', 'balance': 'data.sampling',
     'split': 'data.sampling', 'Split': 'data.sampling', 'load_split': 'data.sampling', 'Cleaner': 'data.clean',
     'label_issues': 'data.issues', 'read_oof': 'data.issues', 'out_of_fold': 'training.oof',
+    'CleanerWidget': 'data.widget', 'serve_cleaner': 'data.widget',
     'cloud_dls': 'training.dataloaders', 'cloud_learner': 'training.learner', 'suggest_lr': 'training.recipes',
     'RECIPES': 'training.recipes', 'Run': 'training.run', 'train': 'training.run', 'resume': 'training.run',
     'cross_validate': 'training.run', 'explain': 'evaluation.audit', 'evaluate': 'evaluation.report',

@@ -14,6 +14,7 @@ from .data.duplicates import *
 from .data.sampling import *
 from .data.issues import *
 from .data.clean import *
+from .data.widget import *
 from .training.config import *
 from .training.dataloaders import *
 from .training.learner import *

@@ -2,6 +2,7 @@
 
 import builtins
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fastai.learner import load_learner
 from fastai.vision.widgets import ImageClassifierCleaner
 from IPython.display import display
 
+from cloud_classifier.data.clean import Cleaner
 from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.evaluation.report import Predictor
 from cloud_classifier.prediction.export import export_model
@@ -135,6 +137,37 @@ def test_interpretation_and_pictures_work(made, name):
     learn.dls.show_batch()
     learn.dls.valid.show_batch()
     assert learn.dls.one_batch()[0].shape[1:] == (3, HOW[name]['size'], HOW[name]['size'])
+
+
+@pytest.mark.parametrize('part', ['Train', 'Valid'])
+def test_choices_go_through_the_journal(mine, part):
+    run = mine()
+    dataset = Dataset(run.metadata['data'])
+    before = {path: (dataset.path / path).read_bytes() for path, _ in dataset.photos()}
+    learn = run.learner()
+    with learn.no_bar():
+        cleaner = ImageClassifierCleaner(learn)
+    cleaner.dd_ds.value, cleaner.dd_cats.value = part, 'Cirrus'
+    gone, moved = cleaner.fns[:2]
+    choose(cleaner, {gone: '<Delete>', moved: 'Cumulus'})
+    rows = Cleaner.from_fastai(cleaner).apply()
+    assert sorted(zip(rows.action, rows.source, strict=True)) == [
+        ('delete', f'Cirrus/{gone.name}'),
+        ('relabel', f'Cirrus/{moved.name}'),
+    ]
+    assert not gone.exists()
+    assert (dataset.path / 'Cumulus' / moved.name).read_bytes() == before[f'Cirrus/{moved.name}']
+    assert Cleaner.from_fastai(cleaner).apply().empty, 'the cell is run a second time'
+    assert run.split.changes.keys() == {'quarantined', 'relabelled'}
+    again = run.learner()
+    with again.no_bar():
+        cleaner = ImageClassifierCleaner(again)
+    shown = {Path(fn) for part in cleaner.iwis for fn in part.itemgot(0)}
+    assert gone not in shown
+    assert moved not in shown
+    assert dataset.path / 'Cumulus' / moved.name in shown
+    dataset.undo(2)
+    assert {path: (dataset.path / path).read_bytes() for path, _ in dataset.photos()} == before
 
 
 def test_training_goes_on_with_random_crops(made):

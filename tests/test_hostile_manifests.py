@@ -107,7 +107,9 @@ def test_moves_stay_inside(dataset, outside, source, target, table):
         write(dataset, ('INSERT INTO moves (source, target) VALUES (?, ?)', (source, target)))
     else:
         row = (source, target) if table == 'journal' else (target, source)
-        insert = "INSERT INTO journal (id, time, action, source, target, reason) VALUES (1, 'then', 'relabel', ?, ?, 'why')"
+        insert = (
+            "INSERT INTO journal (id, time, action, source, target, reason) VALUES (1, 'then', 'relabel', ?, ?, 'why')"
+        )
         write(dataset, (insert, row))
     use(dataset)
     assert everything(outside) == {outside / 'secret.jpg': SECRET}
