@@ -6,19 +6,23 @@
 __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'READER_GONE', 'Data', 'AsJson', 'Strict', 'NewLabel',
            'Seed', 'Source', 'PerGenus', 'Genera', 'Origin', 'LabelOfAll', 'Contact', 'Licences', 'TopUp', 'Retry',
            'Endpoint', 'KeyFile', 'MinSize', 'Connections', 'PerHost', 'AllowPrivate', 'AttributionFile',
-           'CroissantFile', 'Quarantine', 'Hints', 'Remember', 'SplitOut', 'ValidShare', 'TestShare', 'GroupBy',
-           'KeepConflicts', 'Fresh', 'Recipe', 'Arch', 'Size', 'Epochs', 'Rate', 'Weights', 'SplitFile', 'Balance',
-           'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers', 'Patience', 'Tracker', 'SkipBad', 'Resume',
-           'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also', 'ReportFolder', 'Look', 'ModelOut',
-           'StoredAs', 'Model', 'Prior', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath',
-           'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb',
-           'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice',
-           'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made',
-           'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample',
-           'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'predict', 'info', 'card']
+           'CroissantFile', 'JournalOut', 'Last', 'Session', 'All', 'Quarantine', 'Hints', 'Remember', 'SplitOut',
+           'ValidShare', 'TestShare', 'GroupBy', 'KeepConflicts', 'Fresh', 'Recipe', 'Arch', 'Size', 'Epochs', 'Rate',
+           'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
+           'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
+           'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
+           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'Model', 'Prior',
+           'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status', 'extra_for',
+           'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json',
+           'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
+           'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
+           'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
+           'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'predict', 'info',
+           'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -678,13 +682,24 @@ def _counts_text(counts: dict) -> str:
     "Counts by name, the largest first."
     return ', '.join(f'{n} {name}' for name, n in sorted(counts.items(), key=lambda o: -o[1]))
 
+def _cleaning(dataset) -> dict[str, int]:
+    "How many decisions wait to be applied, and how many rows of the journal stand."
+    return dict(decisions=len(dataset.manifest.decisions()), journal=len(dataset.manifest.standing_rows()))
+
+def _cleaning_lines(dataset, counts: Mapping[str, int]) -> list[str]:
+    "What waits and what was done, in sentences."
+    place, waiting, done = shlex.quote(str(dataset.path)), counts['decisions'], counts['journal']
+    return [f'{waiting} decision{"s"[:waiting > 1]} to apply: cloud-classifier clean {place}' if waiting else '',
+            f'{done} in the journal: cloud-classifier journal {place}' if done else '']
+
 def _print_status(dataset, as_json: bool) -> None:
     "Print the counts of a dataset."
-    counts = dataset.status()
+    counts = dataset.status() | _cleaning(dataset)
     if as_json: return print_json(counts)
     if counts['classes']: show_table(('class', 'photos'), counts['classes'].items())
     for name, title in (('status', 'rows'), ('reasons', 'failed because'), ('unreadable', 'not read')):
         if counts.get(name): print_summary(f'{title}: {_counts_text(counts[name])}')
+    print_summary(*_cleaning_lines(dataset, counts))
     if not counts['status']: print_summary(f'{dataset.path}: no photos yet')
 
 # %% ../nbs/51_cli.ipynb #39db4a32
@@ -715,31 +730,57 @@ def credits(data: Data, out: AttributionFile = None, croissant: CroissantFile = 
     else: echo(*written.values())
 
 # %% ../nbs/51_cli.ipynb #7062f1df
-_JOURNAL_COLUMNS = ('source', 'target', 'action', 'time', 'reason', 'undone')
+_JOURNAL_COLUMNS = ('source', 'target', 'action', 'session', 'time', 'reason', 'undone')
+JournalOut = option(Path | None, 'Write the decisions that stand into this CSV file; clean --apply takes it.',
+                    '--out', '-o')
 
 @verb()
-def journal(data: Data, as_json: AsJson = False):
-    "Show what was moved in a dataset, oldest first."
+def journal(data: Data, out: JournalOut = None, as_json: AsJson = False):
+    "Show what was decided and moved in a dataset, oldest first."
     existing_dataset(data, photos=False, spelling=False)
+    writable_file(out)
     from cloud_classifier.data.dataset import Dataset
-    rows = Dataset(data).journal().reset_index().to_dict('records')
+    dataset = Dataset(data)
+    if out: return _write_journal(dataset, out, as_json)
+    rows = dataset.journal().reset_index().to_dict('records')
     if as_json: return print_json(rows)
     if rows: show_table(_JOURNAL_COLUMNS, [[row[o] for o in _JOURNAL_COLUMNS] for row in rows])
-    print_summary(f'{data}: {len(rows)} moves, {sum(not row["undone"] for row in rows)} of them stand')
+    print_summary(f'{data}: {len(rows)} decisions and moves, {sum(not row["undone"] for row in rows)} of them stand')
 
 # %% ../nbs/51_cli.ipynb #c99cdcb9
+def _write_journal(dataset, out: Path, as_json: bool) -> None:
+    "Write the decisions that stand into a file, and say where they are."
+    from cloud_classifier.data.clean import write_journal
+    with parents_made(out): file = write_journal(dataset, out)
+    if as_json: print_json(dict(journal=file))
+    else: print_result(file, f'{file}: cloud-classifier clean DATA --apply {shlex.quote(str(file))} repeats them')
+
+# %% ../nbs/51_cli.ipynb #a0d9752d
+Last = option(int | None, 'How many to take back.', min=1, default='1')
+Session = option(str, 'Take back this session, as the journal names it.', show_default=False)
+All = option(bool, 'Take back everything that stands.', '--all')
+
+def _check_undo(last: int | None, session: str, everything: bool) -> None:
+    "Refuse to take back two things at once."
+    if sum((last is not None, bool(session), everything)) > 1:
+        raise typer.BadParameter('say what to take back; take one of them', param_hint='--last, --session and --all')
+
 @verb()
 def undo(data: Data,
-         last: option(int, 'How many moves to take back.', min=1) = 1,
+         last: Last = None,
+         session: Session = '',
+         everything: All = False,
          as_json: AsJson = False):
-    "Take back the last moves that still stand, and print where the photos are now."
+    "Take back the last decisions that still stand, and print where the photos are now."
+    _check_undo(last, session, everything)
     existing_dataset(data, photos=False, spelling=False)
     from cloud_classifier.data.dataset import Dataset
-    paths = Dataset(data).undo(last)
+    dataset = Dataset(data)
+    if session: check_choice(session, sorted({*dataset.journal().session} - {''}), 'session', '--session')
+    paths = dataset.undo(sys.maxsize if everything else last, session=session or None)
     if as_json: return print_json(paths)
     echo(*paths)
-    message = f'{len(paths)} of {last} moves were taken back' if paths else 'there is no move to take back'
-    print_summary(f'{data}: {message}')
+    print_summary(f'{data}: {len(paths)} taken back' if paths else f'{data}: there is nothing to take back')
 
 # %% ../nbs/51_cli.ipynb #597c779b
 Quarantine = option(bool, 'Move unusable photos to .quarantine, with a row in the journal.', '--quarantine')
@@ -1169,6 +1210,185 @@ def export(run: RunDir,
     print_result(file, changed, f'{file}: {size/1e6:.1f} MB; differs from the learner by {difference:.0e} at most '
                                 'in any probability of the photos compared')
 
+# %% ../nbs/51_cli.ipynb #ceb2c48c
+_ISSUE_KINDS = 'label', 'outlier', 'ambiguous', 'conflict'
+OofFile = option(Path | None, 'A Parquet or CSV file of out-of-fold probabilities.', '--oof', metavar='FILE',
+                 default='they are made, and kept')
+IssuesOfRun = option(Path | None, "Look through a run's held-out photos instead.", '--run', metavar='RUN')
+Kinds = option(list[str] | None, 'label, outlier, ambiguous or conflict; repeatable.', '--kind', default='all four')
+Limit = option(int | None, 'How many to print.', min=1, default='20 in a table, all with --json')
+QueueOut = option(Path | None, 'Write all of them into this CSV file. Fill in its column decision: clean --apply '
+                               'takes it.', '--out', '-o')
+
+def _check_issues(data: Path, oof: Path | None, run: Path | None, kinds: Sequence[str], strict: bool) -> None:
+    "Refuse what can't be looked through, before anything heavy is imported."
+    for kind in kinds: check_choice(kind, _ISSUE_KINDS, 'kind', '--kind')
+    if oof and run:
+        raise typer.BadParameter('each bring probabilities along; take one of them', param_hint='--oof and --run')
+    existing_file(oof, 'a table of probabilities')
+    if run:
+        from cloud_classifier.training.config import check_run
+        check_run(run)
+    existing_dataset(data, strict)
+
+# %% ../nbs/51_cli.ipynb #6bcb00cc
+def _probabilities(data: Path, oof: Path | None, run: Path | None): # a DataFrame
+    "Out-of-fold probabilities: those of a file, of a run's held-out photos, or new ones."
+    from cloud_classifier.data.issues import read_oof
+    if oof: return read_oof(oof)
+    from cloud_classifier.training.oof import oof_of_run, out_of_fold
+    return oof_of_run(run) if run else out_of_fold(data, progress=not invocation.quiet)
+
+def _found_issues(data: Path, oof: Path | None, run: Path | None, kinds: Sequence[str]): # a DataFrame
+    "The doubtful photos of a dataset, the worst first."
+    from cloud_classifier.data.issues import BadOOF, label_issues
+    probabilities = _probabilities(data, oof, run)
+    try: table = label_issues(data, probabilities)
+    except BadOOF as e: raise BadOOF(f'{oof or run or data}: {e}') from e
+    return table[table.kind.isin(kinds)] if kinds else table
+
+# %% ../nbs/51_cli.ipynb #336315a7
+_ISSUE_KEYS = 'path', 'label', 'suggested', 'score', 'reason', 'kind', 'probability', 'cue', 'sha256'
+_ISSUE_COLUMNS = 'path', 'label', 'suggested', 'kind', 'score', 'reason'
+
+def _print_issues(data: Path, table, limit: int | None, as_json: bool) -> None:
+    "Print the worst issues, as lines of JSON or as a table with how to go on."
+    if as_json:
+        for row in table.head(limit or len(table)).to_dict('records'): print_json({k: row[k] for k in _ISSUE_KEYS})
+        return
+    worst, place = table.head(limit or 20), shlex.quote(str(data))
+    rows = worst.assign(score=worst.score.map('{:.2f}'.format))[list(_ISSUE_COLUMNS)].itertuples(index=False)
+    if len(worst): show_table(_ISSUE_COLUMNS, rows)
+    more = f', the worst {len(worst)} of them above; --limit shows more' if len(worst) < len(table) else ''
+    print_summary(f'{data}: {len(table)} issues of {table.path.nunique()} photos{more}',
+                  f'next: cloud-classifier clean {place} shows the photos and takes decisions' if len(table) else '')
+
+# %% ../nbs/51_cli.ipynb #4e507c4a
+@verb()
+def issues(data: Data,
+           oof: OofFile = None,
+           run: IssuesOfRun = None,
+           kind: Kinds = None,
+           limit: Limit = None,
+           out: QueueOut = None,
+           strict: Strict = False,
+           as_json: AsJson = False):
+    """List photos whose labels are doubtful, the worst first.
+
+    With --json a line is an object: path, label, suggested, score, reason and more."""
+    _check_issues(data, oof, run, kind or (), strict)
+    writable_file(out)
+    with stdout_for(True): table = _found_issues(data, oof, run, kind or ())
+    if out is None: return _print_issues(data, table, limit, as_json)
+    from cloud_classifier.data.clean import write_queue
+    with parents_made(out): write_queue(table, out)
+    if as_json: return print_json(dict(queue=out, issues=len(table)))
+    then = f'cloud-classifier clean {shlex.quote(str(data))} --apply {shlex.quote(str(out))}'
+    print_result(out, f'{out}: {len(table)} issues; fill in the column decision, then {then}')
+
+# %% ../nbs/51_cli.ipynb #fa9c6fa7
+_WAYS = {'--apply': {'--new-label', '--json'}, '--retrain': {'--run', '--accept', '--out', '--json'},
+         '': {'--all', '--oof', '--run', '--host', '--port'}} # what `clean` can do, and the options of each
+
+def _way_to_clean(given: Mapping[str, object] # by option; None or False where it was not given
+                  ) -> str: # '--apply', '--retrain', or '' for the widget
+    "What `clean` is asked to do; refuse options that don't go with it."
+    options = {name for name, value in given.items() if value is not None and value is not False}
+    way = next((name for name in ('--apply', '--retrain') if name in options), '')
+    wrong = sorted(options - _WAYS[way] - {way})
+    if not wrong: return way
+    ways = [f'with {name}' if name else 'without --apply and --retrain' for name in _WAYS if wrong[0] in _WAYS[name]]
+    says = f'goes {" or ".join(ways)}' if ways else f'does not go with {way}'
+    raise typer.BadParameter(says, param_hint=wrong[0])
+
+# %% ../nbs/51_cli.ipynb #a8c348fc
+def _print_done(data: Path, file: Path, done, as_json: bool) -> None: # done: a DataFrame, as of `replay`
+    "Print what became of each decision of a file."
+    done = done[done.decision != ''] # what is not decided yet is passed over
+    rows = done.rename(columns=dict(row='line')).to_dict('records')
+    if as_json:
+        for row in rows: print_json(row)
+        return
+    columns = 'path', 'decision', 'label', 'status'
+    if rows: show_table(columns, [[row['path'] or row['sha256'], *(row[o] for o in columns[1:])] for row in rows])
+    counts = _counts_text(Counter(status.partition(':')[0] for status in done.status))
+    print_summary(f'{data}: {counts or "no decisions in " + str(file)}')
+
+def _apply_file(data: Path, file: Path, new_label: bool, as_json: bool) -> None:
+    "Carry out the decisions in a file; exit status 1 where one could not be."
+    from cloud_classifier.data.clean import replay
+    with stdout_for(as_json): done = replay(data, file, new_label=new_label, strict=True)
+    _print_done(data, file, done, as_json)
+    failed = done[[status == 'not there' or status.startswith('bad: ') for status in done.status]]
+    for line in failed.itertuples():
+        reason = line.status.removeprefix('bad: ')
+        print_error(f'cloud-classifier: {file}, line {line.row}: {line.path or line.sha256}: {reason}')
+    if len(failed): raise typer.Exit(1)
+
+# %% ../nbs/51_cli.ipynb #d20b89eb
+def _retrain(data: Path, run: Path | None, accept: int | None, out: Path | None, as_json: bool) -> None:
+    "Carry out what was decided, train again, and say whether it helped."
+    if run:
+        from cloud_classifier.training.config import check_run
+        check_run(run)
+    writable_folder(out)
+    progress = not (invocation.quiet or as_json)
+    with stdout_for(as_json):
+        from cloud_classifier.evaluation.round import clean_round
+        result = clean_round(data, run, accept=accept, out=out, progress=progress)
+        page = result.save(result.run.path)
+    if as_json: print_json(dict(run=result.run.path, page=page) | result.as_dict())
+    else: print_result(page, result.verdict, *result.data['notes'], f'{page}: both reports side by side')
+
+# %% ../nbs/51_cli.ipynb #1f4c62a4
+ApplyFile = option(Path | None, 'Carry out the decisions in this CSV file: path or sha256, decision, label.', '--apply',
+                   metavar='FILE')
+Retrain = option(bool, 'Carry out what was decided, train again with the same config and parts, and compare.',
+                 '--retrain')
+RunBefore = option(Path | None, 'With --retrain the run before cleaning, else a run whose held-out photos are looked '
+                                'through.', '--run', metavar='RUN', default='with --retrain the newest of this dataset')
+AllPhotos = option(bool, 'Show all photos, and do not ask networks which are doubtful.', '--all')
+Accept = option(int | None, 'With --retrain: decide for so many suggestions without a look, the worst first, none of them '
+                            'of the test part.', min=1, show_default=False)
+RoundOut = option(Path | None, 'With --retrain: folder of the new run.', '--out', '-o', default='beside the old one')
+Host = option(str | None, 'Address to serve on.', default='127.0.0.1')
+Port = option(int | None, 'Port to serve on; 0 for one that is free.', min=0, max=65535, default='8867')
+
+def _serve(data: Path, oof: Path | None, run: Path | None, everything: bool, **address) -> None:
+    "Serve the cleaner on this machine, until Ctrl-C."
+    from cloud_classifier.data.widget import serve_cleaner
+    table = None if everything else _found_issues(data, oof, run, ())
+    serve_cleaner(data, issues=table, announce=lambda line: print_result(line, line),
+                  **{name: value for name, value in address.items() if value is not None})
+
+@verb()
+def clean(data: Data,
+          apply: ApplyFile = None,
+          new_label: NewLabel = False,
+          retrain: Retrain = False,
+          run: RunBefore = None,
+          accept: Accept = None,
+          out: RoundOut = None,
+          oof: OofFile = None,
+          everything: AllPhotos = False,
+          host: Host = None,
+          port: Port = None,
+          strict: Strict = False,
+          as_json: AsJson = False):
+    """Look at doubtful photos in a browser, and keep, relabel or take them out.
+
+    With --apply the decisions come from a file. With --retrain it trains again and says whether cleaning helped."""
+    way = _way_to_clean({'--apply': apply, '--new-label': new_label, '--retrain': retrain, '--run': run,
+                         '--accept': accept, '--out': out, '--oof': oof, '--all': everything, '--host': host,
+                         '--port': port, '--json': as_json})
+    existing_file(apply, 'a file of decisions')
+    if way == '': _check_issues(data, oof, run, (), strict)
+    else: existing_dataset(data, strict)
+    if not os.access(data, os.W_OK | os.X_OK): raise BadPath(f'{data}: may not be written to')
+    if way == '--apply': return _apply_file(data, apply, new_label, as_json)
+    if way == '--retrain': return _retrain(data, run, accept, out, as_json)
+    _serve(data, oof, run, everything, host=host, port=port)
+
 # %% ../nbs/51_cli.ipynb #e2d505c4
 def _photos_below(paths: list[Path]) -> Iterator[str]:
     "Photos as they are named; those below a folder, whatever their format, or the folder itself where it has none."
@@ -1247,10 +1467,10 @@ def _model_info(path: Path) -> dict:
 
 def _dataset_info(path: Path) -> dict:
     "Photos by class."
-    from collections import Counter
     from cloud_classifier.data.dataset import Dataset, class_order
-    counts = Counter(label for _, label in Dataset(existing_dataset(path)).photos())
-    return dict(photos={label: counts[label] for label in class_order(counts)})
+    dataset = Dataset(existing_dataset(path))
+    counts = Counter(label for _, label in dataset.photos())
+    return dict(photos={label: counts[label] for label in class_order(counts)}) | _cleaning(dataset)
 
 # %% ../nbs/51_cli.ipynb #dd82a2bb
 def _info(path: Path | None) -> dict:
