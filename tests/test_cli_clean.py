@@ -216,7 +216,7 @@ def test_a_row_that_can_not_be_done_is_named_and_the_others_are_done(command, da
     before = contents(data)
     rows = [EVERY_KIND[0], ('Cirrus/gone.png', 'delete', ''), EVERY_KIND[2]]
     file = decide(data, tmp_path, *rows)
-    status, out, err = command('clean', data, '--apply', file)
+    status, _, err = command('clean', data, '--apply', file)
     assert status == 1
     assert f'{file}, line 3' in err
     assert 'Cirrus/gone.png' in err
@@ -487,9 +487,6 @@ def test_whoever_reads_may_go_away_and_the_decisions_are_carried_out(data, doubt
 
 def test_a_terminal_that_knows_ascii_alone(data, doubted, tmp_path):
     (data / 'Stratus').rename(data / 'Föhn – ☁')
-    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'COLUMNS'))} | {
-        'PYTHONIOENCODING': 'ascii'
-    }
     file = decide(data, tmp_path, ('Cirrus/1.png', 'relabel', 'Föhn – ☁'), ('Föhn – ☁/2.png', 'delete', ''))
     for args in (['clean', data, '--apply', file], ['journal', data], ['undo', data, '--all']):
         process = run_command(*args, env=environment(PYTHONIOENCODING='ascii'))
