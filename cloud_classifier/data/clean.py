@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import pandas as pd
 from fastcore.basics import patch
 
-from ..taxonomy import known_label, read_label, UnknownGenus
+from ..taxonomy import known_label, read_label
 from ..files import atomic_write, file_hash, from_json, printable
 from .dataset import _cell, BadDataset, class_name, class_order, Dataset, DECISIONS, Place, QUARANTINE
 from .dataset import quarantine_path, Unmovable, utc_now
@@ -66,7 +66,9 @@ def _settled(times: Mapping[str, int]) -> dict[str, int] | None: # times: in ns
 class _Snapshot:
     "The folders and the decisions as they were when they were last looked at."
     def __init__(self, dataset: Dataset):
-        self.dataset, self.version = dataset, 0 # the version counts the changes that were seen
+        self.dataset = dataset
+        self.places = self.decisions = 0 # how often they have changed
+        self.moves, self.departed = [], {} # rows of the journal that moved a photo, and those by where it was
         self._folders = self._written = None # when they changed last
         self._first, self._hashed = None, {} # the photos of the first listing; SHA-256 of those that came later
 
@@ -98,22 +100,24 @@ def _read_decisions(self: _Snapshot) -> None:
     self.pending = {(row['sha256'], row['path']): row for row in self.dataset.manifest.decisions()}
     self.standing = self.dataset.manifest.standing_rows() # newest first
     self.last_row = max((row['id'] for row in self.standing), default=0)
-    self.about, self.departed, self.outcomes, self.told = defaultdict(list), defaultdict(list), {}, {}
-    for row in self.pending.values(): self.about[row['sha256']].append(row)
+    self.told = {row['target'] or row['source']: row['sha256'] for row in reversed(self.standing)}
+    moves = [row['id'] for row in self.standing if row['action'] != 'keep']
+    if moves == self.moves: return
+    self.moves, self.departed, self.places = moves, defaultdict(list), self.places + 1
     for row in reversed(self.standing):
-        self.told[row['target'] or row['source']] = row['sha256']
         if row['action'] != 'keep': self.departed[row['source']].append(row)
-        if row['session']: self.outcomes[row['sha256'], row['label']] = row
-    self.told |= {path: sha for sha, path in self.pending}
 
 # %% ../../nbs/data/18_clean.ipynb #3a30b04e
 @patch
 def refresh(self: _Snapshot) -> _Snapshot:
     "Read again what changed."
     folders, written = self._stamp(self.dataset._folder_names()), self._stamp(['manifest.db'])
-    if written is None or written != self._written: self._read_decisions()
-    if folders is None or folders != self._folders: self._read_folders()
-    if None in (folders, written) or (folders, written) != (self._folders, self._written): self.version += 1
+    if written is None or written != self._written:
+        self._read_decisions()
+        self.decisions += 1
+    if folders is None or folders != self._folders:
+        self._read_folders()
+        self.places += 1
     self._folders, self._written = folders, written
     return self
 
@@ -133,19 +137,6 @@ def where(self: _Snapshot, path: str, sha: str, since: int) -> str: # '' where i
     if place in self.here and (not sha or self.known.get(place, sha) == sha): return place
     if place not in self.here and os.path.lexists(self.dataset.path/place): return '' # in quarantine
     return self.by_sha.get(sha, path if path in self.here and path != place else '')
-
-# %% ../../nbs/data/18_clean.ipynb #d73032bb
-@patch
-def decision(self: _Snapshot, place: str, sha: str, label: str) -> tuple[str, str, str] | None:
-    "What was decided about a photo under a label, the new label, and whether that is pending or applied; None: moot."
-    here = self.here.get(place)
-    row = self.pending.get((sha, place)) or next(
-        (row for row in self.about.get(sha, ()) if row['path'] not in self.here), None)
-    if row and here == label: return row['decision'], row['label'], 'pending'
-    done = self.outcomes.get((sha, here))
-    if done and done['given'] == label:
-        return done['action'], here if done['action'] == 'relabel' else '', 'applied'
-    return ('', '', '') if here == label else None
 
 # %% ../../nbs/data/18_clean.ipynb #d71954b5
 _LOCK_FILE = '.cleaner.lock'
@@ -207,30 +198,63 @@ def notice(self: Cleaner) -> str:
 
 # %% ../../nbs/data/18_clean.ipynb #10f2973e
 @patch
-def _now_table(self: Cleaner, now: _Snapshot) -> tuple[pd.DataFrame, list[bool]]:
-    "The issues with where their photos are now and what was decided; and which of them are not moot."
+def _placed(self: Cleaner, now: _Snapshot) -> pd.DataFrame:
+    "The issues with where their photos are now; `given_label` is the one that was in doubt."
+    if self._placed_as_of == now.places: return self._issues
     table = self._table
-    shas = [sha or now.known.get(path) or now.told.get(path, '') for path, sha in zip(table.path, table.sha256)]
+    shas = [sha or now.known.get(path, '') for path, sha in zip(table.path, table.sha256)]
     places = [now.where(path, sha, self._first_row) for path, sha in zip(table.path, shas)]
-    decided = [now.decision(place, sha, label) for place, sha, label in zip(places, shas, table.label)]
     parts = [self._part_of.get(sha) or self._part_of.get(path, '') for path, sha in zip(table.path, shas)]
-    decisions, new_labels, states = zip(*(d or ('', '', '') for d in decided)) if decided else ((), (), ())
-    table = table.assign(path=places, sha256=shas, part=parts, decision=decisions, new_label=new_labels, state=states)
-    return table, [d is not None for d in decided]
+    self._issues = table.assign(path=places, sha256=shas, part=parts, given_label=table.label,
+                                label=[now.here.get(place, '') for place in places])
+    self._rows_of = defaultdict(list)
+    for row, keys in enumerate(zip(places, shas)):
+        for key in keys: self._rows_of[key].append(row)
+    self._placed_as_of = now.places
+    return self._issues
+
+Cleaner._placed_as_of = Cleaner._decided_as_of = None
+
+# %% ../../nbs/data/18_clean.ipynb #0c750e5b
+@patch
+def _about_row(self: Cleaner, now: _Snapshot, row: Mapping, path: str) -> list[int]:
+    "The issues of the photo that a decision is about."
+    if path in now.here: return [i for i in self._rows_of.get(path, ()) if self._shas[i] in ('', row['sha256'])]
+    return self._rows_of.get(row['sha256'], ()) # it was renamed
 
 @patch
-def _photos(self: Cleaner) -> pd.DataFrame:
-    "The issues whose photos are there, as they are now."
-    now = self._look()
-    if self._rows_of != now.version:
-        table, is_there = self._now_table(now)
-        self._rows = table[is_there].reset_index(drop=True)
-        self._rows['label'] = [now.here[path] for path in self._rows.path]
-        self._row_at = {path: row for row, path in reversed([*enumerate(self._rows.path)])}
-        self._gone, self._rows_of = table[[not there for there in is_there]], now.version
-    return self._rows
+def _decided(self: Cleaner, now: _Snapshot) -> dict[int, tuple[str, str, str]]: # decision, new label, state; by issue
+    "What was decided about the issues."
+    labels, given = self._issues.label.tolist(), self._issues.given_label.tolist()
+    self._shas, found = self._issues.sha256.tolist(), {}
+    for row in reversed(now.standing):
+        if not row['session'] or row['action'] not in ('keep', 'relabel'): continue
+        new_label = row['label'] if row['action'] == 'relabel' else ''
+        for i in self._about_row(now, row, row['target'] or row['source']):
+            if (given[i], labels[i]) == (row['given'], row['label']): found[i] = row['action'], new_label, 'applied'
+    for (_, path), row in now.pending.items():
+        for i in self._about_row(now, row, path):
+            if given[i] == labels[i]: found[i] = row['decision'], row['label'], 'pending'
+    return found
 
-Cleaner._rows_of = None
+# %% ../../nbs/data/18_clean.ipynb #4552162d
+@patch
+def _photos(self: Cleaner) -> pd.DataFrame:
+    "The issues whose photos are there, with what was decided."
+    now = self._look()
+    issues = self._placed(now)
+    if self._decided_as_of == (now.places, now.decisions): return self._rows
+    decided = self._decided(now)
+    columns = {name: [''] * len(issues) for name in ('decision', 'new_label', 'state')}
+    for row, values in decided.items():
+        for column, value in zip(columns.values(), values): column[row] = value
+    is_there = (issues.label != '') & (issues.label == issues.given_label)
+    is_there.iloc[list(decided)] = True
+    self._gone = issues[~is_there]
+    self._rows = issues.assign(**columns)[is_there].drop(columns='given_label').reset_index(drop=True)
+    self._row_at = {path: row for row, path in reversed([*enumerate(self._rows.path)])}
+    self._decided_as_of = now.places, now.decisions
+    return self._rows
 
 # %% ../../nbs/data/18_clean.ipynb #15a5452d
 @patch
@@ -254,10 +278,14 @@ def queue(self: Cleaner,
 @patch(as_prop=True)
 def progress(self: Cleaner) -> tuple[int, int]: # photos that are decided about, and all of them
     "How far it is."
-    rows, now = self._photos().drop_duplicates('path'), self._now
-    moved = {(row['sha256'], row['given']) for row in now.standing if row['session'] and row['action'] != 'keep'}
-    gone = {key for key in zip(self._gone.sha256, self._gone.label) if key in moved} # to quarantine, most of them
-    return int((rows.decision != '').sum()) + len(gone), len(rows) + len(gone)
+    rows = self._photos().drop_duplicates('path')
+    moves = [row for row in self._now.standing if row['session'] and row['action'] != 'keep']
+    moved = {(row['sha256'], row['given']) for row in moves}
+    moved |= {('', row['source']) for row in moves if row['id'] > self._first_row}
+    gone = self._gone.assign(path=self._table.path).drop_duplicates(['path', 'sha256'])
+    keys = zip(gone.sha256, gone.given_label.where(gone.sha256 != '', gone.path))
+    n = sum(key in moved for key in keys) # most of them are in quarantine
+    return int((rows.decision != '').sum()) + n, len(rows) + n
 
 @patch(as_prop=True)
 def labels(self: Cleaner) -> list[str]:
@@ -294,7 +322,7 @@ def _path_of(self: Cleaner, photo: str | Path) -> str:
 @patch
 def _row(self: Cleaner, path: str, sha: str) -> dict:
     "The issue of a photo; empty where it has none. `BadDataset` where the photo is another by now."
-    if self._rows_of is None: self._photos()
+    if self._decided_as_of is None: self._photos()
     if path not in self._row_at: return {}
     row = self._rows.iloc[self._row_at[path]].to_dict()
     if not self._is_listing and row['sha256'] not in ('', sha):
@@ -461,8 +489,8 @@ def _locate(dataset: Dataset, decisions: list[Mapping]) -> tuple[dict, dict[tupl
 # %% ../../nbs/data/18_clean.ipynb #81d05133
 class _Twins:
     "Photos with the same bytes in the class that a photo goes to."
-    def __init__(self, dataset: Dataset):
-        self.dataset, self.by_size, self.leaving, self.arriving = dataset, {}, set(), set()
+    def __init__(self, dataset: Dataset, shas: dict[str, str]): # shas: those that were read before, by path
+        self.dataset, self.shas, self.by_size, self.leaving, self.arriving = dataset, shas, {}, set(), set()
 
     def _sizes(self, label: str) -> dict[int, list[str]]:
         "The photos of a class by size, bytes."
@@ -476,7 +504,13 @@ class _Twins:
         "Whether a class has a photo with these bytes that stays there, or one is about to arrive."
         if (label, sha) in self.arriving: return True
         others = set(self._sizes(label).get(os.stat(self.dataset.path/path).st_size, ())) - self.leaving - {path}
-        return any(file_hash(self.dataset.path/other) == sha for other in others)
+        self.shas |= {other: file_hash(self.dataset.path/other) for other in others - self.shas.keys()}
+        return any(self.shas[other] == sha for other in others)
+
+    def leave(self, path: str) -> None:
+        "Take in that a photo is about to be moved away."
+        self.leaving.add(path)
+        self.shas.pop(path, None) # another photo may get its name
 
 # %% ../../nbs/data/18_clean.ipynb #573b127c
 _TWIN = 'the same photo is there already'
@@ -489,7 +523,7 @@ def _plan_one(dataset: Dataset, db, decision: dict, path: str, target: str, twin
         target = quarantine_path(path, sha)
         decision['reason'] = '; '.join(filter(None, [decision['reason'], _TWIN]))
     elif decision['decision'] == 'relabel': twins.arriving.add((decision['label'], sha))
-    if target: twins.leaving.add(path)
+    if target: twins.leave(path)
     return manifest.plan_decision(db, decision, path, manifest.free(db, target) if target else '')
 
 def _target(dataset: Dataset, decision: Mapping, path: str) -> str:
@@ -502,9 +536,9 @@ def _target(dataset: Dataset, decision: Mapping, path: str) -> str:
 # %% ../../nbs/data/18_clean.ipynb #bb7db13b
 _BATCH = 100 # decisions a transaction
 
-def _plan_batch(dataset: Dataset, todo: list, session: str, reasons: dict) -> list[tuple]: # (key, row of the journal)
+def _plan_batch(dataset: Dataset, todo: list, session: str, reasons: dict, shas: dict) -> list[tuple]: # key, row
     "Plan the first decisions of `todo`, which are taken off it; `reasons` gets those that can't be."
-    rows, twins = [], _Twins(dataset)
+    rows, twins = [], _Twins(dataset, shas)
     with dataset.manifest.consistent() as db:
         for _ in range(_BATCH):
             if not todo: break
@@ -520,9 +554,9 @@ def _plan_batch(dataset: Dataset, todo: list, session: str, reasons: dict) -> li
 
 def _carry_out(dataset: Dataset, todo: list, session: str) -> tuple[dict, dict]: # row of the journal, or reason; by key
     "Write decisions into the journal and move their photos."
-    rows, reasons = {}, {}
+    rows, reasons, shas = {}, {}, {}
     while todo:
-        rows |= _plan_batch(dataset, todo, session, reasons)
+        rows |= _plan_batch(dataset, todo, session, reasons, shas)
         dataset.manifest.carry_out()
     failed = {row['id']: row['failed'] for row in dataset.manifest.journal_rows(session=session) if row['failed']}
     reasons |= {key: failed[row] for key, row in rows.items() if row in failed}
@@ -624,12 +658,18 @@ def from_fastai(cls: Cleaner,
     return own
 
 # %% ../../nbs/data/18_clean.ipynb #058ec8f6
+def _check_columns(columns: Iterable[str], name: str) -> None:
+    "Refuse a table without the columns that each decision needs."
+    for needed in (('sha256', 'path', 'source'), ('decision', 'action')):
+        if not set(needed) & set(columns): raise BadDataset(f'{name}: has no column {" or ".join(needed)}')
+
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, dict]]: # number of the line, values by column
     "The rows of a CSV file."
     first = text.partition('\n')[0]
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=first.count), strict=True)
     try: header = [column.strip().lower() for column in next(reader, [])]
     except csv.Error as e: raise BadDataset(f'{name}, line 1: is not a table ({e})') from None
+    _check_columns(header, name)
     try:
         for values in reader:
             if len(values) > len(header): raise csv.Error(f'{len(values)} values for {len(header)} columns')
@@ -659,10 +699,7 @@ def _read_rows(journal: pd.DataFrame | str | Path) -> tuple[list[tuple[int, dict
         if '\0' in text or not text.strip(): raise BadDataset(f'{name}: is empty, or no table')
         is_json = text.lstrip()[:1] in ('{', '[')
         rows = list((_json_rows if is_json else _csv_rows)(text, name))
-    columns = journal.columns if isinstance(journal, pd.DataFrame) else {column for _, row in rows for column in row}
-    if not rows: return [], name
-    for needed in (('sha256', 'path', 'source'), ('decision', 'action')):
-        if not set(needed) & set(columns): raise BadDataset(f'{name}: has no column {" or ".join(needed)}')
+    if rows: _check_columns({column for _, row in rows for column in row}, name)
     return rows, name
 
 # %% ../../nbs/data/18_clean.ipynb #ed168da4
@@ -785,7 +822,8 @@ class _Places:
 def _flush(dataset: Dataset, todo: list, places: _Places, session: str) -> None:
     "Do the lines of `todo`, write what became of them, and empty it."
     lines = {key: (line, path) for key, line, path in todo}
-    ready = [(key, line.about | dict(sha256=line.sha256, path=path, decision=line.decision, label=line.label,
+    # without a path, so that a decision of a person which is pending stays so
+    ready = [(key, line.about | dict(sha256=line.sha256, path='', decision=line.decision, label=line.label,
                                      given=read_label(path.split('/')[0])), path) for key, line, path in todo]
     rows, reasons = _carry_out(dataset, ready, session)
     targets = {row['id']: row['target'] for row in dataset.manifest.journal_rows(session=session)}

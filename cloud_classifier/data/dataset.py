@@ -1054,7 +1054,7 @@ def move(self: Manifest,
 _STANDS = "undone IS NULL AND failed = ''" # of rows of the journal: a move that can be taken back
 
 @patch
-def _plan_move_back(self: Manifest, db: sqlite3.Connection, row: int, label: str) -> str | None:
+def _plan_move_back(self: Manifest, db: sqlite3.Connection, row: int) -> str | None:
     "Plan to take a move back; where the photo goes, or None where the move does not stand any more."
     query = f'SELECT action, source, target, sha256 FROM journal WHERE {_STANDS} AND id = ?'
     move = db.execute(query, (row,)).fetchone()
@@ -1067,26 +1067,46 @@ def _plan_move_back(self: Manifest, db: sqlite3.Connection, row: int, label: str
     if db.execute(moved_again, (row, move['target'], move['sha256'])).fetchone():
         raise Unmovable('was moved again since; take that back first')
     place = self.free(db, move['source'])
-    self.plan_move(db, move['target'], place, move['sha256'], journal=row, back=1, label=label, status='ok')
+    self.plan_move(db, move['target'], place, move['sha256'], journal=row, back=1,
+                   label=read_label(move['source'].split('/')[0]), status='ok')
     return place
+
+# %% ../../nbs/data/10_dataset.ipynb #7a95142f
+@patch
+def _try_move_back(self: Manifest, db: sqlite3.Connection, row: int) -> str | None | Unmovable:
+    "Where the photo goes; None where the move does not stand any more; or why it can't be taken back."
+    try: return self._plan_move_back(db, row)
+    except _BadPlace as e:
+        db.execute('UPDATE journal SET failed = ? WHERE id = ?', (str(e), row))
+        return e
+    except Unmovable as e: return e
+
+@patch
+def _plan_moves_back(self: Manifest, rows: list[sqlite3.Row]) -> dict[int, str | None | Unmovable]: # by number
+    "Plan to take back the first of these rows; they are taken off the list."
+    leaving, shas, places = set(), set(), {}
+    with self.consistent() as db:
+        while rows and len(places) < 100 and rows[0]['source'] not in leaving and rows[0]['sha256'] not in shas:
+            row = rows.pop(0)
+            places[row['id']] = self._try_move_back(db, row['id'])
+            leaving.add(row['target'])
+            shas.add(row['sha256'])
+    return places
 
 @patch
 def move_back(self: Manifest,
-              row: int, # number of the row in the journal
-              label: str, # the label that the photo has there
-              ) -> str | None: # where it is now; None where another process has taken the move back
-    "Take back a move of the journal. `Unmovable` where that can't be."
-    with self.consistent() as db:
-        try: place, refused = self._plan_move_back(db, row, label), None
-        except _BadPlace as e:
-            db.execute('UPDATE journal SET failed = ? WHERE id = ?', (str(e), row))
-            place, refused = None, e
-    if refused: raise refused # when the journal has it
-    if place is None: return None
-    with self.consistent() as db:
-        result = db.execute('SELECT undone, failed FROM journal WHERE id = ?', (row,)).fetchone()
-    if result['undone'] is None: raise Unmovable(result['failed'] or "a folder on its way can't be written in")
-    return place
+              rows: Iterable[sqlite3.Row], # of the journal, from `standing_rows`
+              # by number: where the photo is now; None where another process has taken the move back; or why it can't be
+              ) -> dict[int, str | None | Unmovable]:
+    "Take back moves of the journal."
+    rows, places = list(rows), {}
+    while rows: places |= self._plan_moves_back(rows)
+    with self.consistent() as db: # when they are made
+        query = 'SELECT undone, failed FROM journal WHERE id = ?'
+        results = {id: db.execute(query, (id,)).fetchone() for id, place in places.items() if isinstance(place, str)}
+    failed = {id: Unmovable(result['failed'] or "a folder on its way can't be written in")
+              for id, result in results.items() if result['undone'] is None}
+    return places | failed
 
 # %% ../../nbs/data/10_dataset.ipynb #d77c46a9
 @patch
@@ -1284,15 +1304,17 @@ def undo(self: Dataset,
     "Take back what still stands in the journal. `BadDataset` where something can't be, after the others."
     if not self.manifest.exists(): return []
     self.manifest.carry_out() # a move that was cut off may turn out to be impossible
-    back, failed = [], []
-    if last is None and rows is None and session is None: last = 1
-    for row in self._rows_to_undo(rows, session):
-        if last is not None and len(back) + len(failed) >= last: break
-        try: place = self.manifest.move_back(row['id'], read_label(row['source'].split('/')[0]))
-        except Unmovable as e: failed.append(f'{row["source"]} ({e})')
-        else: back += [place] if place else [] # another process was faster
+    standing = self._rows_to_undo(rows, session)
+    if last is None: last = 1 if rows is None and session is None else len(standing)
+    done = [] # (source, place); rows that another process takes back meanwhile do not count
+    while standing and len(done) < last:
+        chosen = standing[:last - len(done)]
+        del standing[:len(chosen)]
+        places = self.manifest.move_back(chosen)
+        done += [(row['source'], places[row['id']]) for row in chosen if places[row['id']] is not None]
+    failed = [f'{source} ({place})' for source, place in done if isinstance(place, Unmovable)]
     if failed: raise BadDataset(f"{self.path}: {len(failed)} moves can't be taken back: {', '.join(failed)}")
-    return back
+    return [place for _, place in done]
 
 # %% ../../nbs/data/10_dataset.ipynb #ecc1c2aa
 def _stamp(file: Path) -> tuple[int, int, int] | None: # size in bytes, mtime and ctime in ns; None: there is no file
