@@ -395,3 +395,73 @@ def test_decisions_of_a_file_and_those_that_wait_are_carried_out(mine, tmp_path)
     assert (changes['n'], changes['relabel'], changes['delete'], changes['ambiguous']) == (3, 1, 1, 1)
     same = clean_round(run.split.root, run, tmp_path / 'decisions.csv', progress=False)
     assert same.run.path == result.run.path
+
+
+@pytest.fixture
+def doubts(monkeypatch):
+    "Out-of-fold probabilities by which every photo had better be under another label."
+
+    def out_of_fold(data, parts, progress):
+        classes = parts.classes
+        rows = parts.frame[parts.frame.part.isin(['train', 'valid'])]
+        probs = np.full((len(rows), len(classes)), 0.1)
+        columns = [(classes.index(o) + 1) % len(classes) for o in rows.label]
+        probs[np.arange(len(rows)), columns] = 0.9 - np.linspace(0, 0.1, len(rows))
+        probs /= probs.sum(axis=1, keepdims=True)
+        facts = rows[['path', 'sha256', 'label', 'group']].reset_index(drop=True).assign(fold=0)
+        return facts.join(pd.DataFrame(probs, columns=classes))
+
+    monkeypatch.setattr('cloud_classifier.training.oof.out_of_fold', out_of_fold)
+
+
+def test_suggestions_are_taken_once_and_never_for_test_photos(mine, doubts):
+    run, _ = mine
+    data = run.split.root
+    result = clean_round(data, run, accept=4, progress=False)
+    changes = result.data['changes']
+    assert (changes['n'], changes['relabel'], changes['by_model']) == (4, 4, 4)
+    assert result.data['test'] is None
+    assert '4 (4 relabelled; 4 of these by a model)' in result.to_html()
+    again = clean_round(data, run, accept=4, progress=False)
+    assert again.run.path == result.run.path
+    assert len(decisions_since(run)) == 4
+    assert clean_round(data, run, accept=6, progress=False).data['changes']['n'] == 6
+
+
+def test_suggestions_that_were_cut_off_before_they_were_carried_out_count(mine, doubts, monkeypatch):
+    run, _ = mine
+    data = run.split.root
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Cleaner, 'apply', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clean_round(data, run, accept=4, progress=False)
+    assert clean_round(data, run, accept=4, progress=False).data['changes']['n'] == 4
+
+
+def test_without_a_run_one_is_trained_first(mine, doubts, tmp_path, monkeypatch):
+    run, cleaner = mine
+    monkeypatch.chdir(tmp_path)
+    calls = []
+
+    def small(data, progress):
+        calls.append(data)
+        return train(data, **TINY, **QUIET)
+
+    monkeypatch.setattr('cloud_classifier.training.run.train', small)
+    clean_a_little(run, cleaner)
+    data = run.split.root
+    with pytest.raises(BadRun, match='no label was changed'):
+        clean_round(data, progress=False)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert len(calls) == 1
+    cleaner.delete(photos(run, 'train', 'Cumulus')[0])
+    result = clean_round(data, progress=False)
+    assert result.data['runs']['before'] == newest_run(data).path.name.split('-cleaned-')[0]
+    again = clean_round(data, progress=False)
+    assert again.run.path == result.run.path
+    assert 'it was not trained again' in ' '.join(again.data['notes'])

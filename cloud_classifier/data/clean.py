@@ -672,12 +672,18 @@ def from_fastai(cls: Cleaner,
     return own
 
 # %% ../../nbs/data/18_clean.ipynb #058ec8f6
+def _check_columns(columns: Iterable[str], name: str) -> None:
+    "Refuse a table without the columns that each decision needs."
+    for needed in (('sha256', 'path', 'source'), ('decision', 'action')):
+        if not set(needed) & set(columns): raise BadDataset(f'{name}: has no column {" or ".join(needed)}')
+
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, dict]]: # number of the line, values by column
     "The rows of a CSV file."
     first = text.partition('\n')[0]
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=first.count), strict=True)
     try: header = [column.strip().lower() for column in next(reader, [])]
     except csv.Error as e: raise BadDataset(f'{name}, line 1: is not a table ({e})') from None
+    _check_columns(header, name)
     try:
         for values in reader:
             if len(values) > len(header): raise csv.Error(f'{len(values)} values for {len(header)} columns')
@@ -707,10 +713,7 @@ def _read_rows(journal: pd.DataFrame | str | Path) -> tuple[list[tuple[int, dict
         if '\0' in text or not text.strip(): raise BadDataset(f'{name}: is empty, or no table')
         is_json = text.lstrip()[:1] in ('{', '[')
         rows = list((_json_rows if is_json else _csv_rows)(text, name))
-    columns = journal.columns if isinstance(journal, pd.DataFrame) else {column for _, row in rows for column in row}
-    if not rows: return [], name
-    for needed in (('sha256', 'path', 'source'), ('decision', 'action')):
-        if not set(needed) & set(columns): raise BadDataset(f'{name}: has no column {" or ".join(needed)}')
+    if rows: _check_columns({column for _, row in rows for column in row}, name)
     return rows, name
 
 # %% ../../nbs/data/18_clean.ipynb #ed168da4
@@ -836,7 +839,8 @@ def _flush(dataset: Dataset, todo: list, places: _Places, session: str,
            ) -> None:
     "Do the lines of `todo`, write what became of them, and empty it."
     lines = {key: (line, path) for key, line, path in todo}
-    ready = [(key, line.about | dict(sha256=line.sha256, path=path, decision=line.decision, label=line.label,
+    # without a path, so that a decision of a person which is pending stays so
+    ready = [(key, line.about | dict(sha256=line.sha256, path='', decision=line.decision, label=line.label,
                                      given=read_label(path.split('/')[0]), since=since), path)
              for key, line, path in todo]
     rows, reasons = _carry_out(dataset, ready, session)

@@ -368,7 +368,8 @@ def server_config(host: str, port: int, token: str) -> dict: # what voila.json s
     settings = dict(headers={'Content-Security-Policy': _POLICY}, websocket_max_message_size=100_000_000)
     return dict(Voila=dict(ip=host, port=port, port_retries=0, open_browser=False, token=token, log_level='ERROR',
                            tornado_settings=settings),
-                VoilaConfiguration=dict(template='cleaner', show_tracebacks=False))
+                VoilaConfiguration=dict(template='cleaner', show_tracebacks=False),
+                MappingKernelManager=dict(cull_idle_timeout=600, cull_interval=60)) # of pages that were left, seconds
 
 # %% ../../nbs/data/19_widget.ipynb #d44e69e9
 def _write_page(folder: Path, code: str, config: dict) -> None:

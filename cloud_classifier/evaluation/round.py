@@ -423,6 +423,14 @@ def newest_run(data: str | Path, # a dataset's folder
     runs = [path for path in find_runs(RUNS if folder is None else folder) if fits(path)]
     return Run(runs[-1]) if runs else None
 
+# %% ../../nbs/evaluation/34_round.ipynb #d558327a
+def _run_before(run: 'Run') -> 'Run': # the run itself where it came from no round, or photos have changed since
+    "The run from which a round made this one."
+    name, made, _ = run.path.resolve().name.rpartition('-cleaned-')
+    before = run.path.with_name(name) if made else run.path
+    if run.split.hash != run.metadata.get('split_hash') or not (before/'run.json').exists(): return run
+    return _open_run(before, run.metadata['data'])
+
 # %% ../../nbs/evaluation/34_round.ipynb #aa55f690
 def _issues(run: 'Run', parts: Split, progress: bool) -> pd.DataFrame: # as of `label_issues`
     "What out-of-fold models doubt about the photos to train and validate on."
@@ -446,11 +454,11 @@ def clean_round(data: str | Path, # folder that holds the class folders
                ) -> Round: # as in `retrain_round`
     "Carry out decisions about a dataset, train again, and compare the two models."
     from cloud_classifier.training.run import train
-    if run is None: run = newest_run(data) or train(data, progress=progress)
-    run = _open_run(run, data)
+    is_newest = run is None
+    run = _open_run(newest_run(data) or train(data, progress=progress) if is_newest else run, data)
     parts = run.split
     if decisions is not None: replay(data, decisions)
     cleaner = Cleaner(data, _issues(run, parts, progress) if accept else None, parts)
     if accept: _accept(cleaner, run, accept)
     cleaner.apply()
-    return retrain_round(run, out, data=data, progress=progress)
+    return retrain_round(_run_before(run) if is_newest else run, out, data=data, progress=progress)

@@ -161,7 +161,15 @@ class CleanerView {
   }
 
   select(name, change) {
-    const select = h('select', { onchange: () => change(select.value) });
+    let clicked = false;
+    const select = h('select', {
+      onpointerdown: () => { clicked = true; },
+      onkeydown: () => { clicked = false; },
+      onchange: () => {
+        change(select.value);
+        if (clicked) this.root.focus({ preventScroll: true }); // or the next key would choose another entry
+      },
+    });
     return [select, h('label', {}, h('span', { textContent: name }), select)];
   }
 
