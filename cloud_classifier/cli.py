@@ -161,8 +161,8 @@ def exit_status(error: BaseException) -> int | None: # None for an error that no
 
 # %% ../nbs/51_cli.ipynb #bff7b21f
 _EXTRAS = (dict.fromkeys(('fetch', 'add', 'scrape', 'credits'), 'scrape')
-           | dict.fromkeys(('status', 'undo', 'journal', 'verify', 'duplicates', 'split', 'sample', 'runs', 'info'),
-                           'curate')
+           | dict.fromkeys(('status', 'undo', 'journal', 'issues', 'clean', 'verify', 'duplicates', 'split', 'sample',
+                            'runs', 'info'), 'curate')
           ) # by verb; 'train' for the others
 _DISTRIBUTIONS = dict(azure='azure-cognitiveservices-search-imagesearch', faiss='faiss-cpu', mlflow='mlflow-skinny',
                       PIL='pillow', sklearn='scikit-learn') # where a library is not named like its package

@@ -677,12 +677,18 @@ def _check_columns(columns: Iterable[str], name: str) -> None:
     for needed in (('sha256', 'path', 'source'), ('decision', 'action')):
         if not set(needed) & set(columns): raise BadDataset(f'{name}: has no column {" or ".join(needed)}')
 
+def _check_columns(columns: Iterable[str], name: str) -> None:
+    "`BadDataset` where a table has not the columns that it needs."
+    for needed in (('sha256', 'path', 'source'), ('decision', 'action')):
+        if not set(needed) & set(columns): raise BadDataset(f'{name}: has no column {" or ".join(needed)}')
+
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, dict]]: # number of the line, values by column
     "The rows of a CSV file."
     first = text.partition('\n')[0]
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=first.count), strict=True)
     try: header = [column.strip().lower() for column in next(reader, [])]
     except csv.Error as e: raise BadDataset(f'{name}, line 1: is not a table ({e})') from None
+    _check_columns(header, name)
     _check_columns(header, name)
     try:
         for values in reader:
