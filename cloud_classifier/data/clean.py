@@ -20,8 +20,8 @@ from fastcore.basics import patch
 
 from ..taxonomy import known_label, read_label
 from ..files import atomic_write, file_hash, from_json, printable
-from .dataset import _cell, BadDataset, class_name, class_order, Dataset, DECISIONS, Place, QUARANTINE
-from .dataset import quarantine_path, Unmovable, utc_now
+from .dataset import BadDataset, class_name, class_order, Dataset, DECISIONS, Place, QUARANTINE
+from .dataset import _cell, quarantine_path, Unmovable, utc_now
 
 # %% ../../nbs/data/18_clean.ipynb #9d5ea2e4
 def photo_name(dataset: Dataset, # where the photo is, or was
