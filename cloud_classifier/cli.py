@@ -161,8 +161,8 @@ def exit_status(error: BaseException) -> int | None: # None for an error that no
 
 # %% ../nbs/51_cli.ipynb #bff7b21f
 _EXTRAS = (dict.fromkeys(('fetch', 'add', 'scrape', 'credits'), 'scrape')
-           | dict.fromkeys(('status', 'undo', 'journal', 'verify', 'duplicates', 'split', 'sample', 'runs', 'info'),
-                           'curate')
+           | dict.fromkeys(('status', 'undo', 'journal', 'issues', 'clean', 'verify', 'duplicates', 'split', 'sample',
+                            'runs', 'info'), 'curate')
           ) # by verb; 'train' for the others
 _DISTRIBUTIONS = dict(azure='azure-cognitiveservices-search-imagesearch', faiss='faiss-cpu', mlflow='mlflow-skinny',
                       PIL='pillow', sklearn='scikit-learn') # where a library is not named like its package
@@ -284,8 +284,8 @@ def print_error(line: str) -> None:
     if os.environ.get('RANK', '0') == '0': echo(*line.split('\n'), err=True)
 
 def _show_warning(message, category, *where, show=warnings.showwarning, **more) -> None:
-    "A class that is nearly named like a genus is a line on stderr; other warnings look as ever."
-    if category.__name__ == 'SpellingWarning': print_error(f'cloud-classifier: {message}')
+    "What people can do something about is a line on stderr; other warnings look as ever."
+    if category.__name__ in ('SpellingWarning', 'OpenElsewhere'): print_error(f'cloud-classifier: {message}')
     else: show(message, category, *where, **more)
 
 def _configure(wanted: Invocation) -> None:

@@ -439,7 +439,7 @@ HOLD = 'import time; from cloud_classifier.data import clean; c = clean.Cleaner(
 def test_who_comes_second_is_told_until_the_first_is_gone(server, tmp_path):
     root = make(tmp_path / 'skies')
     first = server.start(f'{HOLD.format(root=str(root))}; time.sleep(600)')
-    first.wait_for(lambda: 'open' in first.said())
+    first.wait_for(lambda: first.log.exists() and 'open' in first.said())
     with pytest.warns(UserWarning, match='another process has .* open for cleaning'):
         second = Cleaner(root)
     second.delete('Cirrus/0.png')
@@ -513,3 +513,111 @@ def test_two_cleaners_of_which_one_is_killed_many_times(server, tmp_path):
         root = make(tmp_path / f'skies {n}')
         killed += clean_together(server, root, 4, seed=n + 10, kill=chance.uniform(0, 2))
     assert killed > 20
+
+
+@pytest.fixture(scope='module')
+def shell(tmp_path_factory):
+    server = ForkServer(tmp_path_factory.mktemp('shell'), 'cloud_classifier.cli', 'cloud_classifier.data.clean', 'rich')
+    yield server
+    server.close()
+
+
+def decide_by_chance(root, file, photos, seed):
+    "A file of decisions about photos."
+    chance, lines = random.Random(seed), ['path,decision,label']
+    labels = sorted({label for _, label in photos})
+    for path, given in photos:
+        decision = chance.choice(DECISIONS)
+        label = chance.choice([label for label in labels if label != given]) if decision == 'relabel' else ''
+        lines.append(f'"{path}",{decision},{label}')
+    file.write_text('\n'.join(lines) + '\n')
+    return file
+
+
+def many(root, photos):
+    "Photos that all differ, in three classes."
+    for n in range(photos):
+        file = root / LABELS[n % 3] / f'{n // 6}{"x" * (n // 3 % 2)}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(100 + n))
+    return root
+
+
+def command(shell, *args):
+    "Its exit status and what it printed."
+    child = shell.command(*args)
+    return child.wait(), child.said()
+
+
+def undisturbed(shell, root, file, copy):
+    "What `clean --apply` makes of a copy, and how many seconds it takes."
+    shutil.copytree(root, copy)
+    start = time.monotonic()
+    status, said = command(shell, 'clean', copy, '--apply', file)
+    assert status == 0, said
+    return tree(copy), time.monotonic() - start
+
+
+def kill_commands(shell, root, file, folder, times, seed):
+    "Kill `clean --apply` at random, run it again, and undo; how often it was killed."
+    before, chance, killed = tree(root), random.Random(seed), 0
+    undisturbed(shell, root, file, folder / 'first')  # which reads modules that are in memory from then on
+    after, seconds = undisturbed(shell, root, file, folder / 'undisturbed')
+    assert after != before
+    for _ in range(times):
+        child = shell.command('clean', root, '--apply', file)
+        time.sleep(chance.uniform(0, seconds))
+        child.kill()
+        killed += child.wait() == -signal.SIGKILL
+        whole(root, stored(before))
+        status, said = command(shell, 'clean', root, '--apply', file)
+        assert status == 0, said
+        assert tree(root) == after
+        assert command(shell, 'undo', root, '--all')[0] == 0
+        assert tree(root) == before
+    return killed
+
+
+def test_the_command_is_killed_and_goes_on(shell, tmp_path):
+    root = many(tmp_path / 'skies', 60)
+    file = decide_by_chance(root, tmp_path / 'decisions.csv', list(Dataset(root).photos()), seed=0)
+    assert kill_commands(shell, root, file, tmp_path, 4, seed=0) > 0
+
+
+@pytest.mark.soak
+def test_the_command_is_killed_over_real_photos_many_times(shell, ccsn, tmp_path):
+    root = tmp_path / 'skies'
+    for path, _ in list(Dataset(ccsn).photos())[::8]:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ccsn / path, root / path)
+    file = decide_by_chance(root, tmp_path / 'decisions.csv', list(Dataset(root).photos()), seed=0)
+    assert kill_commands(shell, root, file, tmp_path, 200, seed=1) > 100
+
+
+def test_commands_at_once_do_each_decision_once(shell, tmp_path):
+    root = many(tmp_path / 'skies', 60)
+    photos, before = list(Dataset(root).photos()), tree(root)
+    halves = [decide_by_chance(root, tmp_path / f'{n}.csv', photos[n::2], seed=n) for n in (0, 1)]
+    children = [shell.command('clean', root, '--apply', file) for file in (*halves, *halves)]
+    for child in children:
+        assert child.wait() == 0, child.said()
+    whole(root, stored(before))
+    rows = Dataset(root).journal()
+    assert sorted(rows.source[rows.failed == '']) == sorted(path for path, _ in photos), 'no decision was done twice'
+    assert command(shell, 'undo', root, '--all')[0] == 0
+    assert tree(root) == before
+
+
+def test_a_command_says_that_another_process_cleans(shell, tmp_path):
+    root = many(tmp_path / 'skies', 12)
+    first = shell.start(f'{HOLD.format(root=str(root))}; time.sleep(600)')
+    first.wait_for(lambda: first.log.exists() and 'open' in first.said())
+    file = decide_by_chance(root, tmp_path / 'decisions.csv', list(Dataset(root).photos())[:3], seed=0)
+    status, said = command(shell, 'clean', root, '--apply', file)
+    assert status == 0, said
+    assert f'another process has {root} open for cleaning' in said
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    status, said = command(shell, 'clean', root, '--apply', file)
+    assert status == 0
+    assert 'another process' not in said

@@ -61,6 +61,11 @@ def doubted(data, tmp_path):
     return paths, write_oof(tmp_path / 'oof.csv', data, paths)
 
 
+def suggested(paths):
+    "The label that the table of `doubted` has for each of its photos."
+    return dict(zip(paths, ('Cumulus', 'Cirrus', 'Stratus'), strict=True))
+
+
 # issues
 
 
@@ -74,7 +79,7 @@ def test_issues_are_lines_of_json_the_worst_first(command, data, doubted):
     assert {row['path'] for row in rows[:3]} == set(paths)
     assert [row['score'] for row in rows] == sorted((row['score'] for row in rows), reverse=True)
     assert all(0 <= row['score'] <= 1 and row['reason'] for row in rows)
-    assert {row['path']: row['suggested'] for row in rows[:3]} == dict(zip(paths, ('Cumulus', 'Cirrus', 'Stratus')))
+    assert {row['path']: row['suggested'] for row in rows[:3]} == suggested(paths)
     assert rows[0]['sha256'] == file_hash(data / rows[0]['path'])
     assert (tree(data), sorted(os.listdir(data))) == before  # looking writes nothing
 
@@ -211,7 +216,7 @@ def test_a_row_that_can_not_be_done_is_named_and_the_others_are_done(command, da
     before = contents(data)
     rows = [EVERY_KIND[0], ('Cirrus/gone.png', 'delete', ''), EVERY_KIND[2]]
     file = decide(data, tmp_path, *rows)
-    status, out, err = command('clean', data, '--apply', file)
+    status, _, err = command('clean', data, '--apply', file)
     assert status == 1
     assert f'{file}, line 3' in err
     assert 'Cirrus/gone.png' in err
@@ -278,7 +283,7 @@ def test_issues_make_a_file_to_fill_in(command, data, doubted, tmp_path):
     file = tmp_path / 'queue.csv'
     assert command('issues', data, '--oof', oof, '--kind', 'label', '--out', file, '-q')[:2] == (0, f'{file}\n')
     rows = list(csv.DictReader(StringIO(file.read_text())))
-    assert {row['path']: row['label'] for row in rows[:3]} == dict(zip(paths, ('Cumulus', 'Cirrus', 'Stratus')))
+    assert {row['path']: row['label'] for row in rows[:3]} == suggested(paths)
     there = tree(data)
     assert command('clean', data, '--apply', file)[0] == 0  # nothing has been decided yet
     assert tree(data) == there
@@ -305,7 +310,7 @@ def test_undo_takes_back_one_some_a_session_or_all(command, data, tmp_path):
     assert command('undo', data, '--session', sessions[1])[:2] == (0, 'Cumulus/0.png\n')
     assert tree(data) == first
     assert command('undo', data, '--last', 2)[0] == 0
-    status, out, err = command('undo', data, '--all')
+    status, _, err = command('undo', data, '--all')
     assert (status, tree(data)) == (0, start), err
     assert command('undo', data, '--all')[:2] == (0, '')
 
@@ -415,10 +420,16 @@ def test_a_dataset_that_may_not_be_written_is_one_line(command, data, doubted, t
     assert command('journal', place)[0] == 0
 
 
+def environment(**more):
+    "As nearly everywhere: nothing is said about Python."
+    return {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'COLUMNS'))} | more
+
+
 def run_command(*args, **kwargs):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'COLUMNS'))}
     argv = [sys.executable, '-m', 'cloud_classifier.cli', *map(str, args)]
-    return subprocess.Popen(argv, **{'env': env, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | kwargs)
+    return subprocess.Popen(
+        argv, **{'env': environment(), 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE} | kwargs
+    )
 
 
 def finish(*args):
@@ -445,7 +456,7 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(tmp_path):
     while not list((data / 'Stratus').iterdir()):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, b'Traceback' in err) == (130, False), err
     assert 0 < len(list((data / 'Stratus').iterdir())) < len(paths)
     whole(data, before)
@@ -476,12 +487,9 @@ def test_whoever_reads_may_go_away_and_the_decisions_are_carried_out(data, doubt
 
 def test_a_terminal_that_knows_ascii_alone(data, doubted, tmp_path):
     (data / 'Stratus').rename(data / 'Föhn – ☁')
-    env = {k: v for k, v in os.environ.items() if not k.startswith(('PYTHON', 'COLUMNS'))} | {
-        'PYTHONIOENCODING': 'ascii'
-    }
     file = decide(data, tmp_path, ('Cirrus/1.png', 'relabel', 'Föhn – ☁'), ('Föhn – ☁/2.png', 'delete', ''))
     for args in (['clean', data, '--apply', file], ['journal', data], ['undo', data, '--all']):
-        process = run_command(*args, env=env)
+        process = run_command(*args, env=environment(PYTHONIOENCODING='ascii'))
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert (out + err).isascii()
@@ -499,7 +507,7 @@ def test_the_cleaner_is_served_on_loopback_until_ctrl_c(data, tmp_path):
             assert answer.status == 200
     finally:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert b'Traceback' not in err
     assert tree(data) == tree(data)

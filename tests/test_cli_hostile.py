@@ -117,6 +117,12 @@ CALLS = {  # what each verb is called with, and where the path goes
     'export': ['export', '@'],
     'predict -m': ['predict', 'skies', '-m', '@'],
     'info': ['info', '@'],
+    'issues': ['issues', '@'],
+    'issues --oof': ['issues', 'skies', '--oof', '@'],
+    'issues --run': ['issues', 'skies', '--run', '@'],
+    'clean': ['clean', '@'],
+    'clean --apply': ['clean', 'skies', '--apply', '@'],
+    'clean --run': ['clean', 'skies', '--retrain', '--run', '@'],
     'add': ['add', 'new', '@'],
     'fetch --from': ['fetch', 'ccsn', 'new', '--from', '@'],
     'scrape --from': ['scrape', 'new', '--source', 'urls', '--from', '@'],
@@ -167,6 +173,26 @@ predict skies -m model.onnx --prior Stratus
 predict skies -m model.onnx
 predict skies -m skies
 undo skies --last 0
+undo skies --last 1 --all
+undo skies --session monday
+journal skies -o file/x.csv
+issues skies --oof sky.jpg
+issues skies --oof file
+issues skies --oof file --run run
+issues skies --run run
+issues skies --kind lable
+issues skies --limit 0
+issues skies -o file/x.csv
+issues empty
+clean skies --apply sky.jpg
+clean skies --apply file
+clean skies --apply file --retrain
+clean skies --accept 3
+clean skies --retrain --port 80
+clean skies --retrain --run run
+clean skies --run run
+clean skies --port 70000
+clean empty
 status slip --strict
 info file
 demo -o run
@@ -266,6 +292,8 @@ def test_a_refused_command_leaves_nothing_behind(answers):
         ('scrape new --genus stratos', 'did you mean Stratus? --new-label'),
         ('status slip --strict', 'did you mean Cirrus'),
         ('add new sky.jpg', 'says what sky.jpg shows'),
+        ('issues skies --kind lable', 'did you mean label'),
+        ('clean skies --accept 3', 'goes with --retrain'),
         ('verify: empty', 'is empty'),
         ('verify: dangling', 'which is not there'),
         ('verify: long', 'File name too long'),

@@ -234,6 +234,10 @@ def extras():
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
 def test_what_is_missing_is_brought_by_what_is_advised(data, tmp_path):
     (tmp_path / 'list.txt').write_text('http://127.0.0.1:9/a.jpg\n')
+    (tmp_path / 'decisions.csv').write_text('path,decision\nCirrus/page.jpg,keep\n')
+    photos = [path for path, _ in Dataset(data).photos() if not path.endswith('page.jpg')]
+    rows = [f'{path},{path.split("/")[0]},0.6,0.4' for path in photos]
+    (tmp_path / 'oof.csv').write_text('\n'.join(['path,label,Cirrus,Stratus', *rows]))
     calls = {
         'add': ['add', 'new', str(data)],
         'scrape': ['scrape', 'other', '--source', 'urls', '--from', 'list.txt', '--label', 'Cirrus'],
@@ -241,6 +245,8 @@ def test_what_is_missing_is_brought_by_what_is_advised(data, tmp_path):
         'credits': ['credits', str(data)],
         'journal': ['journal', str(data)],
         'undo': ['undo', str(data)],
+        'issues': ['issues', str(data), '--oof', 'oof.csv'],
+        'clean': ['clean', str(data), '--apply', 'decisions.csv'],
         'verify': ['verify', str(data)],
         'duplicates': ['duplicates', str(data)],
         'split': ['split', str(data), '-o', 'split.csv'],

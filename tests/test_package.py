@@ -72,9 +72,8 @@ def sdist_file(sources, tmp_path_factory):
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = {n for n in wheel.namelist() if '.dist-info/' not in n}
-    expected = {
-        p.relative_to(ROOT).as_posix() for p in (ROOT / 'cloud_classifier').rglob('*') if p.suffix in ('.py', '.html')
-    }
+    kinds = ('.py', '.html', '.js', '.css')
+    expected = {p.relative_to(ROOT).as_posix() for p in (ROOT / 'cloud_classifier').rglob('*') if p.suffix in kinds}
     assert names == expected | {f'cloud_classifier/models/{name}' for name in SHIPPED}
 
 

@@ -1,6 +1,7 @@
 "The walks of CONTRIBUTING.md are true: the functions that they list are called, in that order."
 
 import re
+import shutil
 import sys
 import threading
 from importlib import import_module
@@ -74,7 +75,24 @@ def test_one_dataset_from_folder_to_report(skies, tmp_path):
     check('One dataset, from folder to report', go)
 
 
-@pytest.mark.parametrize('title', ['One photo, from path to answer', 'One dataset, from folder to report'])
+def test_one_label_from_doubt_to_decision(command, skies, tmp_path):
+    data = shutil.copytree(skies, tmp_path / 'skies')
+    photos = [(path, path.relative_to(data).parts[0]) for path in sorted(data.rglob('*.jpg'))]
+    rows = [f'{path.relative_to(data).as_posix()},{label},.5,.3,.2' for path, label in photos]
+    (tmp_path / 'oof.csv').write_text('\n'.join(['path,label,Cirrus,Stratus,Cumulus', *rows]))
+    (tmp_path / 'decisions.csv').write_text(f'path,decision\n{rows[0].split(",")[0]},delete\n')
+
+    def go():
+        command('issues', data, '--oof', tmp_path / 'oof.csv')
+        command('clean', data, '--apply', tmp_path / 'decisions.csv')
+
+    check('One label, from doubt to decision', go)
+
+
+TITLES = 'One photo, from path to answer', 'One dataset, from folder to report', 'One label, from doubt to decision'
+
+
+@pytest.mark.parametrize('title', TITLES)
 def test_a_walk_that_is_turned_round_is_noticed(title):
     names = walk(title)
     order = {code_of(name): i for i, name in enumerate(reversed(names))}

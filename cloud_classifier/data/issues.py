@@ -53,6 +53,7 @@ def _check_columns(oof: pd.DataFrame) -> None:
     if len(oof_classes(oof)) < 2: raise BadOOF(f'the table has fewer than two classes; {_EACH_OTHER}')
     if not len(oof): raise BadOOF('the table names no photo')
 
+# %% ../../nbs/data/17_issues.ipynb #92f92ce3
 def _numbers(oof: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame: # float64
     "Columns as numbers from 0 to 1."
     if not columns: return oof[[]]
@@ -64,6 +65,7 @@ def _numbers(oof: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame: # float
         raise BadOOF(f'{name} of {oof.path.iloc[row]} is {value}, not a number from 0 to 1; {_EACH_OTHER}')
     return numbers.clip(0, 1)
 
+# %% ../../nbs/data/17_issues.ipynb #e75e1c5b
 def _check_sums(oof: pd.DataFrame, probs: pd.DataFrame) -> None:
     sums = probs.sum(axis=1).to_numpy()
     off = np.flatnonzero(np.abs(sums - 1) > .02) # probabilities may have been rounded to two digits
@@ -76,10 +78,12 @@ def _texts(oof: pd.DataFrame) -> dict[str, pd.Series]:
     names = [name for name in ('path', 'sha256', 'label', 'group', 'copies') if name in oof]
     return {name: oof[name].astype(object).where(oof[name].notna(), '').map(str) for name in names}
 
+# %% ../../nbs/data/17_issues.ipynb #db6cf8fa
 def check_oof(oof: pd.DataFrame, # path, label, a column of probabilities for each class; any others of `FACTS`
               ) -> pd.DataFrame: # the same, each photo once; labels as the dataset has them, rows that sum to 1
     "A table of out-of-fold probabilities; `BadOOF` says what is wrong with it."
-    if not isinstance(oof, pd.DataFrame): raise BadOOF(f'out-of-fold probabilities are a table, not {type(oof).__name__}')
+    if not isinstance(oof, pd.DataFrame):
+        raise BadOOF(f'out-of-fold probabilities are a table, not {type(oof).__name__}')
     oof = oof.set_axis([o if o in FACTS else read_label(str(o)) for o in oof], axis=1)
     _check_columns(oof)
     oof = oof.assign(**_texts(oof)).drop_duplicates(ignore_index=True)
@@ -166,6 +170,7 @@ class Evidence:
     @cached_property
     def other(self) -> np.ndarray: return self.others.argmax(1) # (n,) the most likely class besides it
 
+# %% ../../nbs/data/17_issues.ipynb #fd408b11
 def make_evidence(oof: pd.DataFrame, # what `follow_oof` returned
                   copies: np.ndarray | None = None, # what `copy_numbers` returned; no copies where None
                   ) -> Evidence:
@@ -182,6 +187,7 @@ def label_scores(evidence: Evidence) -> np.ndarray: # (n,) 0 to 1
     from cleanlab.rank import get_label_quality_scores
     return 1 - get_label_quality_scores(evidence.y, evidence.probs, method='self_confidence')
 
+# %% ../../nbs/data/17_issues.ipynb #e46740d4
 def _wrong_labels(evidence: Evidence) -> np.ndarray: # (n,) bool
     "The photos whose labels are the least likely, as many as confident learning thinks are wrong."
     from cleanlab.filter import find_label_issues
@@ -208,6 +214,7 @@ KINDS = { # of issue, in the order in which equal scores are listed
     'outlier': 'it is unlike the other photos'}
 ISSUES = ('path', 'sha256', 'label', 'suggested', 'kind', 'score', 'probability', 'given', 'loss', 'cue', 'reason')
 
+# %% ../../nbs/data/17_issues.ipynb #48d974c4
 def _loss(given: np.ndarray) -> np.ndarray: return -np.log(given.clip(1e-12)) # as fastai's top losses have it
 
 def _issue_rows(evidence: Evidence, kind: str, which: np.ndarray, scores: np.ndarray, suggested: Sequence[int | None],
@@ -236,6 +243,7 @@ def _label_issues(evidence: Evidence) -> pd.DataFrame: # columns `ISSUES`
 ALIKE = .8      # the second label is at least that likely, as a share of the first
 TOGETHER = .6   # the probability of the two, at least
 
+# %% ../../nbs/data/17_issues.ipynb #bb3878cb
 def _ambiguous_issues(evidence: Evidence) -> pd.DataFrame: # columns `ISSUES`
     "Photos whose two top labels are about as likely, one of them the given."
     most = evidence.others.max(1)
@@ -258,6 +266,7 @@ def _outlier_scores(evidence: Evidence) -> np.ndarray: # (n,) 0 to 1
     typical = OutOfDistribution(dict(adjust_pred_probs=False)).score(pred_probs=evidence.probs)
     return 1 - typical
 
+# %% ../../nbs/data/17_issues.ipynb #29b0b580
 def _outlier_issues(evidence: Evidence) -> pd.DataFrame: # columns `ISSUES`
     "The photos that are the least like others."
     outlier = _outlier_scores(evidence)
@@ -285,6 +294,7 @@ def _judge_copies(evidence: Evidence, members: np.ndarray) -> list[tuple[int, fl
         rows.append((evidence.y[best], other/max(own + other, 1e-12), best))
     return rows
 
+# %% ../../nbs/data/17_issues.ipynb #04f85944
 def _conflict_issues(evidence: Evidence) -> pd.DataFrame: # columns `ISSUES`
     "Copies of one photo under more than one label."
     groups = _conflicts(evidence)
@@ -316,10 +326,12 @@ def _show_photo(ax, file: Path, title: str) -> None:
     try: ax.imshow(open_image(file, min_side=256))
     except BadImage: ax.text(.5, .5, "can't be opened", ha='center', va='center', transform=ax.transAxes)
 
+# %% ../../nbs/data/17_issues.ipynb #7f5df5c6
 def _caption(row) -> str: # a row of issues
     suggested = f'{row.suggested} {row.probability:.2f}' if row.suggested else row.kind
     return f'{row.label} {row.given:.2f}\n{suggested}'
 
+# %% ../../nbs/data/17_issues.ipynb #14600f00
 def plot_issues(dataset: Dataset | str | Path,
                 issues: pd.DataFrame, # rows of `label_issues`, or of `top_losses`
                 n: int = 9, # how many, from the top
@@ -342,7 +354,8 @@ def plot_issues(dataset: Dataset | str | Path,
 # %% ../../nbs/data/17_issues.ipynb #716d28ea
 def top_losses(oof: pd.DataFrame, # out-of-fold probabilities, see `check_oof`
                n: int | None = None, # how many; all where None
-               ) -> pd.DataFrame: # path, label, given (its probability), suggested (the likeliest label), probability, loss
+               # path, label, given (its probability), suggested (the likeliest label), probability (of that), loss
+               ) -> pd.DataFrame:
     "Photos by loss, the highest first, whether another label is likelier or not."
     evidence = make_evidence(check_oof(oof))
     best = evidence.probs.argmax(1)
@@ -351,6 +364,7 @@ def top_losses(oof: pd.DataFrame, # out-of-fold probabilities, see `check_oof`
         loss=_loss(evidence.given))
     return table.sort_values(['loss', 'path'], ascending=[False, True], ignore_index=True).head(n or len(table))
 
+# %% ../../nbs/data/17_issues.ipynb #d57ae8db
 def plot_top_losses(dataset: Dataset | str | Path,
                     oof: pd.DataFrame, # out-of-fold probabilities, see `check_oof`
                     n: int = 9, # how many
@@ -365,7 +379,8 @@ def most_confused(oof: pd.DataFrame, # out-of-fold probabilities, see `check_oof
                   ) -> pd.DataFrame: # label, predicted, n (photos), cue
     "The pairs of labels that are confused most."
     evidence = make_evidence(check_oof(oof))
-    pairs = pd.DataFrame(dict(label=evidence.rows.label, predicted=[evidence.classes[i] for i in evidence.probs.argmax(1)]))
+    predicted = [evidence.classes[i] for i in evidence.probs.argmax(1)]
+    pairs = evidence.rows[['label']].assign(predicted=predicted)
     counts = pairs[pairs.label != pairs.predicted].value_counts().rename('n').reset_index()
     counts = counts[counts.n >= min_val].sort_values(['n', 'label', 'predicted'], ascending=[False, True, True])
     return counts.assign(cue=[*map(cue, counts.label, counts.predicted)]).reset_index(drop=True)

@@ -284,6 +284,7 @@ class CleanerView {
     this.askText = h('div', { className: 'text' });
     this.askButtons = h('div', { className: 'choices' });
     this.askDialog = this.dialog('', this.askText, this.askButtons);
+    this.askDialog.classList.add('ask'); // Cancel closes it
     return [this.keysDialog, this.generaDialog, this.zoomDialog, this.askDialog];
   }
 

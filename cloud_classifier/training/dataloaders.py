@@ -60,7 +60,7 @@ def shrink(img: Image.Image, # upright, RGB
     return img.resize([max(side, round(scale*n)) for n in img.size], Image.Resampling.BILINEAR)
 
 # %% ../../nbs/training/21_dataloaders.ipynb #07103a63
-_FOLDERS = 'short-*', 'square-*', 'embeddings-*' # in the cache
+_FOLDERS = 'short-*', 'square-*', 'embeddings-*', 'oof-*' # in the cache
 
 class PhotoCache:
     "Small copies of photos."

@@ -37,6 +37,7 @@ def _few(names: Sequence[str]) -> str: # '3 photos (a, b and 1 more)'
     more = f' and {len(names) - 2} more' if len(names) > 2 else ''
     return f'{len(names)} photo{"s"*(len(names) > 1)} ({", ".join(names[:2])}{more})'
 
+# %% ../../nbs/training/26_oof.ipynb #45a8ebe6
 def _scan_rows(dataset: Dataset, progress: bool) -> pd.DataFrame: # path, label, sha256, copies, group
     "All photos that can be read, and which belong together."
     listing = dataset.listing(unreadable=True)
@@ -66,12 +67,14 @@ def _with_two_groups(dataset: Dataset, rows: pd.DataFrame) -> pd.DataFrame:
     if few: _log.warning(f'{dataset.path}: {", ".join(few)} left out: of one photo nothing can be held out')
     return rows[~rows.label.isin(few)].reset_index(drop=True)
 
+# %% ../../nbs/training/26_oof.ipynb #f0902fd0
 def _number_of_folds(dataset: Dataset, rows: pd.DataFrame, folds: int) -> int:
     most = rows.groupby('label').group.nunique().max()
     if most < folds:
         _log.warning(f'{dataset.path}: {most} folds rather than {folds}, for no class has more photos')
     return min(folds, most)
 
+# %% ../../nbs/training/26_oof.ipynb #94369a87
 def _folds(rows: pd.DataFrame, folds: int, seed: int) -> np.ndarray: # (n,) 0 to folds - 1
     "The fold in which each photo is held out."
     sizes = rows.groupby(['group', 'label'], sort=False).size().rename('n').reset_index()
@@ -82,11 +85,14 @@ def _folds(rows: pd.DataFrame, folds: int, seed: int) -> np.ndarray: # (n,) 0 to
 CHUNK = 1000 # photos after which embeddings are kept
 
 def _body(arch: str, weights: str | Path) -> Moments:
-    "A pretrained body."
-    body = moments_body(arch)
+    "A pretrained body; `BadConfig` or `NoWeights` where there is none."
+    try: body = moments_body(arch)
+    except (StopIteration, AttributeError, RuntimeError, AssertionError, TypeError) as e:
+        raise BadConfig(f'{arch} has no maps to take moments of; use resnet34 or another convolutional network') from e
     load_body(body.body, arch, weights)
     return body
 
+# %% ../../nbs/training/26_oof.ipynb #57270e60
 def photo_features(dataset: Dataset,
                    paths: Sequence[str], # of photos, relative to the dataset
                    arch: str, # a backbone by name
@@ -99,8 +105,8 @@ def photo_features(dataset: Dataset,
     body, device = _body(arch, weights), torch.device(default_device())
     precision, compute = autocast_for(pick_precision(body, device, size), device)
     body, preprocess = body.to(device, memory_format=torch.channels_last), preprocess_for(arch, size)
-    chunks = [embeddings(body, dataset.path, paths[start:start + CHUNK], preprocess, cache, precision, compute, progress)
-              for start in range(0, len(paths), CHUNK)]
+    chunks = [paths[start:start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    chunks = [embeddings(body, dataset.path, o, preprocess, cache, precision, compute, progress) for o in chunks]
     return np.concatenate(chunks).mean(1)
 
 # %% ../../nbs/training/26_oof.ipynb #f112d7ce
@@ -143,7 +149,7 @@ SHARPNESS = 10      # a photo whose cosine is higher by 1/SHARPNESS weighs e tim
 NEIGHBOUR_SHARE = .3 # of the probabilities
 
 def _nearest(x: np.ndarray, groups: np.ndarray, k: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    "For some photos at a time, (m, k) each: which others are nearest, and their cosines; -2 for those of the own group."
+    "For some photos at a time, (m, k) each: the nearest others and their cosines; -2 for those of the own group."
     unit = x/np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
     for start in range(0, len(x), 500):
         some = slice(start, start + 500)
@@ -151,6 +157,7 @@ def _nearest(x: np.ndarray, groups: np.ndarray, k: int) -> Iterator[tuple[slice,
         near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
         yield some, near, np.take_along_axis(cosines, near, 1)
 
+# %% ../../nbs/training/26_oof.ipynb #1601dbf9
 def _neighbour_probabilities(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray: # (n, classes)
     "What the labels of similar photos say; groups: (n,) numbers."
     votes = np.zeros((len(y), y.max() + 1))
@@ -181,6 +188,7 @@ def _known_rows(dataset: Dataset, parts: Split | None) -> pd.DataFrame:
     return listing.assign(sha256=[digests.get(o, '') for o in listing.path],
                           origin=[origins.get(o, []) for o in listing.path])
 
+# %% ../../nbs/training/26_oof.ipynb #764cac06
 def _table_file(cache: PhotoCache, known: pd.DataFrame, settings: dict) -> Path:
     "Where the table is, or would be."
     content = json.dumps([settings, known.to_numpy().tolist()], sort_keys=True)
@@ -211,6 +219,7 @@ def _check_settings(folds: int, arch: str, size: int, weights: str | Path, class
     if taken: raise BadDataset(f'a class can\'t be called {taken[0]!r} here: the table has a column of that name; '
                                'rename its folder')
 
+# %% ../../nbs/training/26_oof.ipynb #1e4a88d6
 def _judge(rows: pd.DataFrame, features: np.ndarray, folds: int, seed: int, progress: bool) -> pd.DataFrame:
     "The table: the facts of each photo, and what heads and neighbours say."
     x, classes = components(features), class_order(rows.label)
@@ -221,7 +230,7 @@ def _judge(rows: pd.DataFrame, features: np.ndarray, folds: int, seed: int, prog
     facts = rows.assign(fold=divided[0], outlier=outlier_scores(x))
     return facts[[o for o in FACTS if o in facts]].join(pd.DataFrame(probs, columns=classes))
 
-# %% ../../nbs/training/26_oof.ipynb #1e4a88d6
+# %% ../../nbs/training/26_oof.ipynb #6f481fb8
 def out_of_fold(data: Dataset | str | Path, # where the photos are
                 folds: int = 5, # how many, 2 or more; fewer where no class has as many photos
                 *,
@@ -230,7 +239,7 @@ def out_of_fold(data: Dataset | str | Path, # where the photos are
                 size: int = 224, # side of the square that it sees, pixels
                 weights: str | Path = 'imagenet', # or a file with a state dict of `arch`
                 seed: int = 42, # of the folds
-                cache: PhotoCache | str | Path | bool = True, # where embeddings and the table are kept: True: the user's cache
+                cache: PhotoCache | str | Path | bool = True, # keeps embeddings and the table; True: the user's own
                 progress: bool = True, # whether bars show how far it is
                 ) -> pd.DataFrame: # the columns `FACTS`, and a column of probabilities for each class; by path
     "What models say of each photo that they were not trained on; photos that can't be read are left out."
