@@ -318,6 +318,7 @@ def test_it_can_be_read_and_reached_on_a_desk_and_on_a_phone_in_light_and_dark(d
         page = visit(address, size, scheme)
         expect(page.locator('.cloud-cleaner')).to_have_attribute('data-theme', scheme)
         page.get_by_label('Class').select_option('Stratus')
+        expect(page.locator('.cloud-cleaner figcaption')).to_contain_text(re.compile(r'^1 of (9|1[0-2]) '))
         at(page, 'Stratus/')
         page.get_by_role('button', name='Keep').click()
         expect(page.locator('.cloud-cleaner figcaption')).to_contain_text('2 of')

@@ -891,7 +891,8 @@ def _flush(dataset: Dataset, todo: list[tuple[_Line, str]], places: _Places, ses
 
 def _replay_lines(dataset: Dataset, lines: list[_Line], session: str) -> None:
     "Do lines in order; the next line of a photo waits until its last one is done."
-    done, places, todo = _Done(dataset.manifest), _Places(dataset, lines), []
+    places, todo = _Places(dataset, lines), []
+    done = _Done(dataset.manifest) # read last: it has what other processes moved away before
     for line in lines:
         if line.status: continue
         sha = line.sha256 or places.at.get(line.path)

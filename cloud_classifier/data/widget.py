@@ -40,6 +40,7 @@ def _number(value) -> float | None:
 
 _TEXTS = ('label', 'suggested', 'cue', 'part', 'decision', 'new_label', 'state')
 
+# %% ../../nbs/data/19_widget.ipynb #6bf0c1ef
 def card(row: Mapping, # a row of `Cleaner.queue`
          reasons: Iterable[str] = (), # why it is in the list; where empty, the row's own reason
          ) -> dict: # JSON
@@ -123,6 +124,7 @@ def menu(values: Iterable[str], # one a photo
     found = Counter(values)
     return [(value, f'{printable(value)} ({found[value]:,})') for value in order if value and found[value]]
 
+# %% ../../nbs/data/19_widget.ipynb #dce03af3
 def chosen_from(photos: 'pd.DataFrame', label: str, part: str) -> 'pd.DataFrame':
     "The photos of a class and a part; '' for any."
     if label: photos = photos[photos.label == label]
@@ -138,6 +140,7 @@ def standing_rows(cleaner, # a `Cleaner`
     return [row for row in cleaner.dataset.manifest.standing_rows()
             if row['session'] == cleaner.session or (row['session'] and row['id'] <= before)]
 
+# %% ../../nbs/data/19_widget.ipynb #9cd39581
 def row_text(row: Mapping, # of the journal
              ) -> str: # one line
     "A decision that was applied, in words."
@@ -202,6 +205,7 @@ def _labels(self: CleanerWidget) -> dict: # labels, keys and unused, for `view`
     known, keys = set(self.cleaner.dataset.folders.values()), label_keys(self.cleaner.labels)
     return dict(labels=list(keys), keys=list(keys.values()), unused=[label for label in keys if label not in known])
 
+# %% ../../nbs/data/19_widget.ipynb #8cb55856
 @patch
 def _note(self: CleanerWidget, kind: str, kinds: list[str]) -> str:
     "What there is to know about a list, in a line."
@@ -233,6 +237,7 @@ def _dismiss(self: CleanerWidget, error: int) -> dict: # the answer
     self.errors = [line for line in self.errors if line['id'] != error]
     return {}
 
+# %% ../../nbs/data/19_widget.ipynb #3117e0e9
 @contextmanager
 def _errors_shown(widget: CleanerWidget) -> Iterator[None]:
     "What goes wrong becomes a line in the widget."
@@ -267,6 +272,7 @@ def _on_message(self: CleanerWidget, message: dict) -> None:
         finally: self._reply(number, answer or self._card_at(index, asked.get('version')), copies)
         if asked.get('do') not in (*_ASKING, 'dismiss'): self._show_status()
 
+# %% ../../nbs/data/19_widget.ipynb #923f9619
 @patch
 def _card_at(self: CleanerWidget, index: int | None, version: int | None) -> dict: # the answer
     "The card that a message was about, as it is now."
@@ -312,6 +318,7 @@ def _decide(self: CleanerWidget, path: str, decision: str, label: str = '', new:
     finally: self._note_pending(path)
     return {}
 
+# %% ../../nbs/data/19_widget.ipynb #b33c7ad0
 @patch
 def _withdraw(self: CleanerWidget, path: str) -> dict: # the answer
     "Take back a decision that was not applied."
@@ -325,6 +332,7 @@ def _open_again(self: CleanerWidget, near: str) -> None:
     "The same list, after photos were moved."
     self._open(*(self.view[name] for name in ('kind', 'label', 'part', 'decided')), near)
 
+# %% ../../nbs/data/19_widget.ipynb #bc24721b
 @patch
 def _apply(self: CleanerWidget, near: str = '') -> dict: # the answer
     "Apply what was decided."
@@ -368,6 +376,7 @@ _TEMPLATE = '''{%- extends 'voila/templates/lab/index.html.j2' -%}
 '''
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 
+# %% ../../nbs/data/19_widget.ipynb #eabe4cf0
 def server_config(host: str, port: int, token: str) -> dict: # what voila.json says
     "How Voilà is to serve the page."
     settings = dict(headers={'Content-Security-Policy': _POLICY}, websocket_max_message_size=100_000_000)
@@ -395,6 +404,7 @@ def _write_page(folder: Path, code: str, config: dict) -> None:
 class CantServe(UserError):
     "A page that can't be served, and what to do about it."
 
+# %% ../../nbs/data/19_widget.ipynb #7d8a1624
 def check_port(host: str, port: int) -> int: # the port; a free one where 0 was asked for
     "Whether a server could listen there; `CantServe` where it could not."
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
@@ -405,19 +415,24 @@ def check_port(host: str, port: int) -> int: # the port; a free one where 0 was 
         return s.getsockname()[1]
 
 # %% ../../nbs/data/19_widget.ipynb #fb3e997e
-_SERVER = '''import os, signal, sys, threading
-def wait():
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-threading.Thread(target=wait, daemon=True).start()
+_SERVER = '''import os, shutil, signal, sys, threading
 from voila.app import main
+alone = threading.Event()
+def end_with_parent():
+    sys.stdin.read()
+    alone.set()
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end_with_parent, daemon=True).start()
 main()
+if alone.is_set(): shutil.rmtree(os.getcwd(), ignore_errors=True)
 '''
 
+# %% ../../nbs/data/19_widget.ipynb #f21f0b15
 def _paths(name: str) -> list[str]:
     "The folders in a variable of the environment, absolute, for the server works elsewhere."
     return [os.path.abspath(path) for path in os.environ.get(name, '').split(os.pathsep) if path]
 
+# %% ../../nbs/data/19_widget.ipynb #7615fd73
 def _start_server(folder: Path) -> subprocess.Popen:
     "Start Voilà on a page that was written."
     own = dict(JUPYTER_CONFIG_DIR='config', JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython')
@@ -429,13 +444,14 @@ def _start_server(folder: Path) -> subprocess.Popen:
         [sys.executable, '-c', _SERVER, str(folder/'Clean labels.ipynb')], cwd=folder, env=os.environ | own,
         stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 
-# %% ../../nbs/data/19_widget.ipynb #f21f0b15
+# %% ../../nbs/data/19_widget.ipynb #16ba335d
 def _answers(host: str, port: int) -> bool:
     "Whether something listens there."
     try: socket.create_connection((host, port), timeout=1).close()
     except OSError: return False
     return True
 
+# %% ../../nbs/data/19_widget.ipynb #bd551f09
 def _wait_until_served(server: subprocess.Popen, host: str, port: int, log: Path, seconds: float = 60) -> None:
     "Wait until the server listens; `CantServe` where it does not start."
     reachable = {'0.0.0.0': '127.0.0.1', '::': '::1', '': '127.0.0.1'}.get(host, host)
@@ -446,18 +462,20 @@ def _wait_until_served(server: subprocess.Popen, host: str, port: int, log: Path
             raise CantServe(f'Voilà did not start: {lines[-1] if lines else "it said nothing"}')
         time.sleep(.1)
 
+# %% ../../nbs/data/19_widget.ipynb #9d9aca03
 def _stop_server(server: subprocess.Popen) -> None:
     "Stop the server and the kernels that it started."
     server.terminate()
     try: server.wait(15)
     except subprocess.TimeoutExpired: server.kill()
 
-# %% ../../nbs/data/19_widget.ipynb #c4b28187
+# %% ../../nbs/data/19_widget.ipynb #a260f763
 def page_address(host: str, port: int, token: str) -> str:
     "Where a browser finds the page."
     name = socket.gethostname() if host in ('', '0.0.0.0', '::') else f'[{host}]' if ':' in host else host
     return f'http://{name}:{port}/?token={token}'
 
+# %% ../../nbs/data/19_widget.ipynb #c100c779
 def serve_cleaner(data: str | Path | Dataset, # the dataset, or its folder
                   host: str = '127.0.0.1', # the address to listen on; the default can't be reached from other machines
                   port: int = 8867, # 0 for one that is free

@@ -44,7 +44,7 @@ def _scan_rows(dataset: Dataset, progress: bool) -> pd.DataFrame: # path, label,
     dataset.check(at_least=1, listing=listing)
     scan = scan_fingerprints(dataset, listing, progress)
     bad = scan.path[scan.status != 'ok'].tolist()
-    if bad: _log.warning(f'{dataset.path}: {_few(bad)} can\'t be read and are left out')
+    if bad: _log.warning(f"{_few(bad)} left out: can't be read")
     return group_photos(dataset, scan, progress=progress)[['path', 'label', 'sha256', 'copies', 'group']]
 
 # %% ../../nbs/training/26_oof.ipynb #97e72b60
@@ -64,14 +64,15 @@ def _with_two_groups(dataset: Dataset, rows: pd.DataFrame) -> pd.DataFrame:
     few = class_order(groups.index[groups < 2])
     if len(groups) - len(few) < 2:
         raise BadDataset(f'{dataset.path}: needs two classes with two photos each that are not copies of each other')
-    if few: _log.warning(f'{dataset.path}: {", ".join(few)} left out: of one photo nothing can be held out')
+    if few: _log.warning(f'{", ".join(few)} left out: of a single photo nothing can be held out')
     return rows[~rows.label.isin(few)].reset_index(drop=True)
 
 # %% ../../nbs/training/26_oof.ipynb #f0902fd0
-def _number_of_folds(dataset: Dataset, rows: pd.DataFrame, folds: int) -> int:
+def _number_of_folds(rows: pd.DataFrame, folds: int) -> int:
+    "As many as are asked for, or as the class with the most groups has."
     most = rows.groupby('label').group.nunique().max()
     if most < folds:
-        _log.warning(f'{dataset.path}: {most} folds rather than {folds}, for no class has more photos')
+        _log.warning(f'{most} folds rather than {folds}: no class has more photos that are not copies of each other')
     return min(folds, most)
 
 # %% ../../nbs/training/26_oof.ipynb #94369a87
@@ -252,7 +253,7 @@ def out_of_fold(data: Dataset | str | Path, # where the photos are
     rows = _scan_rows(dataset, progress) if parts is None else _split_rows(dataset, parts)
     rows = _with_two_groups(dataset, rows)
     features = photo_features(dataset, rows.path.tolist(), arch, size, weights, cache, progress)
-    table = _judge(rows, features, _number_of_folds(dataset, rows, folds), seed, progress)
+    table = _judge(rows, features, _number_of_folds(rows, folds), seed, progress)
     if file: _save_table(file, table)
     return table
 
