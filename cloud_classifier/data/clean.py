@@ -858,7 +858,8 @@ def _flush(dataset: Dataset, todo: list, places: _Places, session: str,
 
 def _replay_lines(dataset: Dataset, lines: list[_Line], session: str) -> None:
     "Do the lines in order; a photo's next line waits until its last one is done."
-    done, places, todo = _Done(dataset.manifest), _Places(dataset, lines), []
+    places, todo = _Places(dataset, lines), []
+    done = _Done(dataset.manifest) # read last: it has what other processes moved away before
     for line in lines:
         if line.status: continue
         sha = line.sha256 or places.at.get(line.path)
