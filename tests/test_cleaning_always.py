@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from PIL import Image
 from wholeness import files, whole
 
+from cloud_classifier.data import clean
 from cloud_classifier.data.clean import Cleaner, replay
 from cloud_classifier.data.dataset import DECISIONS, BadDataset, Dataset
 from cloud_classifier.files import file_hash
@@ -93,12 +94,12 @@ def carried_out(photos, rows):
     return +photos
 
 
-def came_from(path, sha, rows):
-    "Where the journal says that a photo was at first."
-    for row in sorted(rows, key=lambda row: -row['id']):
-        if row['action'] != 'keep' and (row['target'], row['sha256']) == (path, sha):
-            path = row['source']
-    return path
+def taken_away(photos, rows, path, sha):
+    "What the journal starts from, when somebody takes away the photo that it brought to a path."
+    expected = carried_out(photos, rows) - Counter([(path, sha)])
+    fewer = [photos - Counter([origin]) for origin in photos if origin[1] == sha]
+    same_names = [o for o in fewer if carried_out(o, rows) == expected]
+    return (same_names or [o for o in fewer if labelled(carried_out(o, rows)) == labelled(expected)])[0]
 
 
 def decisions(dataset):
@@ -230,12 +231,11 @@ class Cleaning(RuleBasedStateMachine):
         file, rows, self.by_hand = self.root / path, self.standing(), True
         if file.exists():
             sha = file_hash(file)
-            self.start[came_from(path, sha, rows), sha] -= 1
+            self.start = taken_away(self.start, rows, path, sha)
             file.unlink()
         if content is not None:
             file.write_bytes(content)
             self.start[path, file_hash(file)] += 1
-        self.start = +self.start
 
     @precondition(lambda self: self.may_change)
     @rule(n=chosen, other=st.integers(0, 11))
@@ -278,11 +278,16 @@ class Cleaning(RuleBasedStateMachine):
         for path, sha in self.start:
             (copy / path).parent.mkdir(parents=True, exist_ok=True)
             (copy / path).write_bytes(next(o for o in PHOTOS if sha256(o) == sha))
-        replay(copy, journal)
-        assert labelled(tree(copy)) == labelled(tree(self.root))
-        assert set(replay(copy, journal).status.str.split(':').str[0]) <= {'done before', 'skipped'}
-        assert labelled(tree(copy)) == labelled(tree(self.root))
+        for _ in range(2):
+            replay(copy, journal)
+            assert self.as_replayed(tree(copy)) == self.as_replayed(tree(self.root))
         shutil.rmtree(copy)
+
+    def as_replayed(self, photos):
+        "What is compared: `Dataset.relabel` puts a photo beside its twin, where a decision keeps one of them."
+        if all(row['session'] for row in self.standing()):
+            return labelled(photos)
+        return {(label, sha) for label, sha in labelled(photos) if label != '.quarantine'}
 
     @precondition(lambda self: not self.by_hand)
     @rule(as_file=st.booleans())
@@ -621,3 +626,21 @@ def test_a_command_says_that_another_process_cleans(shell, tmp_path):
     status, said = command(shell, 'clean', root, '--apply', file)
     assert status == 0
     assert 'another process' not in said
+
+
+@pytest.mark.parametrize('moment', ['_Places', '_Done', '_plan_batch'])
+def test_another_process_may_be_faster_at_any_moment(tmp_path, monkeypatch, moment):
+    root = many(tmp_path / 'skies', 30)
+    file = decide_by_chance(root, tmp_path / 'decisions.csv', list(Dataset(root).photos()), seed=0)
+    slow = getattr(clean, moment)
+
+    def overtaken(*args):
+        monkeypatch.setattr(clean, moment, slow)
+        assert set(replay(root, file).status) == {'applied'}
+        return slow(*args)
+
+    monkeypatch.setattr(clean, moment, overtaken)
+    assert set(replay(root, file).status) == {'done before'}
+    rows = Dataset(root).journal()
+    assert rows.source.is_unique
+    assert (rows.failed == '').all()
