@@ -742,7 +742,8 @@ def journal(data: Data, out: JournalOut = None, as_json: AsJson = False):
     from cloud_classifier.data.dataset import Dataset
     dataset = Dataset(data)
     if out: return _write_journal(dataset, out, as_json)
-    rows = dataset.journal().reset_index().to_dict('records')
+    rows = [{k: v if v == v else None for k, v in row.items()} # None where pandas has NaN
+            for row in dataset.journal().reset_index().to_dict('records')]
     if as_json: return print_json(rows)
     if rows: show_table(_JOURNAL_COLUMNS, [[row[o] for o in _JOURNAL_COLUMNS] for row in rows])
     print_summary(f'{data}: {len(rows)} decisions and moves, {sum(not row["undone"] for row in rows)} of them stand')

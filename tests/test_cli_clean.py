@@ -379,6 +379,10 @@ def test_a_journal_is_a_table_and_json(command, data, tmp_path):
     assert all(row['session'] for row in rows)
     out = command('journal', data)[1]
     assert len(out.splitlines()) == 5
+    command('undo', data)
+    status, out, err = command('journal', data)
+    assert 'nan' not in out
+    assert '4 decisions and moves, 3 of them stand' in err
 
 
 # what is not right, and what comes between
