@@ -122,10 +122,10 @@ def by_heads(heads, data, parts, right):
     return {what: (heads.answers(table, test), facts.get(what, {})) for what, table in ways.items()}
 
 
-def perfectly(cleaner, right):
-    for row in cleaner.queue().itertuples():
-        if row.sha256 in right:
-            cleaner.relabel(row.path, right[row.sha256])
+def perfectly(cleaner, parts, right):
+    "Decide for the right label of each photo whose label is flipped."
+    for row in parts.frame[parts.frame.sha256.isin(right)].itertuples():
+        cleaner.relabel(row.path, right[row.sha256])
 
 
 def by_rounds(work, data, parts, right, seed):
@@ -138,7 +138,7 @@ def by_rounds(work, data, parts, right, seed):
     run, found = train(data, 'fast', parts=parts, out=work / f'run-{seed}', seed=seed, progress=False), {}
     for what in ('suggestions taken', 'perfect cleaning'):
         cleaner = Cleaner(data, doubts(data, parts) if what == 'suggestions taken' else None, parts)
-        cleaner.accept(len(right)) if what == 'suggestions taken' else perfectly(cleaner, right)
+        cleaner.accept(len(right)) if what == 'suggestions taken' else perfectly(cleaner, parts, right)
         cleaner.apply()
         decided = decisions_since(run)
         result = retrain_round(run, progress=False)

@@ -1354,11 +1354,16 @@ RoundOut = option(Path | None, 'With --retrain: folder of the new run.', '--out'
 Host = option(str | None, 'Address to serve on.', default='127.0.0.1')
 Port = option(int | None, 'Port to serve on; 0 for one that is free.', min=0, max=65535, default='8867')
 
+def _announce(line: str) -> None:
+    "Print where a page is, at once, also where another program reads it."
+    echo(line)
+    sys.stdout.flush()
+
 def _serve(data: Path, oof: Path | None, run: Path | None, everything: bool, **address) -> None:
     "Serve the cleaner on this machine, until Ctrl-C."
     from cloud_classifier.data.widget import serve_cleaner
     table = None if everything else _found_issues(data, oof, run, ())
-    serve_cleaner(data, issues=table, announce=lambda line: print_result(line, line),
+    serve_cleaner(data, issues=table, announce=_announce,
                   **{name: value for name, value in address.items() if value is not None})
 
 @verb()

@@ -498,7 +498,8 @@ def test_a_terminal_that_knows_ascii_alone(data, doubted, tmp_path):
 @POSIX
 def test_the_cleaner_is_served_on_loopback_until_ctrl_c(data, tmp_path):
     pytest.importorskip('voila')
-    process = run_command('clean', data, '--port', 0, cwd=tmp_path)
+    before = tree(data)
+    process = run_command('clean', data, '--all', '--port', 0, cwd=tmp_path)
     try:
         line = process.stdout.readline().decode()
         address = re.search(r'http://127\.0\.0\.1:\d+\S*', line)
@@ -510,4 +511,4 @@ def test_the_cleaner_is_served_on_loopback_until_ctrl_c(data, tmp_path):
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert b'Traceback' not in err
-    assert tree(data) == tree(data)
+    assert tree(data) == before

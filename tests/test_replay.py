@@ -261,3 +261,14 @@ def test_a_photo_that_can_not_be_moved_has_its_line(dataset, monkeypatch):
     assert statuses(dataset, line) == ['bad: Permission denied']
     monkeypatch.undo()
     assert statuses(dataset, line) == ['applied']
+
+
+def test_a_photo_that_went_there_and_back_and_there_again(dataset):
+    cleaner = Cleaner(dataset)
+    for path, label in (('Cirrus/2.jpg', 'Contrail'), ('Contrail/2.jpg', 'Cirrus'), ('Cirrus/2.jpg', 'Contrail')):
+        cleaner.relabel(path, label, new=True)
+        cleaner.apply()
+    other = write(dataset.path.with_name('other'))
+    assert statuses(other, dataset.journal()) == ['applied'] * 3
+    assert labels(other) == labels(dataset)
+    assert statuses(other, dataset.journal()) == ['done before'] * 3

@@ -20,8 +20,9 @@ from fastcore.basics import patch
 
 from ..taxonomy import known_label, read_label
 from ..files import atomic_write, file_hash, from_json, printable
-from .dataset import _cell, BadDataset, class_name, class_order, Dataset, DECISIONS, Place, QUARANTINE
-from .dataset import quarantine_path, Unmovable, utc_now
+from .dataset import BadDataset, Dataset, Place, Unmovable
+from .dataset import DECISIONS, QUARANTINE, class_name, class_order, quarantine_path, utc_now
+from .dataset import _cell
 
 # %% ../../nbs/data/18_clean.ipynb #9d5ea2e4
 def photo_name(dataset: Dataset, # where the photo is, or was
@@ -64,6 +65,7 @@ def _settled(times: Mapping[str, int]) -> dict[str, int] | None: # times: in ns
     "Times of change; None where one is so new that the next change could have the same."
     return dict(times) if max(times.values(), default=0) < time.time_ns() - 100_000_000 else None
 
+# %% ../../nbs/data/18_clean.ipynb #bb1ffc62
 class _Snapshot:
     "The folders and the decisions as they were when they were last looked at."
     def __init__(self, dataset: Dataset):
@@ -81,20 +83,26 @@ class _Snapshot:
             except FileNotFoundError: continue
         return _settled(times)
 
-# %% ../../nbs/data/18_clean.ipynb #bb1ffc62
+# %% ../../nbs/data/18_clean.ipynb #c68ec988
+@patch
+def _hash_new(self: _Snapshot) -> None:
+    "Read the photos that came since the first listing and that nothing is known of."
+    self._first = self.here if self._first is None else self._first
+    new = self.here.keys() - self._first.keys() - self.known.keys() - self.told.keys() - self._hashed.keys()
+    if new: self._hashed |= self.dataset.digests(new)
+    self._hashed = {path: sha for path, sha in self._hashed.items() if path in self.here and path not in self.told}
+    self.known = self._hashed | self.known
+
 @patch
 def _read_folders(self: _Snapshot) -> None:
     "List the photos, and what the manifest knows of their bytes."
     self.here = dict(self.dataset.photos()) # label by path
     rows = self.dataset.manifest.find('path', 'sha256', status=('ok', 'failed'))
     self.known = {row['path']: row['sha256'] for row in rows if row['sha256']}
-    self._first = self.here if self._first is None else self._first
-    new = self.here.keys() - self._first.keys() - self.known.keys() - self.told.keys() - self._hashed.keys()
-    if new: self._hashed |= self.dataset.digests(new) # photos that were renamed by hand, a few
-    self._hashed = {path: sha for path, sha in self._hashed.items() if path in self.here and path not in self.told}
-    self.known = self._hashed | self.known
+    self._hash_new()
     self.by_sha = {sha: path for path, sha in self.known.items() if path in self.here}
 
+# %% ../../nbs/data/18_clean.ipynb #72203405
 @patch
 def _read_decisions(self: _Snapshot) -> None:
     "Read what was decided: what waits to be applied, and what stands in the journal."
@@ -131,6 +139,7 @@ def _follow(self: _Snapshot, path: str, sha: str, since: int) -> str:
     while step := next(filter(is_next, self.departed.get(path, ())), None): path, row = step['target'], step['id']
     return path
 
+# %% ../../nbs/data/18_clean.ipynb #b3191f76
 @patch
 def where(self: _Snapshot, path: str, sha: str, since: int) -> str: # '' where it is in no class folder
     "Where a photo is that was at `path`."
@@ -150,8 +159,11 @@ def _cleaner_lock(dataset: Dataset):
     if os.path.islink(file): raise BadDataset(f'{file}: is a link, and may lead anywhere; take it away')
     return _LOCKS.setdefault(file, FileLock(file, timeout=0, thread_local=False))
 
+# %% ../../nbs/data/18_clean.ipynb #1dc92c99
 class OpenElsewhere(UserWarning):
     "Another process cleans the same dataset; nothing is damaged by that."
+
+def _elsewhere(dataset: Dataset) -> str: return f'another process has {dataset.path} open for cleaning'
 
 def _is_free(lock) -> bool:
     "Whether this process has the lock, or has it from now on."
@@ -159,8 +171,6 @@ def _is_free(lock) -> bool:
     try: return bool(lock.is_locked or lock.acquire())
     except Timeout: return False
     except (OSError, NotImplementedError): return True # nobody can write there, or lock
-
-def _elsewhere(dataset: Dataset) -> str: return f'another process has {dataset.path} open for cleaning'
 
 # %% ../../nbs/data/18_clean.ipynb #a6b2f848
 class Cleaner:
@@ -179,6 +189,7 @@ class Cleaner:
         self._is_listing = issues is None
         self.parts, self._part_of = parts, _part_by_photo(parts)
         self._first_row = self._now.last_row # rows of the journal from here on are younger than the issues
+        self._placed_as_of = self._decided_as_of = None
         self._look()
         self._before = set(self._seen.values())
         if self.notice: warnings.warn(self.notice, OpenElsewhere, stacklevel=2)
@@ -215,32 +226,30 @@ def _placed(self: Cleaner, now: _Snapshot) -> pd.DataFrame:
                                 label=[now.here.get(place, '') for place in places])
     self._rows_of = defaultdict(list)
     for row, keys in enumerate(zip(places, shas)):
-        for key in keys: self._rows_of[key].append(row)
+        for key in filter(None, keys): self._rows_of[key].append(row)
     self._placed_as_of = now.places
     return self._issues
 
-Cleaner._placed_as_of = Cleaner._decided_as_of = None
-
 # %% ../../nbs/data/18_clean.ipynb #0c750e5b
 @patch
-def _about_row(self: Cleaner, now: _Snapshot, row: Mapping, path: str) -> list[int]:
-    "The issues of the photo that a decision is about."
-    if path in now.here: return [i for i in self._rows_of.get(path, ()) if self._shas[i] in ('', row['sha256'])]
-    return self._rows_of.get(row['sha256'], ()) # it was renamed
+def _rows_about(self: Cleaner, now: _Snapshot, decision: Mapping, path: str) -> list[int]:
+    "The issues of the photo that a decision is about, under the label that it was made about."
+    rows = self._rows_of.get(path if path in now.here else decision['sha256'], ()) # by its bytes where it was renamed
+    given, shas = self._issues.given_label, self._issues.sha256
+    return [i for i in rows if given.iat[i] == decision['given'] and shas.iat[i] in ('', decision['sha256'])]
 
 @patch
 def _decided(self: Cleaner, now: _Snapshot) -> dict[int, tuple[str, str, str]]: # decision, new label, state; by issue
     "What was decided about the issues."
-    labels, given = self._issues.label.tolist(), self._issues.given_label.tolist()
-    self._shas, found = self._issues.sha256.tolist(), {}
+    found, labels = {}, self._issues.label
     for row in reversed(now.standing):
         if not row['session'] or row['action'] not in ('keep', 'relabel'): continue
         new_label = row['label'] if row['action'] == 'relabel' else ''
-        for i in self._about_row(now, row, row['target'] or row['source']):
-            if (given[i], labels[i]) == (row['given'], row['label']): found[i] = row['action'], new_label, 'applied'
+        for i in self._rows_about(now, row, row['target'] or row['source']):
+            if labels.iat[i] == row['label']: found[i] = row['action'], new_label, 'applied'
     for (_, path), row in now.pending.items():
-        for i in self._about_row(now, row, path):
-            if given[i] == labels[i]: found[i] = row['decision'], row['label'], 'pending'
+        for i in self._rows_about(now, row, path):
+            if labels.iat[i] == row['given']: found[i] = row['decision'], row['label'], 'pending'
     return found
 
 # %% ../../nbs/data/18_clean.ipynb #4552162d
@@ -293,6 +302,7 @@ def progress(self: Cleaner) -> tuple[int, int]: # photos that are decided about,
     n = sum(key in moved for key in keys) # most of them are in quarantine
     return int((rows.decision != '').sum()) + n, len(rows) + n
 
+# %% ../../nbs/data/18_clean.ipynb #8cab5642
 @patch(as_prop=True)
 def labels(self: Cleaner) -> list[str]:
     "The labels that a photo can be given: those of the folders, and those that were suggested."
@@ -315,7 +325,7 @@ def _new_label(self: Cleaner, path: str, decision: str, label: str | None, new: 
     self.dataset.folder_of(name)
     return name
 
-# %% ../../nbs/data/18_clean.ipynb #ddf404c7
+# %% ../../nbs/data/18_clean.ipynb #aa30a537
 @patch
 def _path_of(self: Cleaner, photo: str | Path) -> str:
     "The path of a photo that is there, and is in a class folder."
@@ -325,6 +335,7 @@ def _path_of(self: Cleaner, photo: str | Path) -> str:
         raise BadDataset(f'{printable(path)}: is not a photo in a class folder of {self.dataset.path}')
     return path
 
+# %% ../../nbs/data/18_clean.ipynb #ddf404c7
 @patch
 def _row(self: Cleaner, path: str, sha: str) -> dict:
     "The issue of a photo; empty where it has none. `BadDataset` where the photo is another by now."
@@ -335,6 +346,7 @@ def _row(self: Cleaner, path: str, sha: str) -> dict:
         raise BadDataset(f'{path}: is not the photo whose label was in doubt: it has other bytes by now')
     return row
 
+# %% ../../nbs/data/18_clean.ipynb #158eae88
 @patch
 def _about(self: Cleaner, path: str) -> dict:
     "What a decision says of its photo."
@@ -348,21 +360,25 @@ def _about(self: Cleaner, path: str) -> dict:
 
 # %% ../../nbs/data/18_clean.ipynb #791fd567
 class DecidedMeanwhile(BadDataset):
-    "A photo that another process decided about since it was shown."
+    "A photo that somebody else decided about since it was shown."
+
+@patch
+def _unseen(self: Cleaner, db, about: dict, rows: list) -> list: # those of `rows`, and rows of the journal
+    "What others decided about a photo since it was shown; from now on it has been seen."
+    new = [row for row in rows if self._seen.get((row['sha256'], row['path'])) != tuple(row)]
+    done = [row for row in self.dataset.manifest.standing_rows(db, sha256=about['sha256'])
+            if row['id'] > self._seen_row and row['session'] not in ('', self.session)]
+    self._seen |= {(row['sha256'], row['path']): tuple(row) for row in new}
+    self._seen_row = max([self._seen_row, *(row['id'] for row in done)])
+    return [row['decision'] for row in new] + [row['action'] for row in done]
 
 @patch
 def _check_seen(self: Cleaner, db, about: dict) -> list:
     "The decisions about a photo, after a check that this person has seen them."
     rows = [row for row in self.dataset.manifest.decisions_about(db, about['sha256'])
             if row['path'] == about['path'] or row['path'] not in self._now.here]
-    new = [row for row in rows if self._seen.get((row['sha256'], row['path'])) != tuple(row)]
-    done = [row for row in self.dataset.manifest.standing_rows(db, sha256=about['sha256'])
-            if row['id'] > self._seen_row and row['session'] not in ('', self.session)]
-    if not new and not done: return rows
-    self._seen |= {(row['sha256'], row['path']): tuple(row) for row in new}
-    self._seen_row = max([self._seen_row, *(row['id'] for row in done)])
-    decision = new[0]['decision'] if new else done[0]['action']
-    raise DecidedMeanwhile(f"{about['path']}: another session decided {decision} meanwhile; "
+    if not (unseen := self._unseen(db, about, rows)): return rows
+    raise DecidedMeanwhile(f"{about['path']}: another session decided {unseen[0]} meanwhile; "
                            'look at it, and decide again to overrule that')
 
 # %% ../../nbs/data/18_clean.ipynb #8e8a4eff
@@ -451,6 +467,7 @@ def _suggestions(self: Cleaner, label: str | None, kind: str | None, min_score: 
     if kind is not None: chosen &= rows.kind == kind
     return rows[chosen].drop_duplicates('path')
 
+# %% ../../nbs/data/18_clean.ipynb #358ef6dc
 @patch
 def accept(self: Cleaner,
            n: int, # at most so many
@@ -459,8 +476,7 @@ def accept(self: Cleaner,
            min_score: float = 0, # only photos that are wrong with this score at least, 0 to 1
            ) -> pd.DataFrame: # the decisions, rows of `pending`
     "Decide for the suggested label of the worst `n` photos that have one, never of a test photo."
-    suggestions = self._suggestions(label, kind, min_score)
-    accepted = []
+    suggestions, accepted = self._suggestions(label, kind, min_score), []
     with self.dataset.manifest.consistent() as db:
         for row in suggestions.itertuples():
             if len(accepted) >= n: break
@@ -479,17 +495,20 @@ def _no_place(decision: Mapping, places: list[Place]) -> str:
     labels = ' and '.join(class_order(place.label for place in places if place.status == 'ok'))
     return f'stands under {labels} by now; it was decided about under {decision["given"]}'
 
-def _locate(dataset: Dataset, decisions: list[Mapping]) -> tuple[dict, dict[tuple, str]]: # path; or reason; by sha, path
-    "Where the photos of decisions are now, or why a decision can't be applied."
+# %% ../../nbs/data/18_clean.ipynb #947dda7f
+def _key(decision: Mapping) -> tuple[str, str]: return decision['sha256'], decision['path']
+
+def _locate(dataset: Dataset, decisions: list[Mapping]) -> tuple[dict[tuple, str], dict[tuple, str]]: # paths; reasons
+    "Where the photos of decisions are now, or why a decision can't be applied, by `_key`."
     shas = dataset.digests(decision['path'] for decision in decisions)
-    found = {(d['sha256'], d['path']): d['path'] for d in decisions if shas.get(d['path']) == d['sha256']}
-    lost = [d for d in decisions if (d['sha256'], d['path']) not in found]
+    found = {_key(d): d['path'] for d in decisions if shas.get(d['path']) == d['sha256']}
+    lost = [d for d in decisions if _key(d) not in found]
     places, reasons = dataset.where(d['sha256'] for d in lost) if lost else {}, {}
     for d in lost:
-        free = [p for p in places.get(d['sha256'], ()) if (d['sha256'], p.path) not in found]
+        free = [p for p in places.get(d['sha256'], ()) if p.path not in found.values()]
         path = next((p.path for p in free if p.status == 'ok' and p.label == d['given']), None)
-        if path and path not in found.values(): found[d['sha256'], d['path']] = path
-        else: reasons[d['sha256'], d['path']] = _no_place(d, free)
+        if path: found[_key(d)] = path
+        else: reasons[_key(d)] = _no_place(d, free)
     return found, reasons
 
 # %% ../../nbs/data/18_clean.ipynb #81d05133
@@ -498,30 +517,42 @@ class _Twins:
     def __init__(self, dataset: Dataset, shas: dict[str, str]): # shas: those that were read before, by path
         self.dataset, self.shas, self.by_size, self.leaving, self.arriving = dataset, shas, {}, set(), set()
 
-    def _sizes(self, label: str) -> dict[int, list[str]]:
-        "The photos of a class by size, bytes."
-        if label not in self.by_size:
-            self.by_size[label] = sizes = defaultdict(list)
-            for name in (name for name, means in self.dataset.folders.items() if means == label):
-                for path in self.dataset._photos_in(name)[0]: sizes[os.lstat(self.dataset.path/path).st_size].append(path)
-        return self.by_size[label]
-
-    def has(self, label: str, sha: str, path: str) -> bool:
-        "Whether a class has a photo with these bytes that stays there, or one is about to arrive."
-        if (label, sha) in self.arriving: return True
-        others = set(self._sizes(label).get(os.stat(self.dataset.path/path).st_size, ())) - self.leaving - {path}
-        self.shas |= {other: file_hash(self.dataset.path/other) for other in others - self.shas.keys()}
-        return any(self.shas[other] == sha for other in others)
-
     def leave(self, path: str) -> None:
         "Take in that a photo is about to be moved away."
         self.leaving.add(path)
         self.shas.pop(path, None) # another photo may get its name
 
+@patch
+def sizes(self: _Twins, label: str) -> dict[int, list[str]]: # paths by bytes
+    "The photos of a class by size."
+    if label in self.by_size: return self.by_size[label]
+    self.by_size[label] = sizes = defaultdict(list)
+    folders = [name for name, means in self.dataset.folders.items() if means == label]
+    for path in (path for name in folders for path in self.dataset._photos_in(name)[0]):
+        sizes[os.lstat(self.dataset.path/path).st_size].append(path)
+    return sizes
+
 # %% ../../nbs/data/18_clean.ipynb #573b127c
+@patch
+def has(self: _Twins, label: str, sha: str, path: str) -> bool:
+    "Whether a class has a photo with these bytes that stays there, or one is about to arrive."
+    if (label, sha) in self.arriving: return True
+    others = set(self.sizes(label).get(os.stat(self.dataset.path/path).st_size, ())) - self.leaving - {path}
+    self.shas |= {other: file_hash(self.dataset.path/other) for other in others - self.shas.keys()}
+    return any(self.shas[other] == sha for other in others)
+
+# %% ../../nbs/data/18_clean.ipynb #63238ded
+def _target(dataset: Dataset, decision: Mapping, path: str) -> str:
+    "Where a decision takes its photo, unless that name is taken; '' where it stays."
+    if decision['decision'] == 'keep': return ''
+    if decision['decision'] in ('ambiguous', 'delete'): return quarantine_path(path, decision['sha256'])
+    if decision['decision'] != 'relabel': raise BadDataset(f'{decision["decision"]!r} is not a decision')
+    return f'{dataset.folder_of(decision["label"])}/{Path(path).name}'
+
+# %% ../../nbs/data/18_clean.ipynb #b650f6c2
 _TWIN = 'the same photo is there already'
 
-def _plan_one(dataset: Dataset, db, decision: dict, path: str, target: str, twins: _Twins) -> int: # row of the journal
+def _plan_one(dataset: Dataset, db, decision: dict, path: str, target: str, twins: _Twins) -> int: # row in the journal
     "Write a decision into the journal, and plan its move."
     manifest, sha = dataset.manifest, decision['sha256']
     if not os.path.lexists(manifest.place(path)): raise Unmovable('is not there any more')
@@ -532,40 +563,33 @@ def _plan_one(dataset: Dataset, db, decision: dict, path: str, target: str, twin
     if target: twins.leave(path)
     return manifest.plan_decision(db, decision, path, manifest.free(db, target) if target else '')
 
-def _target(dataset: Dataset, decision: Mapping, path: str) -> str:
-    "Where a decision takes its photo, unless that name is taken; '' where it stays."
-    if decision['decision'] == 'keep': return ''
-    if decision['decision'] in ('ambiguous', 'delete'): return quarantine_path(path, decision['sha256'])
-    if decision['decision'] != 'relabel': raise BadDataset(f'{decision["decision"]!r} is not a decision')
-    return f'{dataset.folder_of(decision["label"])}/{Path(path).name}'
-
 # %% ../../nbs/data/18_clean.ipynb #bb7db13b
 _BATCH = 100 # decisions a transaction
 
-def _is_open(dataset: Dataset, db, decision: Mapping, path: str) -> bool:
+def _is_open(dataset: Dataset, db, decision: Mapping, path: str, session: str) -> bool:
     "Whether a decision is still to be carried out: another process may have been faster."
     manifest, sha = dataset.manifest, decision['sha256']
     if 'row' in decision: return decision['row'] in map(tuple, manifest.decisions_about(db, sha))
     done = [row for row in manifest.standing_rows(db, sha256=sha, source=path, action=decision['decision'])
-            if row['id'] > decision['since']]
+            if row['id'] > decision['since'] and row['session'] != session]
     return not any(decision['decision'] != 'relabel' or row['label'] == decision['label'] for row in done)
 
-def _plan_batch(dataset: Dataset, todo: list, session: str, reasons: dict, shas: dict) -> list[tuple]: # key, row
-    "Plan the first decisions of `todo`, which are taken off it; `reasons` gets those that can't be."
-    rows, twins = [], _Twins(dataset, shas)
+def _plan_batch(dataset: Dataset, todo: list, session: str, reasons: dict, shas: dict) -> dict: # row by key
+    "Plan the first of `todo`, (key, decision, path) of each, and take them off it; `reasons` gets those that can't be."
+    rows, twins = {}, _Twins(dataset, shas)
     with dataset.manifest.consistent() as db:
-        for _ in range(_BATCH):
-            if not todo: break
+        while todo and len(rows) < _BATCH:
             key, decision, path = todo[0]
             try:
                 target = _target(dataset, decision, path)
-                if target in twins.leaving or path in twins.leaving: break
-                if _is_open(dataset, db, decision, path):
-                    rows.append((key, _plan_one(dataset, db, decision | dict(session=session), path, target, twins)))
+                if {target, path} & twins.leaving: break
+                if _is_open(dataset, db, decision, path, session):
+                    rows[key] = _plan_one(dataset, db, decision | dict(session=session), path, target, twins)
             except (Unmovable, BadDataset, OSError) as e: reasons[key] = getattr(e, 'strerror', None) or str(e)
             todo.pop(0)
     return rows
 
+# %% ../../nbs/data/18_clean.ipynb #049bba63
 def _carry_out(dataset: Dataset, todo: list, session: str) -> tuple[dict, dict]: # row of the journal, or reason; by key
     "Write decisions into the journal and move their photos."
     rows, reasons, shas = {}, {}, {}
@@ -585,32 +609,29 @@ class NotApplied(BadDataset):
         (path, reason), *others = reasons.items()
         super().__init__(f'{dataset.path/path}: {reason}' + (f'; and {len(others)} more' if others else ''))
 
+# %% ../../nbs/data/18_clean.ipynb #20ece66b
 @patch
-def _changed_meanwhile(self: Cleaner, rows: list) -> dict[tuple, str]: # reason by key
-    "Decisions that this person saw otherwise."
-    changed = {(row['sha256'], row['path']): row for row in rows}
-    changed = {key: row for key, row in changed.items() if key in self._seen and self._seen[key] != tuple(row)}
-    self._seen |= {key: tuple(row) for key, row in changed.items()}
-    return {key: f'another session decided {row["decision"]} meanwhile; look at it, and apply again'
-            for key, row in changed.items()}
+def _to_apply(self: Cleaner) -> tuple[list[dict], dict[tuple, str]]: # decisions with their rows; reasons by key
+    "The decisions that this person has seen, and why some others are not to be applied."
+    rows = self.dataset.manifest.decisions()
+    seen = [dict(row) | dict(row=tuple(row)) for row in rows if self._seen.get(_key(row)) == tuple(row)]
+    changed = [row for row in rows if self._seen.get(_key(row), tuple(row)) != tuple(row)]
+    self._seen |= {_key(row): tuple(row) for row in changed}
+    return seen, {_key(row): f'another session decided {row["decision"]} meanwhile; look at it, and apply again'
+                  for row in changed}
 
 @patch
 def apply(self: Cleaner) -> pd.DataFrame: # the rows of the journal: action, source, target, given, label, reason, …
     "Do what was decided. `NotApplied` names decisions that could not be applied, after the others were."
-    manifest = self.dataset.manifest
-    manifest.carry_out() # what was cut off
-    rows = manifest.decisions()
-    reasons = self._changed_meanwhile(rows)
-    seen = [dict(row) | dict(row=tuple(row)) for row in rows
-            if self._seen.get((row['sha256'], row['path'])) == tuple(row) and (row['sha256'], row['path']) not in reasons]
-    found, lost = _locate(self.dataset, seen)
-    todo = [((d['sha256'], d['path']), d, found[d['sha256'], d['path']]) for d in seen
-            if (d['sha256'], d['path']) in found]
+    self.dataset.manifest.carry_out() # what was cut off
+    decisions, changed = self._to_apply()
+    found, lost = _locate(self.dataset, decisions)
+    todo = [(_key(d), d, found[_key(d)]) for d in decisions if _key(d) in found]
     done, failed = _carry_out(self.dataset, todo, self.session)
     self._look()
     journal = self.dataset.journal().loc[sorted(done.values())]
-    if reasons := reasons | lost | failed:
-        raise NotApplied(self.dataset, {path: reason for (_, path), reason in reasons.items()}, journal)
+    if reasons := {path: reason for (_, path), reason in (changed | lost | failed).items()}:
+        raise NotApplied(self.dataset, reasons, journal)
     return journal
 
 # %% ../../nbs/data/18_clean.ipynb #80d30891
@@ -624,6 +645,7 @@ def undo(self: Cleaner,
             or (row['session'] and row['id'] <= self._first_row)]
     return self.dataset.undo(rows=rows[:max(n, 0)])
 
+# %% ../../nbs/data/18_clean.ipynb #1d975056
 @patch
 def undo_session(self: Cleaner,
                  session: str | None = None, # the column of the journal; this one where None
@@ -648,6 +670,7 @@ def _dataset_of(cleaner) -> Dataset:
     common = Path(os.path.commonpath([file.parent for file in files]))
     return Dataset(common if any(file.parent != common for file in files) else common.parent)
 
+# %% ../../nbs/data/18_clean.ipynb #d2716945
 def _choices(cleaner, dataset: Dataset) -> list[tuple[str, str, str]]: # path, decision, label
     "What was chosen in fastai's cleaner."
     chosen = [(i, 'delete', '') for i in cleaner.delete()]
@@ -677,11 +700,7 @@ def _check_columns(columns: Iterable[str], name: str) -> None:
     for needed in (('sha256', 'path', 'source'), ('decision', 'action')):
         if not set(needed) & set(columns): raise BadDataset(f'{name}: has no column {" or ".join(needed)}')
 
-def _check_columns(columns: Iterable[str], name: str) -> None:
-    "`BadDataset` where a table has not the columns that it needs."
-    for needed in (('sha256', 'path', 'source'), ('decision', 'action')):
-        if not set(needed) & set(columns): raise BadDataset(f'{name}: has no column {" or ".join(needed)}')
-
+# %% ../../nbs/data/18_clean.ipynb #ff13ce82
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, dict]]: # number of the line, values by column
     "The rows of a CSV file."
     first = text.partition('\n')[0]
@@ -689,36 +708,40 @@ def _csv_rows(text: str, name: str) -> Iterator[tuple[int, dict]]: # number of t
     try: header = [column.strip().lower() for column in next(reader, [])]
     except csv.Error as e: raise BadDataset(f'{name}, line 1: is not a table ({e})') from None
     _check_columns(header, name)
-    _check_columns(header, name)
     try:
         for values in reader:
             if len(values) > len(header): raise csv.Error(f'{len(values)} values for {len(header)} columns')
             if any(values): yield reader.line_num, dict(zip_longest(header, values, fillvalue=''))
     except csv.Error as e: raise BadDataset(f'{name}, line {reader.line_num}: is not a row of a table ({e})') from None
 
+# %% ../../nbs/data/18_clean.ipynb #5f056630
 def _json_rows(text: str, name: str) -> Iterator[tuple[int, dict]]: # number of the line, values by column
     "The objects of a file with one on each line, or of one list."
-    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    for n, line in lines if not text.lstrip().startswith('[') else [(1, text)]:
+    lines = [(n, line) for n, line in enumerate(text.split('\n'), 1) if line.strip()]
+    is_list = text.lstrip().startswith('[')
+    for n, line in [(1, text)] if is_list else lines:
         try: value = from_json(line)
         except ValueError as e: raise BadDataset(f'{name}, line {n}: is not JSON ({e})') from None
-        for row, values in enumerate(value, 1) if isinstance(value, list) else [(n, value)]:
-            if not isinstance(values, dict): raise BadDataset(f'{name}, line {row}: is not an object with names and values')
+        for row, values in enumerate(value, 1) if is_list else [(n, value)]:
+            if not isinstance(values, dict): raise BadDataset(f'{name}, line {row}: is not an object')
             yield row, values
 
-# %% ../../nbs/data/18_clean.ipynb #ff13ce82
+# %% ../../nbs/data/18_clean.ipynb #32c4be86
+def _read_text(file: str | Path) -> str:
+    "The text of a file; `BadDataset` where it has none."
+    try: text = Path(file).read_text('utf-8-sig')
+    except UnicodeDecodeError as e: raise BadDataset(f'{file}: is not a table in UTF-8 ({e.reason})') from None
+    except (OSError, ValueError) as e:
+        raise BadDataset(f"{file}: can't be read ({getattr(e, 'strerror', None) or e})") from None
+    if '\0' in text or not text.strip(): raise BadDataset(f'{Path(file).name}: is empty, or no table')
+    return text
+
 def _read_rows(journal: pd.DataFrame | str | Path) -> tuple[list[tuple[int, dict]], str]: # rows; what to call the place
     "The rows of a journal with their numbers; `BadDataset` where it is no table with the columns that it needs."
     if isinstance(journal, pd.DataFrame): rows, name = list(enumerate(journal.to_dict('records'), 1)), 'the table'
     else:
-        name = Path(journal).name
-        try: text = Path(journal).read_text('utf-8-sig')
-        except UnicodeDecodeError as e: raise BadDataset(f'{journal}: is not a table in UTF-8 ({e.reason})') from None
-        except (OSError, ValueError) as e:
-            raise BadDataset(f"{journal}: can't be read ({getattr(e, 'strerror', None) or e})") from None
-        if '\0' in text or not text.strip(): raise BadDataset(f'{name}: is empty, or no table')
-        is_json = text.lstrip()[:1] in ('{', '[')
-        rows = list((_json_rows if is_json else _csv_rows)(text, name))
+        name, text = Path(journal).name, _read_text(journal)
+        rows = list((_json_rows if text.lstrip()[:1] in ('{', '[') else _csv_rows)(text, name))
     if rows: _check_columns({column for _, row in rows for column in row}, name)
     return rows, name
 
@@ -735,38 +758,47 @@ class _Line:
     about: dict = field(default_factory=dict) # what else goes into the journal
     status: str = '' # what became of it
 
+# %% ../../nbs/data/18_clean.ipynb #a25fc4ff
+def _plain(text: str) -> str:
+    "A cell without the apostrophe by which `write_decisions` keeps a spreadsheet from running it."
+    return text[1:] if text.startswith("'") and _cell(text[1:]) == text else text
+
 def _value(row: dict, *names: str) -> str:
     "The first of these values that is there, as text."
     values = (row.get(name) for name in names)
     found = (str(value).strip() for value in values if value is not None and value == value)
     return next((_plain(text) for text in found if text), '')
 
-def _plain(text: str) -> str:
-    "A cell without the apostrophe by which `write_decisions` keeps a spreadsheet from running it."
-    return text[1:] if text.startswith("'") and _cell(text[1:]) == text else text
-
 # %% ../../nbs/data/18_clean.ipynb #406e4b52
-def _read_label(line: _Line, label: str, new_label: bool) -> str:
-    "The label of a line; `ValueError` where it can't be one."
-    if line.decision != 'relabel': return ''
+def _decision_of(row: dict) -> str:
+    "The decision of a row; `BadDataset` where it has another one."
+    action = _value(row, 'action')
+    decision = (_value(row, 'decision') or ('delete' if action == 'quarantine' else action)).lower() # verify's
+    if decision in DECISIONS: return decision
+    raise BadDataset(f'{decision!r} is not a decision; the decisions are {", ".join(DECISIONS)}')
+
+def _photo_of(dataset: Dataset, row: dict) -> tuple[str, str]: # sha256, path; '' where it has none
+    "The photo of a row; `BadDataset` where it names none."
+    sha, path = _value(row, 'sha256').lower(), _value(row, 'path', 'source')
+    if sha and not re.fullmatch('[0-9a-f]{64}', sha): raise BadDataset('sha256 is not 64 hex digits')
+    if not sha and not path: raise BadDataset('names no photo')
+    return sha, photo_name(dataset, path) if path else ''
+
+# %% ../../nbs/data/18_clean.ipynb #441cc746
+def _label_of(row: dict, new_label: bool) -> str:
+    "The new label of a row; `ValueError` where it can't be one."
+    target = _value(row, 'target')
+    label = _value(row, 'label') or ('' if target.startswith('.') else target.rpartition('/')[0].split('/')[0])
     if not label: raise BadDataset('relabel needs a label')
     return known_label(class_name(label), new_label)
 
 def _check_line(line: _Line, dataset: Dataset, row: dict, new_label: bool = False) -> None:
     "Fill in what a row says; `ValueError` where it says nothing that can be done."
-    done = {'quarantine': 'delete'}.get(_value(row, 'action'), _value(row, 'action')) # what verify took out
-    line.decision = (_value(row, 'decision') or done).lower()
-    if line.decision not in DECISIONS:
-        raise BadDataset(f'{line.decision!r} is not a decision; the decisions are {", ".join(DECISIONS)}')
-    line.sha256, path = _value(row, 'sha256').lower(), _value(row, 'path', 'source')
-    if line.sha256 and not re.fullmatch('[0-9a-f]{64}', line.sha256): raise BadDataset('sha256 is not 64 hex digits')
-    if not line.sha256 and not path: raise BadDataset('names no photo')
-    line.path = photo_name(dataset, path) if path else ''
-    target = _value(row, 'target')
-    moved_to = '' if target.startswith('.') else target.rpartition('/')[0].split('/')[0]
-    line.label = _read_label(line, _value(row, 'label') or moved_to, new_label)
-    given = _value(row, 'given')
-    line.given = read_label(given) if given else read_label(line.path.split('/')[0]) if line.path else ''
+    line.decision = _decision_of(row)
+    line.sha256, line.path = _photo_of(dataset, row)
+    if line.decision == 'relabel': line.label = _label_of(row, new_label)
+    given = _value(row, 'given') or line.path.split('/')[0]
+    line.given = read_label(given) if given else ''
 
 # %% ../../nbs/data/18_clean.ipynb #5c2ff89d
 def _about_row(row: dict) -> dict:
@@ -778,6 +810,7 @@ def _about_row(row: dict) -> dict:
                 score=score if math.isfinite(score) else None, part=_value(row, 'part'),
                 by=by if by in ('person', 'model') else 'file')
 
+# %% ../../nbs/data/18_clean.ipynb #733ecf74
 def _read_line(dataset: Dataset, number: int, row: dict, name: str, new_label: bool = False) -> _Line:
     "A row as a line with its status, which is empty where it can be done."
     line = _Line(number, about=_about_row(row))
@@ -794,9 +827,9 @@ def _read_line(dataset: Dataset, number: int, row: dict, name: str, new_label: b
 class _Done:
     "The rows of a dataset's journal that lines may find their decision in."
     def __init__(self, manifest):
-        self.rows, self.used, self.last = defaultdict(list), set(), 0
-        for row in reversed(manifest.standing_rows()):
-            self.last = row['id']
+        self.rows, self.used, standing = defaultdict(list), set(), manifest.standing_rows()
+        self.last = standing[0]['id'] if standing else 0
+        for row in reversed(standing):
             action = 'delete' if row['action'] == 'quarantine' else row['action']
             for key in (row['sha256'], row['source']): self.rows[key, action].append(row)
 
@@ -813,60 +846,60 @@ class _Done:
 class _Places:
     "Where the photos of lines are, while they are moved."
     def __init__(self, dataset: Dataset, lines: list[_Line]):
-        self.dataset = dataset
-        inside = dataset.digests(line.path for line in lines if not line.sha256 and not line.status)
-        self.at = inside
-        found = dataset.where({line.sha256 for line in lines if line.sha256 and not line.status} | set(inside.values()))
+        lines = [line for line in lines if not line.status]
+        self.at = dataset.digests(line.path for line in lines if not line.sha256) # before anything is moved
+        found = dataset.where({line.sha256 for line in lines if line.sha256} | set(self.at.values()))
         self.of = {sha: [*places] for sha, places in found.items()}
 
     def moved(self, sha: str, path: str, target: str) -> None:
         "Take in that a photo was moved."
-        status = 'quarantined' if target.startswith(QUARANTINE) else 'ok'
+        status = 'quarantined' if target.startswith(f'{QUARANTINE}/') else 'ok'
         place = Place(target, read_label(target.split('/')[0]), status)
         self.of[sha] = [*(p for p in self.of.get(sha, ()) if p.path != path), place]
 
-    def find(self, line: _Line) -> str: # its path; '' where the line has a status by then
-        "Where a line's photo is, and whether its decision is to be done there."
-        if not line.sha256: line.sha256 = self.at.get(line.path, '')
-        places = self.of.get(line.sha256, [])
-        here = [p for p in places if p.status == 'ok']
-        fits = sorted((p for p in here if p.label == (line.given or p.label) and p.label != line.label),
-                      key=lambda p: p.path != line.path)
-        if fits: return fits[0].path
-        out = line.decision in ('ambiguous', 'delete') and places and not here
-        if out or any(p.label == line.label for p in here): line.status = 'done before'
-        elif not here: line.status = 'not there'
-        else: line.status = 'bad: ' + _no_place(dict(given=line.given), here)
-        return ''
-
 # %% ../../nbs/data/18_clean.ipynb #ce39ec90
-def _flush(dataset: Dataset, todo: list, places: _Places, session: str,
+@patch
+def find(self: _Places, line: _Line) -> str: # its path; '' where the line has a status by then
+    "Where a line's photo is, and whether its decision is to be done there."
+    line.sha256 = line.sha256 or self.at.get(line.path, '')
+    places = self.of.get(line.sha256, [])
+    here = [p for p in places if p.status == 'ok']
+    fits = [p.path for p in here if p.label == (line.given or p.label) and p.label != line.label]
+    if fits: return line.path if line.path in fits else fits[0]
+    out = line.decision in ('ambiguous', 'delete') and places and not here
+    if out or any(p.label == line.label for p in here): line.status = 'done before'
+    elif not here: line.status = 'not there'
+    else: line.status = 'bad: ' + _no_place(dict(given=line.given), here)
+    return ''
+
+# %% ../../nbs/data/18_clean.ipynb #2987be02
+def _flush(dataset: Dataset, todo: list[tuple[_Line, str]], places: _Places, session: str,
            since: int, # the last row of the journal in which the lines were looked for
            ) -> None:
-    "Do the lines of `todo`, write what became of them, and empty it."
-    lines = {key: (line, path) for key, line, path in todo}
-    # without a path, so that a decision of a person which is pending stays so
-    ready = [(key, line.about | dict(sha256=line.sha256, path='', decision=line.decision, label=line.label,
-                                     given=read_label(path.split('/')[0]), since=since), path)
-             for key, line, path in todo]
+    "Do lines, with the paths of their photos; write what became of them, and empty the list."
+    def decision(line: _Line, path: str) -> dict: # without a path, so that what a person has pending stays so
+        return line.about | dict(sha256=line.sha256, path='', decision=line.decision, label=line.label,
+                                 given=read_label(path.split('/')[0]), since=since)
+    ready = [(line.row, decision(line, path), path) for line, path in todo]
     rows, reasons = _carry_out(dataset, ready, session)
     targets = {row['id']: row['target'] for row in dataset.manifest.journal_rows(session=session)}
-    for key, (line, path) in lines.items():
-        line.status = f'bad: {reasons[key]}' if key in reasons else 'applied' if key in rows else 'done before'
-        if line.status == 'applied' and targets[rows[key]]: places.moved(line.sha256, path, targets[rows[key]])
+    for line, path in todo:
+        done = 'applied' if line.row in rows else 'done before' # by another process, meanwhile
+        line.status = f'bad: {reasons[line.row]}' if line.row in reasons else done
+        if line.status == 'applied' and (target := targets[rows[line.row]]): places.moved(line.sha256, path, target)
     todo.clear()
 
 def _replay_lines(dataset: Dataset, lines: list[_Line], session: str) -> None:
-    "Do the lines in order; a photo's next line waits until its last one is done."
+    "Do lines in order; the next line of a photo waits until its last one is done."
     places, todo = _Places(dataset, lines), []
     done = _Done(dataset.manifest) # read last: it has what other processes moved away before
     for line in lines:
         if line.status: continue
         sha = line.sha256 or places.at.get(line.path)
-        if len(todo) >= _BATCH or any(sha == other.sha256 for _, other, _ in todo):
+        if len(todo) >= _BATCH or any(sha == other.sha256 for other, _ in todo):
             _flush(dataset, todo, places, session, done.last)
         if done.has(line): line.status = 'done before'
-        elif path := places.find(line): todo.append((line.row, line, path))
+        elif path := places.find(line): todo.append((line, path))
     if todo: _flush(dataset, todo, places, session, done.last)
 
 # %% ../../nbs/data/18_clean.ipynb #24d6068d
@@ -901,6 +934,7 @@ def write_decisions(table: pd.DataFrame, # path, sha256, decision, label, and an
     atomic_write(Path(file), cells.to_csv(index=False, lineterminator='\n'))
     return Path(file)
 
+# %% ../../nbs/data/18_clean.ipynb #31777c93
 def write_journal(dataset: Dataset | str | Path, file: str | Path) -> Path: # the CSV file
     "Write what was decided about a dataset and still stands."
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
@@ -910,6 +944,7 @@ def write_journal(dataset: Dataset | str | Path, file: str | Path) -> Path: # th
     first = ['path', 'sha256', 'decision', 'label', 'given']
     return write_decisions(rows[[*first, *(o for o in rows if o not in (*first, 'target', 'undone', 'failed'))]], file)
 
+# %% ../../nbs/data/18_clean.ipynb #fd29027a
 def write_queue(issues: pd.DataFrame, # as of `label_issues`
                 file: str | Path, # the CSV file
                 ) -> Path: # the file
