@@ -1340,20 +1340,7 @@ def _retrain(data: Path, run: Path | None, accept: int | None, out: Path | None,
     if as_json: print_json(dict(run=result.run.path, page=page) | result.as_dict())
     else: print_result(page, result.verdict, *result.data['notes'], f'{page}: both reports side by side')
 
-# %% ../nbs/51_cli.ipynb #1f4c62a4
-ApplyFile = option(Path | None, 'Carry out the decisions in this CSV file: path or sha256, decision, label.', '--apply',
-                   metavar='FILE')
-Retrain = option(bool, 'Carry out what was decided, train again with the same config and parts, and compare.',
-                 '--retrain')
-RunBefore = option(Path | None, 'With --retrain the run before cleaning, else a run whose held-out photos are looked '
-                                'through.', '--run', metavar='RUN', default='with --retrain the newest of this dataset')
-AllPhotos = option(bool, 'Show all photos, and do not ask networks which are doubtful.', '--all')
-Accept = option(int | None, 'With --retrain: decide for so many suggestions without a look, the worst first, none of them '
-                            'of the test part.', min=1, show_default=False)
-RoundOut = option(Path | None, 'With --retrain: folder of the new run.', '--out', '-o', default='beside the old one')
-Host = option(str | None, 'Address to serve on.', default='127.0.0.1')
-Port = option(int | None, 'Port to serve on; 0 for one that is free.', min=0, max=65535, default='8867')
-
+# %% ../nbs/51_cli.ipynb #c1ea0051
 def _announce(line: str) -> None:
     "Print where a page is, at once, also where another program reads it."
     echo(line)
@@ -1365,6 +1352,20 @@ def _serve(data: Path, oof: Path | None, run: Path | None, everything: bool, **a
     table = None if everything else _found_issues(data, oof, run, ())
     serve_cleaner(data, issues=table, announce=_announce,
                   **{name: value for name, value in address.items() if value is not None})
+
+# %% ../nbs/51_cli.ipynb #1f4c62a4
+ApplyFile = option(Path | None, 'Carry out the decisions in this CSV file: path or sha256, decision, label.', '--apply',
+                   metavar='FILE')
+Retrain = option(bool, 'Carry out what was decided, train again with the same config and parts, and compare.',
+                 '--retrain')
+RunBefore = option(Path | None, 'With --retrain the run before cleaning, else a run whose held-out photos are looked '
+                                'through.', '--run', metavar='RUN', default='with --retrain the newest of this dataset')
+AllPhotos = option(bool, 'Show all photos, and do not ask networks which are doubtful.', '--all')
+Accept = option(int | None, 'With --retrain: follow so many suggestions without a look, the worst first, and none of '
+                            'the test part.', min=1, show_default=False)
+RoundOut = option(Path | None, 'With --retrain: folder of the new run.', '--out', '-o', default='beside the old one')
+Host = option(str | None, 'Address to serve on.', default='127.0.0.1')
+Port = option(int | None, 'Port to serve on; 0 for one that is free.', min=0, max=65535, default='8867')
 
 @verb()
 def clean(data: Data,
