@@ -285,6 +285,8 @@ CREATE TABLE IF NOT EXISTS moves (
 CREATE TABLE IF NOT EXISTS memory (
     kind TEXT NOT NULL, sha256 TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, sha256)) WITHOUT ROWID
 '''
+
+# %% ../../nbs/data/10_dataset.ipynb #72c9de0d
 _VERSION = 4
 _NEW_COLUMNS = dict( # since the first version
     photos=['ctime INTEGER'],
@@ -1096,7 +1098,7 @@ def _plan_moves_back(self: Manifest, rows: list[sqlite3.Row]) -> dict[int, str |
 @patch
 def move_back(self: Manifest,
               rows: Iterable[sqlite3.Row], # of the journal, from `standing_rows`
-              # by number: where the photo is now; None where another process has taken the move back; or why it can't be
+              # by number: where the photo is now; None where another process took the move back; or why it can't be
               ) -> dict[int, str | None | Unmovable]:
     "Take back moves of the journal."
     rows, places = list(rows), {}
@@ -1157,8 +1159,8 @@ def decisions_about(self: Manifest,
 @patch
 def put_decision(self: Manifest,
                  db: sqlite3.Connection, # a transaction
-                 # by column of `decisions`: sha256, path (relative to the dataset), decision (one of `DECISIONS`), given
-                 # (the label that the photo has), label (the one that it is to have), reason; suggested and score
+                 # by column of `decisions`: sha256, path (relative to the dataset), decision (one of `DECISIONS`),
+                 # given (the label that the photo has), label (the one that it is to have), reason; suggested and score
                  # (what a model said), part, session, by ('person', 'file' or 'model')
                  **values,
                  ) -> None:
