@@ -3166,6 +3166,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'cloud_classifier/training/learner.py'),
                                                    'cloud_classifier.training.learner.Standardize.forward': ( 'training/learner.html#standardize.forward',
                                                                                                               'cloud_classifier/training/learner.py'),
+                                                   'cloud_classifier.training.learner._ask_black': ( 'training/learner.html#_ask_black',
+                                                                                                     'cloud_classifier/training/learner.py'),
                                                    'cloud_classifier.training.learner._body_cut': ( 'training/learner.html#_body_cut',
                                                                                                     'cloud_classifier/training/learner.py'),
                                                    'cloud_classifier.training.learner._concat_moments': ( 'training/learner.html#_concat_moments',

@@ -9,7 +9,7 @@ __all__ = ['PENALTY', 'HEADS', 'is_timm', 'network', 'preprocess_for', 'publishe
 
 # %% ../../nbs/training/22_learner.ipynb #1faada91
 import inspect, socket, warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -243,6 +243,14 @@ def moments(scales: Sequence[torch.Tensor], # maps, (n, channels, height, width)
     return torch.cat([*means, *((v + 1e-6).sqrt() for v in variances)], 1) # the root of 0 has no gradient
 
 # %% ../../nbs/training/22_learner.ipynb #38fb3d0c
+def _ask_black(model: torch.nn.Module, size: int, ask: Callable | None = None): # ask: the model itself where None
+    "What a model makes of a black square; batch norms keep their statistics."
+    training, black = model.training, torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+    model.eval()
+    try:
+        with torch.no_grad(): return (ask or model)(black)
+    finally: model.train(training)
+
 class Moments(torch.nn.Module):
     "A body, and the moments of its maps."
     def __init__(self, body: torch.nn.Module): # torchvision's layers or fastai's `TimmBody`
@@ -250,7 +258,8 @@ class Moments(torch.nn.Module):
         self.body = body
         inner = getattr(body, 'model', body)
         if hasattr(inner, 'conv_head'): inner.conv_head, inner.bn2 = torch.nn.Identity(), torch.nn.Identity()
-        self.taps = torch.nn.ModuleList(torch.nn.Identity() for _ in self._body_maps(torch.zeros(1, 3, 64, 64)))
+        maps = _ask_black(body, 64, self._body_maps)
+        self.taps = torch.nn.ModuleList(torch.nn.Identity() for _ in maps)
 
     def _body_maps(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         intermediates = getattr(getattr(self.body, 'model', None), 'forward_intermediates', None)
@@ -398,7 +407,7 @@ HEADS = 'pool', 'moments'
 def _use_moments(learn: Learner) -> None:
     "Replace the learner's head by one over moments."
     body = Moments(learn.model[0].cpu())
-    features = body(torch.zeros(1, 3, 64, 64)).shape[1]
+    features = _ask_black(body, 64).shape[1]
     learn.model, learn.splitter = torch.nn.Sequential(body, moments_head(features, learn.dls.c)), split_moments
     learn.train_bn = False # or frozen layers would still be part of the backward pass, for their norms
 
@@ -435,11 +444,7 @@ def check_size(learn: Learner,
                size: int, # side of the square, pixels
                ) -> None:
     "`BadConfig` where the network does not take squares of `size` pixels."
-    model, training = learn.model, learn.model.training
-    black = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
-    try:
-        with torch.no_grad(): model.eval()(black)
+    try: _ask_black(learn.model, size)
     except (RuntimeError, AssertionError, ValueError) as e:
         raise BadConfig(f"{arch} with fastai's head does not take squares of {size} pixels ({str(e).splitlines()[0]}); "
                         'try another --size, such as 224, or another backbone') from e
-    finally: model.train(training)
