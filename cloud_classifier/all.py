@@ -5,6 +5,7 @@ from .errors import *
 from .files import *
 from .images import *
 from .samples import *
+from .hosting import *
 from .data.dataset import *
 from .data.sources import *
 from .data.download import *

@@ -25,6 +25,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'files': set(),
     'images': {'errors'},
     'samples': {'taxonomy', 'files'},
+    'hosting': {'errors'},
     'data.dataset': {'errors', 'taxonomy', 'files', 'images'},
     'data.sources': {'errors', 'taxonomy', 'files', 'images'},
     'data.download': {'errors', 'files', 'images', 'data.dataset', 'data.sources'},
@@ -164,6 +165,7 @@ USERS = {  # of each heavy library
     'mlcroissant': {'data.dataset'},
     'cleanvision': {'data.verify'},
     'faiss': {'data.duplicates'},
+    'voila': {'hosting'},
     'sqlite3': {'data.dataset', 'data.download'},
 }
 
