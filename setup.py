@@ -43,7 +43,7 @@ class BuildWithModel(build_py):
 setup(
     cmdclass={'build_py': BuildWithModel},
     packages=find_packages(include=['cloud_classifier', 'cloud_classifier.*']),
-    package_data={'cloud_classifier': ['templates/*.html']},
+    package_data={'cloud_classifier': ['templates/*.html', 'static/*', 'static/site/*']},
     description=settings['description'],
     long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',

@@ -28,3 +28,4 @@ from .prediction.decide import *
 from .prediction.infer import *
 from .prediction.export import *
 from .prediction.app import *
+from .prediction.site import *

@@ -99,6 +99,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.infer',
     },
     'prediction.app': {'taxonomy', 'files', 'images', 'prediction.infer'},
+    'prediction.site': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide', 'prediction.infer'},
     'demo': {
         'images',
         'samples',

@@ -1,0 +1,142 @@
+// The one way a file becomes an upright image: what `images.open_image` does, and the same refusals.
+
+import {BadImage, damaged, empty, notAnImage, tooLarge, unsupported} from './errors.js';
+import {orientationOf} from './exif.js';
+import {overWhite, shrinkInto, upright} from './image.js';
+import {readJpeg} from './jpeg.js';
+import {decodePng, orientationOfPng, readHeader} from './png.js';
+import {shrinking} from './preprocess.js';
+
+const BAND = 1 << 20; // pixels that are read from a canvas at a time: a phone's canvas holds no 48 megapixels
+const AS_STORED = {colorSpaceConversion: 'none', imageOrientation: 'none'};
+
+const latin1 = bytes => new TextDecoder('latin1').decode(bytes);
+
+function checkSize(width, height, {pixels, side}) {
+  if (width * height > pixels)
+    throw tooLarge(`${width} x ${height} is over the limit of ${pixels.toLocaleString('en')} pixels; save a smaller copy`);
+  if (Math.max(width, height) > side)
+    throw tooLarge(`${width} x ${height} has a side of over ${side.toLocaleString('en')} pixels; crop it`);
+}
+
+// Read a bitmap in bands of rows, each shrunk at once.
+function readBitmap(bitmap, by) {
+  const {width: w, height: h} = bitmap, rows = Math.max(8, Math.floor(BAND / w / 8) * 8);
+  const image = {width: Math.ceil(w / by), height: Math.ceil(h / by)};
+  image.data = new Uint8ClampedArray(4 * image.width * image.height);
+  const canvas = new OffscreenCanvas(w, Math.min(rows, h));
+  const context = canvas.getContext('2d', {willReadFrequently: true, colorSpace: 'srgb'});
+  context.fillStyle = 'white';
+  for (let top = 0; top < h; top += rows) {
+    const n = Math.min(rows, h - top);
+    context.fillRect(0, 0, w, n);
+    context.drawImage(bitmap, 0, top, w, n, 0, 0, w, n);
+    const band = context.getImageData(0, 0, w, n, {colorSpace: 'srgb'});
+    if (by === 1) image.data.set(band.data, 4 * w * top);
+    else shrinkInto(image, top / by, band, by);
+  }
+  return image;
+}
+
+async function decodeNatively(blob, shrink, limits) {
+  let bitmap;
+  try { bitmap = await createImageBitmap(blob, AS_STORED); }
+  catch { throw damaged("the browser can't decode it"); }
+  try {
+    checkSize(bitmap.width, bitmap.height, limits);
+    return readBitmap(bitmap, shrink(bitmap.width, bitmap.height));
+  } finally { bitmap.close(); }
+}
+
+async function openJpeg(bytes, side, limits) {
+  const jpeg = readJpeg(bytes, limits);
+  checkSize(jpeg.width, jpeg.height, limits);
+  const by = shrinking(jpeg.width, jpeg.height, side);
+  return upright(await decodeNatively(jpeg.plain, () => by, limits), jpeg.orientation);
+}
+
+async function openPng(bytes, side, limits) {
+  const header = readHeader(bytes);
+  checkSize(header.width, header.height, limits);
+  const image = await decodePng(header);
+  overWhite(image.data);
+  return upright(image, orientationOfPng(header));
+}
+
+// The chunks of a WebP without its profile and its tags, and what the tags say of the orientation.
+function readWebp(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), kept = [], tags = {};
+  if (view.getUint32(4, true) + 8 > bytes.length) throw damaged('its end is missing');
+  for (let at = 12; at + 8 <= bytes.length;) {
+    const name = latin1(bytes.subarray(at, at + 4)), size = view.getUint32(at + 4, true), end = at + 8 + size + (size & 1);
+    if (['EXIF', 'XMP ', 'ICCP'].includes(name)) tags[name] = bytes.subarray(at + 8, at + 8 + size);
+    else kept.push(name === 'VP8X' ? withoutTags(bytes.slice(at, end)) : bytes.subarray(at, end));
+    at = end;
+  }
+  const head = bytes.slice(0, 12);
+  new DataView(head.buffer).setUint32(4, 4 + kept.reduce((n, part) => n + part.length, 0), true);
+  return {orientation: orientationOf(tags.EXIF, tags['XMP ']), plain: new Blob([head, ...kept], {type: 'image/webp'})};
+}
+
+function withoutTags(chunk) {
+  chunk[8] &= ~0x2c; // flags: a profile, Exif, XMP
+  return chunk;
+}
+
+async function openWebp(bytes, side, limits) {
+  const {orientation, plain} = readWebp(bytes);
+  return upright(await decodeNatively(plain, () => 1, limits), orientation);
+}
+
+const openOther = type => (bytes, side, limits) => decodeNatively(new Blob([bytes], {type}), () => 1, limits);
+
+// A portable pixmap or greymap, of bytes or of pairs of bytes.
+function openPpm(bytes, side, limits) {
+  const match = /^P([56])(?:\s+|#[^\r\n]*[\r\n])+(\d+)(?:\s+|#[^\r\n]*[\r\n])+(\d+)(?:\s+|#[^\r\n]*[\r\n])+(\d+)\s/
+    .exec(latin1(bytes.subarray(0, 65536)));
+  if (!match) throw notAnImage();
+  const [channels, width, height, top] = [match[1] === '6' ? 3 : 1, +match[2], +match[3], +match[4]];
+  checkSize(width, height, limits);
+  const n = width * height, step = top > 255 ? 2 : 1, data = new Uint8ClampedArray(4 * n);
+  if (bytes.length - match[0].length < n * channels * step) throw damaged('image file is truncated');
+  const value = i => step === 1 ? bytes[match[0].length + i] : bytes[match[0].length + 2 * i] << 8 | bytes[match[0].length + 2 * i + 1];
+  for (let i = 0; i < n; i++) {
+    for (let c = 0; c < 3; c++) data[4 * i + c] = Math.min(255, Math.round(value(channels * i + c % channels) / top * 255));
+    data[4 * i + 3] = 255;
+  }
+  return {width, height, data};
+}
+
+const FORMATS = [ // by the first bytes; adding a format is adding a line
+  [/^\xff\xd8\xff/, openJpeg],
+  [/^\x89PNG\r\n\x1a\n/, openPng],
+  [/^RIFF....WEBP/s, openWebp],
+  [/^GIF8[79]a/, openOther('image/gif')],
+  [/^....ftypavi[fs]/s, openOther('image/avif')],
+  [/^BM/, openOther('image/bmp')],
+  [/^P[56]\s/, openPpm],
+];
+
+const isRaw = (name, suffixes) => suffixes[name.toLowerCase().match(/\.[^.]*$/)?.[0]] === 'RAW';
+
+// The format of a photo that Python can't open, and so this may not; '' for anything else.
+function unreadableFormat(name, head, {magic, suffixes}) {
+  if (/^(?:II\*\0|MM\0\*)/.test(head) && isRaw(name, suffixes)) return 'RAW';
+  const format = Object.keys(magic).find(o => new RegExp(`^(?:${magic[o]})`, 's').test(head)) ?? '';
+  return format === 'AVIF' || (format === 'HEIC' && head.includes('avif')) ? '' : format;
+}
+
+// The upright image of a photo {name, bytes}; `BadImage` says what is wrong with it. `side`: see `shrinking`.
+export async function openPhoto({name, bytes}, side, {limits, unreadable}) {
+  if (!bytes.length) throw empty();
+  const head = latin1(bytes.subarray(0, 64)), format = unreadableFormat(name, head, unreadable);
+  if (format) throw unsupported(format);
+  const open = FORMATS.find(([magic]) => magic.test(head))?.[1];
+  if (!open) throw notAnImage();
+  try { return await open(bytes, side, limits); }
+  catch (error) {
+    if (error instanceof BadImage) throw error;
+    if (error instanceof RangeError && /alloc|length/i.test(error.message)) throw tooLarge('needs more memory than the browser gives');
+    throw damaged(error.message);
+  }
+}

@@ -1,0 +1,72 @@
+// Opens photos and runs the network, off the page's thread.
+
+import {BadImage} from './errors.js';
+import {decide} from './decide.js';
+import {openPhoto} from './photo.js';
+import {minSide, normalise, square} from './preprocess.js';
+
+const PREVIEW = 640; // pixels of the longer side
+let site, session, ort;
+
+async function load() {
+  site = await (await fetch('model.json')).json();
+  const [library, model] = await Promise.all([
+    import(new URL(site.ort.script, self.location)),
+    fetch(site.model.file).then(answer => {
+      if (!answer.ok) throw new Error(`${site.model.file}: ${answer.status}`);
+      return answer.arrayBuffer();
+    })]);
+  ort = library;
+  ort.env.wasm.numThreads = 1; // several would need headers that few hosts of static files send
+  ort.env.wasm.wasmPaths = {wasm: new URL(site.ort.wasm, self.location).href};
+  session = await ort.InferenceSession.create(model, {executionProviders: ['wasm']});
+}
+
+const ready = load();
+ready.then(() => self.postMessage({ready: true}), error => self.postMessage({failed: String(error?.message ?? error)}));
+
+// What the network says of an upright image.
+async function predict(image) {
+  const {preprocess} = site.model, size = preprocess.size;
+  const pixels = new ort.Tensor('float32', normalise(square(image, preprocess), preprocess), [1, 3, size, size]);
+  const outputs = await session.run({[session.inputNames[0]]: pixels});
+  const logits = outputs.logits.data, score = outputs.ood_score ? outputs.ood_score.data[0] : null;
+  if (![...logits, score ?? 0].every(Number.isFinite)) throw new Error('the network answers with numbers that are not finite');
+  return decide(logits, score, site.model);
+}
+
+function preview({width, height, data}) {
+  const scale = Math.min(1, PREVIEW / Math.max(width, height));
+  return createImageBitmap(new ImageData(data, width, height), {
+    resizeWidth: Math.max(1, Math.round(width * scale)), resizeHeight: Math.max(1, Math.round(height * scale)),
+    resizeQuality: 'medium'});
+}
+
+async function answerPhoto(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const image = await openPhoto({name: file.name, bytes}, minSide(site.model.preprocess), site);
+  return {answer: await predict(image), picture: await preview(image)};
+}
+
+// A frame of the camera, which is upright already.
+async function answerFrame(bitmap) {
+  const {width, height} = bitmap, canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext('2d', {willReadFrequently: true});
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return {answer: await predict(context.getImageData(0, 0, width, height))};
+}
+
+async function work({id, file, frame}) {
+  try {
+    await ready;
+    const result = file ? await answerPhoto(file) : await answerFrame(frame);
+    self.postMessage({id, ...result}, result.picture ? [result.picture] : []);
+  } catch (error) {
+    const known = error instanceof BadImage;
+    self.postMessage({id, error: {kind: known ? error.kind : 'failed', reason: error.message}});
+  }
+}
+
+let last = Promise.resolve();
+self.onmessage = ({data}) => { last = last.then(() => work(data)); }; // one after the other: memory stays bounded
