@@ -29,3 +29,4 @@ from .prediction.infer import *
 from .prediction.export import *
 from .prediction.app import *
 from .prediction.site import *
+from .prediction.serve import *

@@ -100,6 +100,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     },
     'prediction.app': {'taxonomy', 'files', 'images', 'prediction.infer'},
     'prediction.site': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide', 'prediction.infer'},
+    'prediction.serve': {'errors', 'files', 'hosting', 'images', 'prediction.infer'},
     'demo': {
         'images',
         'samples',
@@ -135,6 +136,8 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'evaluation.report',
         'prediction.infer',
         'prediction.export',
+        'prediction.app',
+        'prediction.serve',
         'demo',
     },
 }
@@ -167,6 +170,8 @@ USERS = {  # of each heavy library
     'cleanvision': {'data.verify'},
     'faiss': {'data.duplicates'},
     'voila': {'hosting'},
+    'fastapi': {'prediction.serve'},
+    'uvicorn': {'prediction.serve'},
     'sqlite3': {'data.dataset', 'data.download'},
 }
 
@@ -251,6 +256,7 @@ def test_the_base_asks_for_the_base_install_alone(room):
         ('from cloud_classifier import CloudClassifier, Preprocess', 'torch fastai pandas matplotlib'),
         ('from cloud_classifier import Dataset', 'torch fastai pandas'),
         ('import cloud_classifier.cli', 'torch fastai pandas'),
+        ('import cloud_classifier.prediction.serve, fastapi, uvicorn', 'torch fastai pandas'),
     ],
 )
 def test_what_is_light_does_not_wait_for_what_is_heavy(code, never):
