@@ -6,7 +6,7 @@
 __all__ = ['MAX_MESSAGE', 'START_SECONDS', 'PortTaken', 'bind_port', 'address_of', 'one_cell_notebook', 'serve_notebook']
 
 # %% ../nbs/05_hosting.ipynb #cd3e9f86
-import json, os, signal, socket, subprocess, sys, threading, time
+import errno, json, os, signal, socket, subprocess, sys, threading, time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,24 +18,27 @@ from .errors import OperationFailed, UserError
 class PortTaken(UserError):
     "An address at which nothing can be served; the message says why."
 
-def _bind_problem(host: str, port: int, error: OSError) -> str:
+def _bind_problem(host: str, port: int, error: Exception) -> str:
     "Why an address can't be had, and what to do about it."
-    if isinstance(error, socket.gaierror): return f'{host} is not an address of this machine; try --host 127.0.0.1'
     if isinstance(error, PermissionError): return f'port {port} needs more rights; choose one above 1023 with --port'
-    return f'port {port} of {host} can’t be had ({error.strerror or error}); choose another one with --port'
+    reason = getattr(error, 'strerror', None) or error
+    if getattr(error, 'errno', None) == errno.EADDRNOTAVAIL:
+        return f'{host} is not an address of this machine; try --host 127.0.0.1'
+    return f'port {port} of {host} can’t be had ({reason}); choose another one with --port'
 
 # %% ../nbs/05_hosting.ipynb #3198ca0c
 def bind_port(host: str = '127.0.0.1', # name or address of this machine
               port: int = 0, # 0: any that is free
               ) -> socket.socket: # not listening yet
     "A socket that has the port; `PortTaken` where it can't be had."
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind, protocol)
-        if os.name == 'posix': taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(address)
-    except (OSError, OverflowError, UnicodeError) as e:
-        if not isinstance(e, OSError): raise PortTaken(f'{host!r} with port {port} is not an address') from None
+    try: family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, OverflowError, ValueError): # ValueError: a name that no machine can have
+        raise PortTaken(f'{host!r} with port {port} is not an address; try --host 127.0.0.1') from None
+    taken = socket.socket(family, kind, protocol)
+    if os.name == 'posix': taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try: taken.bind(address)
+    except (OSError, OverflowError) as e:
+        taken.close()
         raise PortTaken(_bind_problem(host, port, e)) from None
     return taken
 
@@ -55,7 +58,7 @@ def one_cell_notebook(code: str, # what the cell runs; its last line is what the
     return json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5))
 
 # %% ../nbs/05_hosting.ipynb #9391b87c
-MAX_MESSAGE = 100_000_000 # bytes that a browser may send at once
+MAX_MESSAGE = 500_000_000 # bytes that a browser may send at once, in one or several photos
 
 def _voila_settings(sock: socket.socket) -> dict: # of JSON's types, as Jupyter reads them
     "How Voilà listens at the address that a socket has."

@@ -98,7 +98,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.decide',
         'prediction.infer',
     },
-    'prediction.app': {'taxonomy', 'files', 'images', 'prediction.infer'},
+    'prediction.app': {'errors', 'taxonomy', 'files', 'images', 'hosting', 'data.scrape', 'prediction.infer'},
     'prediction.site': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide', 'prediction.infer'},
     'prediction.serve': {'errors', 'files', 'hosting', 'images', 'prediction.infer'},
     'demo': {
@@ -220,7 +220,11 @@ def test_rooms_import_what_the_plan_says(room):
 @pytest.mark.parametrize('room', ROOMS)
 def test_imports_run_one_way_from_door_to_door(room):
     above_evaluation = {'prediction.export'}  # it writes what evaluation found out
+    keeps_photos = {'prediction.app'}  # where it is asked to, and imports `data.scrape` then
     may = DOORS['top' if room in above_evaluation else door(room)] | {door(room)}
+    if room in keeps_photos:
+        assert not ours(room, top_level_only=True) & {'data.scrape'}
+        may |= {'data'}
     assert {door(other) for other in ours(room)} <= may
 
 
