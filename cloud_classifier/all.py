@@ -5,6 +5,7 @@ from .errors import *
 from .files import *
 from .images import *
 from .samples import *
+from .hosting import *
 from .data.dataset import *
 from .data.sources import *
 from .data.download import *
@@ -28,3 +29,4 @@ from .prediction.infer import *
 from .prediction.export import *
 from .prediction.app import *
 from .prediction.site import *
+from .prediction.serve import *

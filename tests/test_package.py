@@ -105,6 +105,7 @@ def test_metadata_comes_from_settings_ini(wheel):
         'scrape',
         'curate',
         'app',
+        'serve',
         'explain',
         'notebooks',
         'dev',
