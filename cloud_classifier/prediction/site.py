@@ -26,13 +26,17 @@ from .infer import card_text, CloudClassifier, find_model
 from ..taxonomy import GENERA, height_range, LEVELS, read_label
 
 # %% ../../nbs/prediction/44_site.ipynb #97ea79d2
+_CONTRAILS = dict(title='Contrails', level='high',
+                  weather='Ice that aircraft leave. Where the trails last and spread, the air up there is moist.')
+
 def label_facts(label: str, # a class of the model
-                ) -> dict: # JSON's types; only `genus` where it is not a genus
+                ) -> dict: # JSON's types; `genus` is None where it is not a genus
     "What a label means, for the page."
     g = GENERA.get(read_label(label))
-    if g is None: return dict(genus=None)
-    return dict(genus=g.name, level=g.level, base=list(g.base), height=height_range(g.base), texture=g.texture,
-                precipitation=g.precipitation, weather=g.weather, lookalikes=dict(g.lookalikes))
+    if g: return dict(genus=g.name, title=g.name, level=g.level, base=list(g.base), weather=g.weather,
+                      precipitation=g.precipitation, lookalikes=dict(g.lookalikes))
+    known = _CONTRAILS if label.casefold() in ('ct', 'contrail', 'contrails') else dict(title=label)
+    return dict(genus=None) | known
 
 # %% ../../nbs/prediction/44_site.ipynb #b5fe98e0
 def class_groups(classes: tuple[str, ...],

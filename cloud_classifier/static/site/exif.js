@@ -1,11 +1,11 @@
 // The orientation that a photo was taken in.
 
-const text = bytes => new TextDecoder('latin1').decode(bytes);
+import {latin1} from './bytes.js';
 
 // The tag 0x0112 of Exif, which is a small TIFF file; 0 where it has none, or can't be read.
 export function exifOrientation(bytes) {
-  while (text(bytes.subarray(0, 6)) === 'Exif\0\0') bytes = bytes.subarray(6);
-  const order = text(bytes.subarray(0, 4));
+  while (latin1(bytes.subarray(0, 6)) === 'Exif\0\0') bytes = bytes.subarray(6);
+  const order = latin1(bytes.subarray(0, 4));
   if (!['II*\0', 'MM\0*', 'II\0*', 'MM*\0'].includes(order)) return 0;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), little = order[0] === 'I';
   try {
@@ -21,7 +21,7 @@ export function exifOrientation(bytes) {
 
 // Photo editors write the orientation into XMP, too.
 export function xmpOrientation(bytes) {
-  const match = /tiff:Orientation(?:="|>)([0-9])/.exec(text(bytes));
+  const match = /tiff:Orientation(?:="|>)([0-9])/.exec(latin1(bytes));
   return match ? +match[1] : 0;
 }
 

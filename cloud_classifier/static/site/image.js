@@ -1,4 +1,4 @@
-// Images {width, height, data: RGBA}: over white, turned upright, shrunk by whole numbers.
+// Images {width, height, data: RGBA}: over white, and turned upright.
 
 // Lay pixels over white, as Pillow's alpha_composite does; `data` is changed.
 export function overWhite(data) {
@@ -37,30 +37,4 @@ export function upright(image, orientation) {
   for (let y = 0, i = 0; y < h; y++)
     for (let x = 0, at = start + y * down; x < w; x++, i++, at += across) to[at] = from[i];
   return {width, height, data: new Uint8ClampedArray(to.buffer)};
-}
-
-// Average squares of `by` x `by` pixels; those at the right and bottom edge may be smaller. What libjpeg's decoding at a
-// half, a quarter or an eighth comes to. `rows` of `source` pixels are put into `target` from the row `top` on.
-export function shrinkInto(target, top, source, by) {
-  const {width: w, height: h, data} = source;
-  const rows = Math.ceil(h / by);
-  for (let y = 0; y < rows; y++) {
-    const y1 = Math.min((y + 1) * by, h);
-    for (let x = 0; x < target.width; x++) {
-      const x1 = Math.min((x + 1) * by, w);
-      let r = 0, g = 0, b = 0, n = 0;
-      for (let v = y * by; v < y1; v++)
-        for (let u = x * by, at = 4 * (v * w + u); u < x1; u++, at += 4) {
-          r += data[at];
-          g += data[at + 1];
-          b += data[at + 2];
-          n++;
-        }
-      const to = 4 * ((top + y) * target.width + x);
-      target.data[to] = Math.floor(r / n + .5);
-      target.data[to + 1] = Math.floor(g / n + .5);
-      target.data[to + 2] = Math.floor(b / n + .5);
-      target.data[to + 3] = 255;
-    }
-  }
 }

@@ -1,94 +1,148 @@
-// What the segments of a JPEG say: its size, its orientation, whether all of it is there, and what decoding would take.
-// A browser shows a JPEG that is cut off, and none says so; Python refuses it, and so does this.
+// JPEG, decoded here. A browser's own decoder gives all pixels of a large photo, and each browser other ones; this gives
+// what Python sees: the pixels that libjpeg gives at a half, a quarter or an eighth of the size, to the bit.
 
-import {damaged, notAnImage, tooLarge, unsupported} from './errors.js';
-import {orientationOf} from './exif.js';
+import {damaged, unsupported} from './errors.js';
+import {putBlock} from './jpeg-blocks.js';
+import {readJpeg} from './jpeg-parts.js';
+import {decodeScan} from './jpeg-scan.js';
 
-const SOI = 0xd8, EOI = 0xd9, SOS = 0xda, DNL = 0xdc, APP1 = 0xe1, APP14 = 0xee;
-const isFrame = m => m >= 0xc0 && m < 0xd0 && ![0xc4, 0xc8, 0xcc].includes(m);
-const PROGRESSIVE = [0xc2, 0xc6, 0xca, 0xce];
-// Those that decoders need: tables, frames, scans, and Adobe's note about the colours. Without the others no browser
-// turns the picture or converts its colours on its own.
-const isNeeded = m => isFrame(m) || [0xc4, 0xcc, SOS, 0xdb, DNL, 0xdd, 0xe0, APP14].includes(m);
+// The pixels across a block of a component: more than the least where another one has more of them (jdmaster.c).
+function blockSize({h, v}, {maxH, maxV}, least) {
+  let size = least;
+  while (size < 8 && maxH * least % (h * size * 2) === 0 && maxV * least % (v * size * 2) === 0) size *= 2;
+  return size;
+}
 
-const startsWith = (content, text) => [...text].every((c, i) => content[i] === c.charCodeAt(0));
-
-function join(parts) {
-  const all = new Uint8Array(parts.reduce((n, p) => n + p.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
+// Planes for the pixels of each component, and for the coefficients of a progressive JPEG.
+function prepare(frame, by) {
+  frame.unitsAcross = Math.ceil(frame.width / (8 * frame.maxH));
+  frame.unitsDown = Math.ceil(frame.height / (8 * frame.maxV));
+  for (const c of frame.components) {
+    c.size = blockSize(c, frame, 8 / by);
+    c.across = frame.unitsAcross * c.h;
+    c.down = frame.unitsDown * c.v;
+    c.stride = c.across * c.size;
+    c.width = Math.ceil(frame.width * c.h * c.size / (frame.maxH * 8));
+    c.height = Math.ceil(frame.height * c.v * c.size / (frame.maxV * 8));
+    c.plane = new Uint8Array(c.stride * c.down * c.size);
+    if (frame.progressive) c.coefficients = new Int16Array(64 * c.across * c.down);
+    else c.plane.fill(128); // of blocks that no scan has
   }
-  return all;
 }
 
-// The first marker from a place on, {marker, at: the place of its second byte}; null at the end of the file.
-function nextMarker(bytes, at) {
-  for (at = bytes.indexOf(0xff, at); at >= 0 && at + 1 < bytes.length; at = bytes.indexOf(0xff, at + 1)) {
-    const m = bytes[at + 1];
-    if (m > 1 && m < 0xff && !(m >= 0xd0 && m < SOI)) return {marker: m, at: at + 1};
+function put(c, x, y, block, at) {
+  putBlock(block, at, c.quantisation, c.size, c.plane, (y * c.stride + x) * c.size, c.stride);
+}
+
+function decodePlanes(jpeg) {
+  const {frame} = jpeg;
+  for (const scan of jpeg.scans) decodeScan(jpeg, scan, put);
+  if (!frame.progressive) return;
+  for (const c of frame.components) {
+    if (!c.quantisation) throw damaged('a table is missing');
+    for (let y = 0; y < c.down; y++) for (let x = 0; x < c.across; x++) put(c, x, y, c.coefficients, 64 * (y * c.across + x));
+    c.coefficients = null;
   }
-  return null;
 }
 
-function readFrame(content) {
-  const view = new DataView(content.buffer, content.byteOffset, content.length);
-  const components = Array.from({length: content[5]}, (_, i) => content.subarray(6 + 3 * i, 9 + 3 * i));
-  return {bits: content[0], height: view.getUint16(1), width: view.getUint16(3),
-          components: components.map(([id, sampling]) => ({id, h: sampling >> 4, v: sampling & 15}))};
+// Rows of a plane, `times` as wide, weighed by distance (jdsample.c, "fancy upsampling"). `sums` are of 4 times `unit`.
+function widen(sums, n, unit, line) {
+  const bits = unit === 1 ? 2 : 4, before = unit === 1 ? 1 : 8, behind = unit === 1 ? 2 : 7;
+  line[0] = sums[0] * 4 + before >> bits;
+  line[1] = sums[0] * 3 + sums[1] + behind >> bits;
+  for (let x = 1; x < n - 1; x++) {
+    line[2 * x] = sums[x] * 3 + sums[x - 1] + before >> bits;
+    line[2 * x + 1] = sums[x] * 3 + sums[x + 1] + behind >> bits;
+  }
+  line[2 * n - 2] = sums[n - 1] * 3 + sums[n - 2] + before >> bits;
+  line[2 * n - 1] = sums[n - 1] * 4 + behind >> bits;
 }
 
-// Blocks of 8 x 8 pixels of each component, by its id.
-function blocksOf({width, height, components}) {
-  const h = Math.max(...components.map(c => c.h)), v = Math.max(...components.map(c => c.v));
-  if (!(h * v)) return {};
-  const units = Math.ceil(width / (8 * h)) * Math.ceil(height / (8 * v));
-  return Object.fromEntries(components.map(c => [c.id, units * c.h * c.v]));
+// A function that gives the row `y` of a component at the size of the image.
+function rowReader(c, frame, least) {
+  const across = frame.maxH * least / (c.h * c.size), down = frame.maxV * least / (c.v * c.size);
+  if (!Number.isInteger(across) || !Number.isInteger(down)) throw unsupported('JPEG (fractional sampling)');
+  const {plane, stride, width, height} = c, row = y => plane.subarray(y * stride, (y + 1) * stride);
+  if (across === 1 && down === 1) return row;
+  const smooth = least > 1, near = y => row(Math.min(Math.max((y >> 1) + (y & 1 ? 1 : -1), 0), height - 1));
+  const line = new Uint8Array(stride * across + 2), sums = new Int32Array(width);
+  if (across === 2 && down === 1 && smooth && width > 2) return y => {
+    widen(row(y), width, 1, line);
+    return line;
+  };
+  if (across === 1 && down === 2 && smooth) return y => {
+    const here = row(y >> 1), other = near(y), bias = y & 1 ? 2 : 1;
+    for (let x = 0; x < width; x++) line[x] = here[x] * 3 + other[x] + bias >> 2;
+    return line;
+  };
+  if (across === 2 && down === 2 && smooth && width > 2) return y => {
+    const here = row(y >> 1), other = near(y);
+    for (let x = 0; x < width; x++) sums[x] = here[x] * 3 + other[x];
+    widen(sums, width, 4, line);
+    return line;
+  };
+  return y => {
+    const here = row(Math.floor(y / down));
+    for (let x = 0, i = 0; x < width; x++) for (let k = 0; k < across; k++) line[i++] = here[x];
+    return line;
+  };
 }
 
-// Count a scan in `work`; refuse what would take too long.
-function addScan(work, content, limits) {
-  work.scans++;
-  for (let i = 0; i < content[0]; i++) work.scanBlocks += work.blocks[content[1 + 2 * i]] ?? 0;
-  if (work.scans > limits.jpeg_scans) throw tooLarge(`has more than ${limits.jpeg_scans} scans; save it again`);
-  if (work.scanBlocks > limits.jpeg_blocks)
-    throw tooLarge(`has too many blocks to decode in all its scans; save it again as JPEG or PNG`);
+const table = factor => Int32Array.from({length: 256}, (_, i) => Math.imul(factor, i - 128));
+const CR_R = table(91881).map(v => v + 32768 >> 16), CB_B = table(116130).map(v => v + 32768 >> 16);
+const CR_G = table(-46802), CB_G = table(-22554).map(v => v + 32768);
+
+function isYcc({adobe, jfif, frame: {components}}) {
+  if (components.length === 4) return adobe === 2;
+  if (components.length === 1) return false;
+  if (jfif) return true;
+  if (adobe !== null) return adobe !== 0;
+  return components.map(c => String.fromCharCode(c.id)).join('') !== 'RGB';
 }
 
-function checkFrame({bits, components}) {
-  if (bits !== 8 || ![1, 3, 4].includes(components.length)) throw notAnImage();
+// Of inked pixels, as Pillow turns CMYK into RGB; JPEGs hold ink inverted.
+function ink(value, key) {
+  const product = (255 - value) * key + 128;
+  return key - ((product >> 8) + product >> 8);
 }
 
-// Size, orientation and a plain copy of a JPEG; `BadImage` where it is cut off, or no decoder would take it.
-export function readJpeg(bytes, limits) {
-  const exif = [], kept = [bytes.subarray(0, 2)];
-  const work = {scans: 0, scanBlocks: 0, blocks: {}};
-  let frame = null, xmp = null, ended = false, begin = 2;
-  for (let next = nextMarker(bytes, 2); next; next = nextMarker(bytes, begin)) {
-    const {marker, at} = next;
-    if (work.scans) kept.push(bytes.subarray(begin, at - 1)); // the pixels of the scan before
-    if (marker === EOI) {
-      ended = true;
-      break;
+// One line of RGBA from lines of its components.
+function putLine(data, at, width, [first, second, third, fourth], ycc) {
+  for (let x = 0; x < width; x++, at += 4) {
+    let r = first[x], g = r, b = r;
+    if (ycc) {
+      const cb = second[x], cr = third[x], y = r;
+      r = y + CR_R[cr];
+      g = y + (CB_G[cb] + CR_G[cr] >> 16);
+      b = y + CB_B[cb];
+    } else if (second) {
+      g = second[x];
+      b = third[x];
     }
-    begin = at + 1;
-    if (marker < 0xc0 || marker === SOI) continue; // no length follows
-    const length = bytes[at + 1] << 8 | bytes[at + 2], content = bytes.subarray(at + 3, at + 1 + Math.max(length, 2));
-    begin = at + 1 + Math.max(length, 2);
-    if (begin > bytes.length) break;
-    if (marker === APP1 && startsWith(content, 'Exif\0\0')) exif.push(content.subarray(6));
-    if (marker === APP1 && startsWith(content, 'http://ns.adobe.com/xap/1.0/\0')) xmp = content;
-    if (isFrame(marker)) {
-      frame = {...readFrame(content), progressive: PROGRESSIVE.includes(marker)};
-      checkFrame(frame);
-      work.blocks = blocksOf(frame);
+    data[at] = r;
+    data[at + 1] = g;
+    data[at + 2] = b;
+    if (fourth) {
+      const k = fourth[x], turn = v => ink(ycc ? 255 - v : v, k);
+      data[at] = turn(data[at]);
+      data[at + 1] = turn(data[at + 1]);
+      data[at + 2] = turn(data[at + 2]);
     }
-    if (marker === SOS && frame) addScan(work, content, limits);
-    if (isNeeded(marker)) kept.push(bytes.subarray(at - 1, begin));
+    data[at + 3] = 255;
   }
-  if (!frame) throw notAnImage();
-  if (!ended || !work.scans || !frame.width || !frame.height) throw damaged('its end is missing');
-  kept.push(Uint8Array.of(0xff, EOI));
-  return {...frame, orientation: orientationOf(exif.length && join(exif), xmp), plain: new Blob(kept, {type: 'image/jpeg'})};
 }
+
+// The image of a JPEG that `readJpeg` read, shrunk by 1, 2, 4 or 8.
+export function decodeJpeg(jpeg, by) {
+  const {frame} = jpeg;
+  if (frame.marker > 0xc2) throw unsupported('JPEG (arithmetic or lossless)');
+  prepare(frame, by);
+  decodePlanes(jpeg);
+  const width = Math.ceil(jpeg.width / by), height = Math.ceil(jpeg.height / by);
+  const data = new Uint8ClampedArray(4 * width * height), ycc = isYcc(jpeg);
+  const readers = frame.components.map(c => rowReader(c, frame, 8 / by));
+  for (let y = 0; y < height; y++) putLine(data, 4 * width * y, width, readers.map(row => row(y)), ycc);
+  return {width, height, data};
+}
+
+export {readJpeg};

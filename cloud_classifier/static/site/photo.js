@@ -1,63 +1,66 @@
 // The one way a file becomes an upright image: what `images.open_image` does, and the same refusals.
 
-import {BadImage, damaged, empty, notAnImage, tooLarge, unsupported} from './errors.js';
+import {latin1} from './bytes.js';
+import {BadImage, checkSize, damaged, empty, notAnImage, tooLarge, unsupported} from './errors.js';
 import {orientationOf} from './exif.js';
-import {overWhite, shrinkInto, upright} from './image.js';
-import {readJpeg} from './jpeg.js';
+import {overWhite, upright} from './image.js';
+import {decodeJpeg, readJpeg} from './jpeg.js';
 import {decodePng, orientationOfPng, readHeader} from './png.js';
 import {shrinking} from './preprocess.js';
+import {decodeTiff} from './tiff.js';
 
 const BAND = 1 << 20; // pixels that are read from a canvas at a time: a phone's canvas holds no 48 megapixels
 const AS_STORED = {colorSpaceConversion: 'none', imageOrientation: 'none'};
 
-const latin1 = bytes => new TextDecoder('latin1').decode(bytes);
 
-function checkSize(width, height, {pixels, side}) {
-  if (width * height > pixels)
-    throw tooLarge(`${width} x ${height} is over the limit of ${pixels.toLocaleString('en')} pixels; save a smaller copy`);
-  if (Math.max(width, height) > side)
-    throw tooLarge(`${width} x ${height} has a side of over ${side.toLocaleString('en')} pixels; crop it`);
-}
-
-// Read a bitmap in bands of rows, each shrunk at once.
-function readBitmap(bitmap, by) {
-  const {width: w, height: h} = bitmap, rows = Math.max(8, Math.floor(BAND / w / 8) * 8);
-  const image = {width: Math.ceil(w / by), height: Math.ceil(h / by)};
-  image.data = new Uint8ClampedArray(4 * image.width * image.height);
-  const canvas = new OffscreenCanvas(w, Math.min(rows, h));
+// Read a bitmap over white, in bands of rows.
+function readBitmap(bitmap) {
+  const {width, height} = bitmap, rows = Math.max(1, Math.floor(BAND / width));
+  const data = new Uint8ClampedArray(4 * width * height), canvas = new OffscreenCanvas(width, Math.min(rows, height));
   const context = canvas.getContext('2d', {willReadFrequently: true, colorSpace: 'srgb'});
   context.fillStyle = 'white';
-  for (let top = 0; top < h; top += rows) {
-    const n = Math.min(rows, h - top);
-    context.fillRect(0, 0, w, n);
-    context.drawImage(bitmap, 0, top, w, n, 0, 0, w, n);
-    const band = context.getImageData(0, 0, w, n, {colorSpace: 'srgb'});
-    if (by === 1) image.data.set(band.data, 4 * w * top);
-    else shrinkInto(image, top / by, band, by);
+  for (let top = 0; top < height; top += rows) {
+    const n = Math.min(rows, height - top);
+    context.fillRect(0, 0, width, n);
+    context.drawImage(bitmap, 0, top, width, n, 0, 0, width, n);
+    data.set(context.getImageData(0, 0, width, n, {colorSpace: 'srgb'}).data, 4 * width * top);
   }
-  return image;
+  return {width, height, data};
 }
 
-async function decodeNatively(blob, shrink, limits) {
-  let bitmap;
-  try { bitmap = await createImageBitmap(blob, AS_STORED); }
-  catch { throw damaged("the browser can't decode it"); }
+// The pixels with their alpha, where the browser gives them: a canvas would have multiplied one by the other.
+async function readDecoded(blob, limits) {
+  const decoder = new ImageDecoder({data: blob.stream(), type: blob.type, colorSpaceConversion: 'none', premultiplyAlpha: 'none'});
+  try {
+    const {image: frame} = await decoder.decode(), {codedWidth: width, codedHeight: height} = frame;
+    checkSize(width, height, limits);
+    const data = new Uint8ClampedArray(4 * width * height);
+    await frame.copyTo(data, {format: 'RGBA'});
+    frame.close();
+    return {width, height, data: overWhite(data)};
+  } finally { decoder.close(); }
+}
+
+// What the browser decodes, colours and orientation as they are stored.
+async function decodeNatively(blob, limits, failure = damaged("the browser can't decode it")) {
+  if (globalThis.ImageDecoder && blob.type === 'image/webp') return readDecoded(blob, limits).catch(error => {
+    throw error instanceof BadImage ? error : failure;
+  });
+  const bitmap = await createImageBitmap(blob, AS_STORED).catch(() => { throw failure; });
   try {
     checkSize(bitmap.width, bitmap.height, limits);
-    return readBitmap(bitmap, shrink(bitmap.width, bitmap.height));
+    return readBitmap(bitmap);
   } finally { bitmap.close(); }
 }
 
 async function openJpeg(bytes, side, limits) {
   const jpeg = readJpeg(bytes, limits);
   checkSize(jpeg.width, jpeg.height, limits);
-  const by = shrinking(jpeg.width, jpeg.height, side);
-  return upright(await decodeNatively(jpeg.plain, () => by, limits), jpeg.orientation);
+  return upright(decodeJpeg(jpeg, shrinking(jpeg.width, jpeg.height, side)), jpeg.orientation);
 }
 
 async function openPng(bytes, side, limits) {
-  const header = readHeader(bytes);
-  checkSize(header.width, header.height, limits);
+  const header = readHeader(bytes, limits);
   const image = await decodePng(header);
   overWhite(image.data);
   return upright(image, orientationOfPng(header));
@@ -85,10 +88,16 @@ function withoutTags(chunk) {
 
 async function openWebp(bytes, side, limits) {
   const {orientation, plain} = readWebp(bytes);
-  return upright(await decodeNatively(plain, () => 1, limits), orientation);
+  return upright(await decodeNatively(plain, limits), orientation);
 }
 
-const openOther = type => (bytes, side, limits) => decodeNatively(new Blob([bytes], {type}), () => 1, limits);
+const openOther = (type, failure) => (bytes, side, limits) => decodeNatively(new Blob([bytes], {type}), limits, failure);
+
+async function openTiff(bytes, side, limits) {
+  const {image, orientation} = await decodeTiff(bytes, limits);
+  overWhite(image.data);
+  return upright(image, orientation);
+}
 
 // A portable pixmap or greymap, of bytes or of pairs of bytes.
 function openPpm(bytes, side, limits) {
@@ -112,8 +121,9 @@ const FORMATS = [ // by the first bytes; adding a format is adding a line
   [/^\x89PNG\r\n\x1a\n/, openPng],
   [/^RIFF....WEBP/s, openWebp],
   [/^GIF8[79]a/, openOther('image/gif')],
-  [/^....ftypavi[fs]/s, openOther('image/avif')],
+  [/^....ftypavi[fs]/s, openOther('image/avif', notAnImage())],
   [/^BM/, openOther('image/bmp')],
+  [/^(II\*\0|MM\0\*)/, openTiff],
   [/^P[56]\s/, openPpm],
 ];
 

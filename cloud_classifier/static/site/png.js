@@ -1,7 +1,9 @@
 // PNG, decoded here: a browser would convert colours, round 16 bits and multiply by alpha in its own way.
 
-import {damaged, notAnImage} from './errors.js';
+import {latin1} from './bytes.js';
+import {checkSize, damaged, notAnImage} from './errors.js';
 import {orientationOf} from './exif.js';
+import {inflate} from './inflate.js';
 
 const CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}; // by the type of the colours
 const DEPTHS = {0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16]};
@@ -19,8 +21,6 @@ function crc32(bytes) {
   return (c ^ 0xffffffff) >>> 0;
 }
 
-const latin1 = bytes => new TextDecoder('latin1').decode(bytes);
-
 // The chunks up to the last one with pixels, the pixels' compressed bytes apart.
 function readChunks(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), chunks = {}, pixels = [], texts = [];
@@ -29,23 +29,25 @@ function readChunks(bytes) {
     const content = bytes.subarray(at + 8, at + 8 + length);
     if (name === 'IDAT') pixels.push(content);
     else if (name === 'IEND') break;
-    else if (!pixels.length && (at + 12 + length > bytes.length
-                                || crc32(bytes.subarray(at + 4, at + 8 + length)) !== view.getUint32(at + 8 + length)))
-      throw notAnImage();
-    else if (['tEXt', 'zTXt', 'iTXt'].includes(name)) texts.push(content);
+    else if (!pixels.length && at + 12 + length > bytes.length) throw damaged('its end is missing');
+    else if (!pixels.length && crc32(bytes.subarray(at + 4, at + 8 + length)) !== view.getUint32(at + 8 + length)) {
+      chunks.broken = true;
+      chunks[name] ??= content;
+    } else if (['tEXt', 'zTXt', 'iTXt'].includes(name)) texts.push(content);
     else chunks[name] ??= content;
     at += 12 + length;
   }
   return {...chunks, pixels, texts};
 }
 
-export function readHeader(bytes) {
+export function readHeader(bytes, limits) {
   const chunks = readChunks(bytes);
-  if (!chunks.IHDR || chunks.IHDR.length < 13) throw notAnImage();
+  if (!chunks.IHDR || chunks.IHDR.length < 13) throw damaged('its beginning is missing');
   const view = new DataView(chunks.IHDR.buffer, chunks.IHDR.byteOffset, 13);
   const header = {width: view.getUint32(0), height: view.getUint32(4), depth: view.getUint8(8), type: view.getUint8(9),
                   interlaced: view.getUint8(12) === 1};
-  if (!DEPTHS[header.type]?.includes(header.depth) || !header.width || !header.height) throw notAnImage();
+  checkSize(header.width, header.height, limits);
+  if (chunks.broken || !DEPTHS[header.type]?.includes(header.depth) || !header.width || !header.height) throw notAnImage();
   return {...header, chunks, bits: header.depth * CHANNELS[header.type]};
 }
 
@@ -55,20 +57,6 @@ function passesOf({width, height, interlaced}) {
   if (!interlaced) return [{x: 0, y: 0, dx: 1, dy: 1, w: width, h: height}];
   return PASSES.map(([x, y, dx, dy]) => ({x, y, dx, dy, w: Math.ceil((width - x) / dx), h: Math.ceil((height - y) / dy)}))
     .filter(({w, h}) => w > 0 && h > 0);
-}
-
-// Decompress `size` bytes; an error where there are fewer.
-async function inflate(parts, size) {
-  const out = new Uint8Array(size), reader = new Blob(parts).stream().pipeThrough(new DecompressionStream('deflate')).getReader();
-  let at = 0;
-  while (at < size) {
-    const {value, done} = await reader.read().catch(() => ({done: true}));
-    if (done) throw damaged('image file is truncated');
-    out.set(value.subarray(0, size - at), at);
-    at += value.length;
-  }
-  reader.cancel().catch(() => {});
-  return out;
 }
 
 function paeth(a, b, c) {

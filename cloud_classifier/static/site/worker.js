@@ -20,16 +20,21 @@ async function load() {
   ort.env.wasm.numThreads = 1; // several would need headers that few hosts of static files send
   ort.env.wasm.wasmPaths = {wasm: new URL(site.ort.wasm, self.location).href};
   session = await ort.InferenceSession.create(model, {executionProviders: ['wasm']});
+  const {size} = site.model.preprocess;
+  await run(new Float32Array(3 * size * size)); // the first run is the slowest
+}
+
+function run(pixels) {
+  const {size} = site.model.preprocess;
+  return session.run({[session.inputNames[0]]: new ort.Tensor('float32', pixels, [1, 3, size, size])});
 }
 
 const ready = load();
-ready.then(() => self.postMessage({ready: true}), error => self.postMessage({failed: String(error?.message ?? error)}));
+ready.then(() => self.postMessage({ready: true, model: site.model}), error => self.postMessage({failed: String(error?.message ?? error)}));
 
 // What the network says of an upright image.
 async function predict(image) {
-  const {preprocess} = site.model, size = preprocess.size;
-  const pixels = new ort.Tensor('float32', normalise(square(image, preprocess), preprocess), [1, 3, size, size]);
-  const outputs = await session.run({[session.inputNames[0]]: pixels});
+  const {preprocess} = site.model, outputs = await run(normalise(square(image, preprocess), preprocess));
   const logits = outputs.logits.data, score = outputs.ood_score ? outputs.ood_score.data[0] : null;
   if (![...logits, score ?? 0].every(Number.isFinite)) throw new Error('the network answers with numbers that are not finite');
   return decide(logits, score, site.model);
@@ -49,18 +54,19 @@ async function answerPhoto(file) {
 }
 
 // A frame of the camera, which is upright already.
-async function answerFrame(bitmap) {
+async function answerFrame(bitmap, keep) {
   const {width, height} = bitmap, canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext('2d', {willReadFrequently: true});
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  return {answer: await predict(context.getImageData(0, 0, width, height))};
+  const image = context.getImageData(0, 0, width, height);
+  return {answer: await predict(image), picture: keep ? await preview(image) : undefined};
 }
 
-async function work({id, file, frame}) {
+async function work({id, file, frame, keep}) {
   try {
     await ready;
-    const result = file ? await answerPhoto(file) : await answerFrame(frame);
+    const result = file ? await answerPhoto(file) : await answerFrame(frame, keep);
     self.postMessage({id, ...result}, result.picture ? [result.picture] : []);
   } catch (error) {
     const known = error instanceof BadImage;
