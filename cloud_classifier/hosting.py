@@ -60,13 +60,15 @@ def one_cell_notebook(code: str, # what the cell runs; its last line is what the
 # %% ../nbs/05_hosting.ipynb #9391b87c
 MAX_MESSAGE = 500_000_000 # bytes that a browser may send at once, in one or several photos
 
-def _voila_settings(sock: socket.socket) -> dict: # of JSON's types, as Jupyter reads them
-    "How Voilà listens at the address that a socket has."
+def _voila_settings(sock: socket.socket, folder: Path) -> dict: # of JSON's types, as Jupyter reads them
+    "How Voilà listens at the address that a socket has, and speaks to its kernels by files in a folder."
     host, port = sock.getsockname()[:2]
+    websocket = dict(websocket_max_message_size=MAX_MESSAGE, ws_ping_interval=60_000, ws_ping_timeout=60_000) # ms
     voila = dict(ip=host, port=port, port_retries=0, open_browser=False, log_level='ERROR',
-                 tornado_settings=dict(websocket_max_message_size=MAX_MESSAGE))
+                 tornado_settings=websocket)
     kernels = dict(cull_idle_timeout=600, cull_interval=60)
-    transport = dict(transport='ipc' if os.name == 'posix' else 'tcp')
+    short = len(os.fsencode(folder)) < 40 # the name of such a file has 108 bytes at the most, and its own part 60
+    transport = dict(transport='ipc' if os.name == 'posix' and short else 'tcp')
     return dict(Voila=voila, MappingKernelManager=kernels, KernelManager=transport)
 
 # %% ../nbs/05_hosting.ipynb #6fd42413
@@ -83,7 +85,7 @@ sys.exit(main())
 def _start_voila(folder: Path, code: str, sock: socket.socket, env: Mapping[str, str]) -> subprocess.Popen:
     "Voilà over a notebook of one cell, in a process group of its own."
     (folder/'app.ipynb').write_text(one_cell_notebook(code), encoding='utf-8')
-    (folder/'voila.json').write_text(json.dumps(_voila_settings(sock)), encoding='utf-8')
+    (folder/'voila.json').write_text(json.dumps(_voila_settings(sock, folder)), encoding='utf-8')
     own = dict(JUPYTER_CONFIG_DIR=str(folder), JUPYTER_RUNTIME_DIR=str(folder/'run'), IPYTHONDIR=str(folder/'ipython'))
     command = [sys.executable, '-c', _VOILA, str(folder/'app.ipynb')]
     sock.close() # Voilà takes the port now

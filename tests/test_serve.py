@@ -4,8 +4,10 @@ import asyncio
 import http.client
 import io
 import json
+import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -79,6 +82,10 @@ def post(address: str, photos, **more) -> httpx.Response:
     return httpx.post(f'{address}predict', files=files, timeout=60, **more)
 
 
+def without(entry: dict, key: str) -> dict:
+    return {k: v for k, v in entry.items() if k != key}
+
+
 def test_answers_are_those_of_predict_digit_by_digit(service, model, mixed):
     done = subprocess.run(
         [*COMMAND, 'predict', '--json', '--model', model, *mixed],
@@ -87,7 +94,6 @@ def test_answers_are_those_of_predict_digit_by_digit(service, model, mixed):
     assert done.returncode == 3, done.stderr
     expected = [json.loads(line) for line in done.stdout.splitlines()]
     answers = post(service.address, mixed).json()
-    without = lambda o, key: {k: v for k, v in o.items() if k != key}  # noqa: E731
     assert [without(o, 'name') for o in answers] == [without(o, 'path') for o in expected]
     assert sum('error' in o for o in answers) == 4
     assert [o['name'] for o in answers][:3] == [p.name.replace('\u202e', '\\u202e') for p in mixed[:3]]
@@ -471,6 +477,61 @@ def test_the_dockerfile_copies_what_is_there_and_runs_without_rights(model, tmp_
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(30) == 0
     assert subprocess.run(check, env=env, check=False, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def build(steps, top, python) -> tuple[dict, list[str]]:
+    "Do what a Dockerfile says below `top`, without Docker; the environment and the command of what was built."
+    ignored = re.findall(r'!(\S+)', (ROOT / '.dockerignore').read_text())
+    inside, env = lambda text: text.replace('/opt/', f'{top}/opt/'), {}
+    for kind, text in steps:
+        if kind == 'COPY' and '--from' not in text:
+            *sources, _ = text.split()
+            for name in [o for o in ignored if o.split('/')[0] in sources]:
+                place = top / 'src' / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, place)
+        elif kind == 'RUN' and 'useradd' not in text:
+            line = inside(text).replace('python -m venv', f'{python} -m venv', 1)
+            subprocess.run(['sh', '-c', line], cwd=top / 'src', check=True)
+        elif kind == 'ENV':
+            env |= dict(o.split('=', 1) for o in inside(text).split())
+    return env, json.loads(dict(steps)['CMD'])
+
+
+@pytest.fixture
+def python():
+    "A Python that every user of this machine may run, and that can make environments."
+    check = 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'
+    for place in (sys.executable, '/usr/bin/python3', '/usr/local/bin/python3'):
+        open_to_all = all(os.stat(p).st_mode & 1 for p in Path(os.path.realpath(place)).parents)
+        if open_to_all and subprocess.run([place, '-c', check], check=False, capture_output=True).returncode == 0:
+            return place
+    pytest.skip('no Python here is open to all users and has ensurepip')
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0, reason='becomes another user')
+def test_what_the_dockerfile_builds_answers_to_a_user_without_rights(python, open_folder, tmp_path):
+    env, command = build(instructions((ROOT / 'Dockerfile').read_text()), open_folder, python)
+    path = env['PATH'].replace('$PATH', os.environ['PATH'])
+    with closing(bind_port()) as free:
+        port = free.getsockname()[1]
+    switch = [python, '-c', 'import os, sys; os.setgid(65534); os.setuid(65534); os.chdir("/"); '
+              'os.execvp(sys.argv[1], sys.argv[1:])']  # fmt: skip
+    more = env | dict(PATH=path, PORT=str(port), HOME='/nonexistent')
+    with served(tmp_path, command=[*switch, *command], env=more) as running:
+        (answer,) = post(f'http://127.0.0.1:{port}/', [photo(size=(400, 300))]).json()
+        assert answer['label']
+        assert httpx.get(f'http://127.0.0.1:{port}/health').json()['status'] == 'ok'
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which('wrk') is None, reason='needs wrk on the PATH')
+def test_ten_minutes_at_saturation_lose_no_request_and_no_memory(ccsn, tmp_path):
+    bench = [sys.executable, ROOT / 'benchmarks' / 'bench_serve.py', ccsn, '--seconds', '600']
+    assert subprocess.run([*bench, '--out', tmp_path / 'serve.csv'], check=False).returncode == 0
 
 
 def test_a_rendered_sky_is_answered_by_the_model_that_ships(tmp_path):
