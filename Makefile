@@ -11,7 +11,7 @@ unexport $(filter PYTHON%,$(.VARIABLES))
 # Without a screen; and no message of ours depends on the language of the machine.
 export MPLBACKEND := Agg
 
-.PHONY: help setup browser demo model test soak check readme docs bench app serve clean
+.PHONY: help setup browser demo model test soak check readme docs bench app serve site clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -68,6 +68,9 @@ app: setup ## serve the web page on http://localhost:8866 (PORT=… for another)
 serve: setup ## answer over HTTP on http://localhost:8000
 	$(BIN)/cloud-classifier serve
 
+site: setup ## write the page that runs in a browser into _site (OUT=… for another folder; needs npm)
+	$(BIN)/cloud-classifier site $(or $(OUT),_site)
+
 clean: ## remove what was made, but not data, models or .venv
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache _docs _proc
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache _docs _proc _site
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -16,7 +16,7 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'check_choice', 'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file',
            'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates',
            'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'predict',
-           'serve', 'show_app', 'info', 'card']
+           'site', 'serve', 'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
@@ -1228,6 +1228,22 @@ def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'
                     '`cloud-classifier card` says what they are worth')
     answers = clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)
     if not _print_answers(photos, answers, as_json): raise typer.Exit(3)
+
+# %% ../nbs/51_cli.ipynb #c8517e6e
+@verb()
+def site(out: argument(Path, 'Folder for the page, made where there is none; an older page in it is brought up to date.',
+                       'OUT'),
+         model: Model = None,
+         ort: option(Path | None, 'A folder that has onnxruntime-web.', '--ort', default='npm fetches it') = None):
+    """Write a page that names clouds in the browser itself, as a folder of static files.
+
+    Photos never leave the browser. Any host of static files can serve the folder, below a path of its own too."""
+    if model: existing_model(model)
+    writable_folder(out)
+    from cloud_classifier.prediction.site import build_site
+    files = list(build_site(out, model, ort).iterdir())
+    print_result(out, f'{out}: {len(files)} files, {sum(o.stat().st_size for o in files)/1e6:.0f} MB; '
+                      f'`python -m http.server -d {shlex.quote(str(out))}` shows it on http://localhost:8000')
 
 # %% ../nbs/51_cli.ipynb #5e12e002
 Host = option(str, 'Address to listen on; 0.0.0.0 for all that can reach this machine.')

@@ -9,7 +9,6 @@ __all__ = ['ORT_VERSION', 'ORT_SHA512', 'ORT_FILES', 'label_facts', 'class_group
 
 # %% ../../nbs/prediction/44_site.ipynb #b335fb79
 import hashlib, json, re, subprocess, tarfile
-from base64 import b64encode
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -20,10 +19,10 @@ from PIL import Image, ImageDraw
 
 from .. import images
 from ..errors import OperationFailed, UserError
-from ..files import atomic_write, to_json
+from ..files import atomic_write, from_json, to_json
 from .decide import DEPTHS, groups_at
 from .infer import card_text, CloudClassifier, find_model
-from ..taxonomy import GENERA, height_range, LEVELS, read_label
+from ..taxonomy import GENERA, read_label
 
 # %% ../../nbs/prediction/44_site.ipynb #97ea79d2
 _CONTRAILS = dict(title='Contrails', level='high',
@@ -80,14 +79,14 @@ def read_ort(folder: str | Path, # onnxruntime-web, or its folder dist/
                                       f'onnxruntime-web {ORT_VERSION}')
     return {name: (place/name).read_bytes() for name in ORT_FILES}
 
-# %% ../../nbs/prediction/44_site.ipynb #f11e5789
+# %% ../../nbs/prediction/44_site.ipynb #e95360e1
 def _pack_ort(folder: str) -> None:
     "Let the npm client fetch the package into a folder."
     if (npm := which('npm')) is None:
         raise NoRuntime(f'the page needs onnxruntime-web {ORT_VERSION}, which npm fetches, and npm is not installed; '
                         'install it, or name a folder that has it with --ort')
-    done = subprocess.run([npm, 'pack', f'onnxruntime-web@{ORT_VERSION}', '--prefer-offline', '--silent'], cwd=folder,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run([npm, 'pack', f'onnxruntime-web@{ORT_VERSION}', '--prefer-offline', '--loglevel=error'],
+                          cwd=folder, capture_output=True, text=True, check=False)
     if not done.returncode: return
     reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), 'npm says no more')
     raise OperationFailed(f'npm could not fetch onnxruntime-web {ORT_VERSION} ({reason.strip()}); try again, or name a '
@@ -135,6 +134,8 @@ def icon_files() -> dict[str, bytes]: # by name
     return {f'icon-{size}.png': _png(draw_icon(size)) for size in (180, 192, 512)}
 
 # %% ../../nbs/prediction/44_site.ipynb #fb71e03b
+_OLD = re.compile(r'(clouds|ort)\.[0-9a-f]{12}\.(onnx|mjs|wasm)') # large files, of this site or an earlier one
+
 def _hashed(stem: str, suffix: str, content: bytes) -> str:
     return f'{stem}.{hashlib.sha256(content).hexdigest()[:12]}{suffix}'
 
@@ -162,21 +163,26 @@ def site_files(model: CloudClassifier,
     large = {_hashed('clouds', '.onnx', network): network, _hashed('ort', '.mjs', script): script,
              _hashed('ort', '.wasm', wasm): wasm}
     network_name, script_name, wasm_name = large
-    facts = dict(model=model_facts(model) | dict(file=network_name), levels=LEVELS,
-                 ort=dict(script=script_name, wasm=wasm_name), **photo_limits())
+    facts = dict(model=model_facts(model) | dict(file=network_name), ort=dict(script=script_name, wasm=wasm_name),
+                 **photo_limits())
     return with_worker(static_files() | icon_files() | large | {'model.json': to_json(facts).encode()})
 
-# %% ../../nbs/prediction/44_site.ipynb #b17d6923
+# %% ../../nbs/prediction/44_site.ipynb #41f5bc04
 class BadSite(UserError):
     "A folder that no site can be written into."
 
-_OLD = re.compile(r'(clouds|ort)\.[0-9a-f]{12}\.(onnx|mjs|wasm)') # large files of an earlier site
+def _earlier_names(out: Path) -> list[str]:
+    "Names of the files of the site that is there, as its sw.js lists them."
+    try: match = re.search(r'^const FILES = (\[.*\]);$', (out/'sw.js').read_text(encoding='utf-8'), re.MULTILINE)
+    except (OSError, ValueError): return []
+    return from_json(match[1]) if match else []
 
 def _leftovers(out: Path, names) -> list[Path]:
     "Files of an earlier site; `BadSite` where there is anything else in the folder."
     if out.exists() and not out.is_dir(): raise BadSite(f'{out}: is not a folder')
     there = [o for o in out.iterdir() if o.name not in names and not o.name.startswith('.')] if out.is_dir() else []
-    strange = next((o for o in there if not _OLD.fullmatch(o.name)), None)
+    earlier = _earlier_names(out)
+    strange = next((o for o in there if not (_OLD.fullmatch(o.name) or o.name in earlier)), None)
     if strange: raise BadSite(f'{out}: has other files in it, such as {strange.name}; name a new folder')
     return there
 

@@ -92,7 +92,7 @@ function checkCost({frame, scans}, limits) {
 export function readJpeg(bytes, limits) {
   const jpeg = {bytes, frame: null, scans: [], adobe: null, jfif: false};
   const state = {quantisation: [], huffman: [], interval: 0}, exif = [];
-  let xmp = null, ended = false, begin = 2;
+  let xmp = null, ended = false, cut = false, begin = 2;
   for (let next = nextMarker(bytes, 2); next; next = nextMarker(bytes, begin)) {
     const {marker, at} = next;
     begin = at + 1;
@@ -103,7 +103,10 @@ export function readJpeg(bytes, limits) {
     if (marker < 0xc0 || marker === SOI) continue; // no length follows
     const length = Math.max(bytes[at + 1] << 8 | bytes[at + 2], 2), content = bytes.subarray(at + 3, at + 1 + length);
     begin += length;
-    if (begin > bytes.length) break;
+    if (begin > bytes.length) {
+      cut = at + 3 <= bytes.length;
+      break;
+    }
     if (marker === APP0 && startsWith(content, 'JFIF\0')) jpeg.jfif = true;
     else if (marker === APP1 && startsWith(content, 'Exif\0\0')) exif.push(content.subarray(6));
     else if (marker === APP1 && startsWith(content, 'http://ns.adobe.com/xap/1.0/\0')) xmp = content;
@@ -117,7 +120,8 @@ export function readJpeg(bytes, limits) {
       checkCost(jpeg, limits);
     }
   }
-  if (!ended || !jpeg.scans.length) throw damaged('its end is missing');
+  if (!jpeg.scans.length && !cut) throw notAnImage();
+  if (!ended) throw damaged('its end is missing');
   const {width, height} = jpeg.frame;
   if (!width || !height) throw notAnImage();
   return {...jpeg, width, height, orientation: orientationOf(exif.length && join(exif), xmp)};

@@ -103,7 +103,7 @@ async function openTiff(bytes, side, limits) {
 function openPpm(bytes, side, limits) {
   const match = /^P([56])(?:\s+|#[^\r\n]*[\r\n])+(\d+)(?:\s+|#[^\r\n]*[\r\n])+(\d+)(?:\s+|#[^\r\n]*[\r\n])+(\d+)\s/
     .exec(latin1(bytes.subarray(0, 65536)));
-  if (!match) throw notAnImage();
+  if (!match) throw damaged('its header is missing');
   const [channels, width, height, top] = [match[1] === '6' ? 3 : 1, +match[2], +match[3], +match[4]];
   checkSize(width, height, limits);
   const n = width * height, step = top > 255 ? 2 : 1, data = new Uint8ClampedArray(4 * n);
@@ -124,7 +124,8 @@ const FORMATS = [ // by the first bytes; adding a format is adding a line
   [/^....ftypavi[fs]/s, openOther('image/avif', notAnImage())],
   [/^BM/, openOther('image/bmp')],
   [/^(II\*\0|MM\0\*)/, openTiff],
-  [/^P[56]\s/, openPpm],
+  [/^P[56]/, openPpm],
+  [/^P[1-4]\s/, () => { throw unsupported('plain PPM'); }],
 ];
 
 const isRaw = (name, suffixes) => suffixes[name.toLowerCase().match(/\.[^.]*$/)?.[0]] === 'RAW';

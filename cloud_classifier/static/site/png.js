@@ -29,7 +29,8 @@ function readChunks(bytes) {
     const content = bytes.subarray(at + 8, at + 8 + length);
     if (name === 'IDAT') pixels.push(content);
     else if (name === 'IEND') break;
-    else if (!pixels.length && at + 12 + length > bytes.length) throw damaged('its end is missing');
+    else if (!pixels.length && at + 8 + length > bytes.length) throw damaged('its end is missing');
+    else if (!pixels.length && at + 12 + length > bytes.length) throw notAnImage();
     else if (!pixels.length && crc32(bytes.subarray(at + 4, at + 8 + length)) !== view.getUint32(at + 8 + length)) {
       chunks.broken = true;
       chunks[name] ??= content;
@@ -42,12 +43,13 @@ function readChunks(bytes) {
 
 export function readHeader(bytes, limits) {
   const chunks = readChunks(bytes);
+  if (bytes.length < 16) throw notAnImage();
   if (!chunks.IHDR || chunks.IHDR.length < 13) throw damaged('its beginning is missing');
   const view = new DataView(chunks.IHDR.buffer, chunks.IHDR.byteOffset, 13);
   const header = {width: view.getUint32(0), height: view.getUint32(4), depth: view.getUint8(8), type: view.getUint8(9),
                   interlaced: view.getUint8(12) === 1};
   checkSize(header.width, header.height, limits);
-  if (chunks.broken || !DEPTHS[header.type]?.includes(header.depth) || !header.width || !header.height) throw notAnImage();
+  if (chunks.broken || !chunks.pixels.length || !DEPTHS[header.type]?.includes(header.depth) || !header.width || !header.height) throw notAnImage();
   return {...header, chunks, bits: header.depth * CHANNELS[header.type]};
 }
 

@@ -1,6 +1,6 @@
 // TIFF, which browsers don't show: the first image of a file, of whole bytes, in strips or tiles.
 
-import {checkSize, damaged, unsupported} from './errors.js';
+import {checkSize, damaged, notAnImage, unsupported} from './errors.js';
 import {inflate} from './inflate.js';
 
 const SIZES = {1: 1, 3: 2, 4: 4}; // bytes of a whole number, by the type of its tag
@@ -19,6 +19,10 @@ function readTags(view, little) {
     tags[name] = Array.from({length: count}, (_, k) => view[get](from + k * size, little));
   }
   return tags;
+}
+
+function tagsOf(view, little) {
+  try { return readTags(view, little); } catch { throw notAnImage(); } // they end too early
 }
 
 // Codes of 9 to 12 bits, the highest bit first (TIFF 6.0, section 13).
@@ -115,7 +119,7 @@ function check({bits, compression: [how], planar: [planar], format: [format], dn
 
 // The image, and the orientation that its tags tell.
 export async function decodeTiff(bytes, limits) {
-  const little = bytes[0] === 0x49, view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), tags = readTags(view, little);
+  const little = bytes[0] === 0x49, view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), tags = tagsOf(view, little);
   const [[width], [height], [samples]] = [tags.width ?? [0], tags.height ?? [0], tags.samples], wide = tags.bits[0] / 8;
   checkSize(width, height, limits);
   check(tags);
