@@ -388,7 +388,8 @@ def log_line(method: str, # GET or POST, as the client wrote it
              status: int, photos: int, seconds: float) -> str:
     "A request in a line."
     method = method if method in ('GET', 'HEAD', 'POST', 'OPTIONS') else 'other'
-    return f'{method} {path or "(no route)"} {status} photos={photos} seconds={seconds:.3f}'
+    path = path or ('(page)' if status < 400 else '(no route)')
+    return f'{method} {path} {status} photos={photos} seconds={seconds:.3f}'
 
 # %% ../../nbs/prediction/45_serve.ipynb #42468d5f
 class Guard:
