@@ -1819,6 +1819,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'cloud_classifier/prediction/app.py'),
                                                  'cloud_classifier.prediction.app._labels': ( 'prediction/app.html#_labels',
                                                                                               'cloud_classifier/prediction/app.py'),
+                                                 'cloud_classifier.prediction.app._title': ( 'prediction/app.html#_title',
+                                                                                             'cloud_classifier/prediction/app.py'),
                                                  'cloud_classifier.prediction.app.answer_html': ( 'prediction/app.html#answer_html',
                                                                                                   'cloud_classifier/prediction/app.py'),
                                                  'cloud_classifier.prediction.app.ask': ( 'prediction/app.html#ask',

@@ -188,7 +188,8 @@ def extra_for(verb: str, # as it is typed
     "The extra to install where a verb lacks a package."
     own = _EXTRAS.get(verb, 'train')
     name = _DISTRIBUTIONS.get(package, package).replace('_', '-').lower()
-    return next((o for o in (own, 'curate', 'scrape', 'train', 'track', 'app', 'serve') if name in _installed_by(o)), own)
+    extras = (own, 'curate', 'scrape', 'train', 'track', 'app', 'serve')
+    return next((o for o in extras if name in _installed_by(o)), own)
 
 # %% ../nbs/51_cli.ipynb #39f391ce
 _TEMPORARY = re.compile(r'^\.(.+)\.\d+-\d+\.tmp$') # the name of a file while it is written
@@ -1271,7 +1272,8 @@ def serve(model: Model = None,
 
     Requests over a limit are refused with 413, 429 or 503."""
     if model: existing_model(model)
-    if site and not (site/'index.html').is_file(): raise BadPath(f'{site}: has no index.html; `site` makes such a folder')
+    if site and not (site/'index.html').is_file():
+        raise BadPath(f'{site}: has no index.html; `cloud-classifier site` makes such a folder')
     from cloud_classifier.prediction import serve as http
     if not invocation.quiet: http.log_requests()
     limits = http.Limits(max_bytes, max_pixels, max_files, upload_seconds, answer_seconds, queue,

@@ -119,7 +119,7 @@ def _wait_until_listening(address: tuple, process: subprocess.Popen) -> None:
     "Return once something listens; `OperationFailed` where nothing does in time."
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
-        if process.poll() is not None: raise OperationFailed('the page’s server ended as it began; its message is above')
+        if process.poll() is not None: raise OperationFailed('the page could not be served; the message is above')
         with socket.socket(socket.AF_INET6 if ':' in address[0] else socket.AF_INET) as probe:
             if probe.connect_ex(address) == 0: return
         time.sleep(.1)
@@ -141,5 +141,5 @@ def serve_notebook(code: str, # what the page's cell runs; its last line is what
         try:
             _wait_until_listening(address, process)
             announce(shown)
-            process.wait()
+            if process.wait(): raise OperationFailed('the page’s server ended by itself; its message is above')
         finally: _stop(process)

@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from hostile_images import jpeg_scans
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from readme import ROOT
 from traitlets import Dict
 
 import cloud_classifier.prediction.app as app_module
@@ -282,6 +284,16 @@ def test_a_phone_photo_is_shown_small_upright_and_without_its_metadata():
 def test_without_a_model_the_page_asks_the_one_that_ships(tmp_path, monkeypatch):
     monkeypatch.delenv('CLOUD_MODEL', raising=False)
     assert isinstance(open_app(root=tmp_path), CloudApp)
+
+
+def test_the_notebook_for_voila_shows_the_app(monkeypatch):
+    monkeypatch.delenv('CLOUD_MODEL', raising=False)
+    notebook = ROOT / 'nbs' / 'app' / 'clouds.ipynb'
+    monkeypatch.chdir(notebook.parent)
+    *first, last = (''.join(cell['source']) for cell in json.loads(notebook.read_text())['cells'])
+    names = {}
+    exec('\n'.join(first), names)
+    assert isinstance(eval(last, names), CloudApp)
 
 
 def test_where_none_ships_the_page_says_how_to_get_one(tmp_path, monkeypatch):

@@ -255,6 +255,8 @@ def test_a_model_that_fails_is_500_and_unhealthy(model):
     assert client.post('/predict', files=[('files', b'sky'), ('files', b'fail')]).status_code == 500
     assert client.get('/health').json()['status'] == 'failed'
     assert client.get('/health').status_code == 503
+    assert client.post('/predict', files={'files': b'sky'}).status_code == 200
+    assert client.get('/health').json()['status'] == 'ok'
 
 
 def test_clients_that_send_slowly_are_let_go(model, tmp_path):
@@ -306,6 +308,28 @@ def test_the_end_waits_for_what_was_begun(model, tmp_path):
     assert len(closed) == 10
     assert begun == answered
     assert sum(begun) > 20
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_the_end(model, tmp_path):
+    (tmp_path / 'index.html').write_text('<h1>Skies</h1>')
+    (tmp_path / 'large.bin').write_bytes(bytes(50_000_000))
+    options = ['--model', model, '--port', 0, '--site', tmp_path, '--upload-seconds', 1, '--answer-seconds', 1]
+    with served(tmp_path, *options) as running, closing(socket.create_connection(('127.0.0.1', running.port))) as lazy:
+        lazy.sendall(b'GET /large.bin HTTP/1.1\r\nHost: x\r\n\r\n')
+        assert lazy.recv(10).startswith(b'HTTP/1.1')
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+
+
+def test_a_second_signal_ends_it_at_once(model, tmp_path):
+    with served(tmp_path, '--model', model, '--port', 0) as running:
+        with closing(socket.create_connection(('127.0.0.1', running.port))) as begun:
+            begun.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n')
+            time.sleep(0.3)
+            for _ in range(2):
+                running.process.send_signal(signal.SIGTERM)
+                time.sleep(0.3)
+            assert running.process.wait(10) == 0
 
 
 def test_the_log_names_nobody(model, tmp_path):

@@ -115,7 +115,7 @@ def error_html(message: str, # what is wrong, in a line
     return f'<p class="cloud-error" role="alert">{escape(printable(message))}</p>'
 
 # %% ../../nbs/prediction/43_app.ipynb #ba1b4f9d
-STYLE = '''<style>
+_FRAME = '''
 .cloud-app {display: flex; flex-direction: column; box-sizing: border-box; width: 100%; max-width: 78rem;
   margin: 0 auto; padding: 1rem; gap: 1rem; overflow: visible; color: #1d2b3a;
   font: 16px/1.45 system-ui, sans-serif}
@@ -137,6 +137,15 @@ STYLE = '''<style>
 .cloud-app .cloud-card > .jupyter-widgets {width: 100%; max-width: 100%}
 .cloud-app .widget-image, .cloud-app img.widget-image {height: 16rem; object-fit: contain; overflow: hidden;
   border-radius: 8px; background: #eef3f8}
+.cloud-app .cloud-wrong {flex-wrap: wrap; gap: .5rem; padding-top: .6rem; border-top: 1px solid #d9e3ec}
+.cloud-app .cloud-wrong > .widget-dropdown {flex: 1 1 9rem; width: auto}
+.cloud-app .cloud-wrong select {height: 40px; font-size: 1rem}
+.cloud-app .cloud-wrong .jupyter-button {height: 40px; line-height: 40px; width: auto; border-radius: 8px}
+.cloud-app .cloud-wrong > .widget-html {flex: 1 1 100%}
+'''
+
+# %% ../../nbs/prediction/43_app.ipynb #cf43321e
+_ANSWER = '''
 .cloud-app h2 {margin: 0; font-size: 1.35rem; line-height: 1.25; color: #1b4a72}
 .cloud-app [data-verdict=unsure] h2 {color: #7a4b00}
 .cloud-app [data-verdict=not_a_sky] h2 {color: #8c1d18}
@@ -155,22 +164,19 @@ STYLE = '''<style>
 .cloud-app li i {height: 8px; border-radius: 4px; background: #e4ecf3; overflow: hidden}
 .cloud-app li b {display: block; height: 100%; background: #4a93cc}
 .cloud-app li span:last-child {text-align: right; white-space: nowrap}
-.cloud-app .cloud-wrong {flex-wrap: wrap; gap: .5rem; padding-top: .6rem; border-top: 1px solid #d9e3ec}
-.cloud-app .cloud-wrong > .widget-dropdown {flex: 1 1 9rem; width: auto}
-.cloud-app .cloud-wrong select {height: 40px; font-size: 1rem}
-.cloud-app .cloud-wrong .jupyter-button {height: 40px; line-height: 40px; width: auto; border-radius: 8px}
-.cloud-app .cloud-wrong > .widget-html {flex: 1 1 100%}
 .cloud-app .cloud-error {margin: 0; padding: .6rem .8rem; border-radius: 8px; background: #fdecea; color: #8c1d18;
   overflow-wrap: anywhere}
-</style>'''
+'''
+STYLE = f'<style>{_FRAME}{_ANSWER}</style>'
 
-# %% ../../nbs/prediction/43_app.ipynb #cf43321e
+# %% ../../nbs/prediction/43_app.ipynb #f8b6575c
 _TITLE = '<h1>Which cloud is this?</h1>'
 
 def card_html(inside: str, # HTML
               ) -> str:
     "A card with the title, as a page of its own."
-    return f'{STYLE}<div class="cloud-app">{_TITLE}<div class="cloud-grid"><div class="cloud-card">{inside}</div></div></div>'
+    card = f'<div class="cloud-grid"><div class="cloud-card">{inside}</div></div>'
+    return f'{STYLE}<div class="cloud-app">{_TITLE}{card}</div>'
 
 # %% ../../nbs/prediction/43_app.ipynb #ca80a5ee
 def preview(content: bytes, # a photo, as it was uploaded
@@ -266,9 +272,14 @@ def ask(card: Card,
     card.prediction = prediction
 
 # %% ../../nbs/prediction/43_app.ipynb #0698c24d
+def _title(keep) -> str: # HTML
+    kept = 'Photos that you correct are kept.' if keep else 'No photo is kept.'
+    return f'{STYLE}{_TITLE}<p>Choose photos of the sky, one or several. {kept}</p>'
+
 def _labels(model) -> list[str]: # the model's classes, then the genera that are not among them
     return list(dict.fromkeys((*getattr(model, 'classes', ()), *GENERA)))
 
+# %% ../../nbs/prediction/43_app.ipynb #f450891b
 class CloudApp:
     "Choose photos, see which clouds they show."
     def __init__(self,
@@ -280,9 +291,7 @@ class CloudApp:
         self.upload = FileUpload(accept='image/*', multiple=True, description='Select photos\n', icon='')
         self.grid = Box()
         self.grid.add_class('cloud-grid')
-        kept = ' Photos that you correct are kept.' if keep else ' No photo is kept.'
-        title = HTML(f'{STYLE}{_TITLE}<p>Choose photos of the sky, one or several.{kept}</p>')
-        self.widget = VBox([title, self.upload, self.grid])
+        self.widget = VBox([HTML(_title(keep)), self.upload, self.grid])
         self.widget.add_class('cloud-app')
         self.upload.observe(self._on_upload, 'value')
 

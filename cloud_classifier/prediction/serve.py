@@ -8,7 +8,7 @@ __all__ = ['STATUS', 'LINGER_SECONDS', 'HEADER_SECONDS', 'DRAIN_SECONDS', 'Limit
            'predict_photos', 'unless_gone', 'Arrival', 'log_line', 'Guard', 'api', 'log_requests', 'serve']
 
 # %% ../../nbs/prediction/45_serve.ipynb #df49e91b
-import asyncio, hashlib, http.client, io, ipaddress, json, logging, os, socket, ssl, threading, time
+import asyncio, http.client, io, ipaddress, json, logging, os, socket, ssl, threading, time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import UserError
-from ..files import printable
+from ..files import file_hash, printable
 from ..hosting import address_of, bind_port
 from ..images import BadImage, MAX_PIXELS, photo_header
 from .infer import CloudClassifier, find_model, Prediction
@@ -123,6 +123,7 @@ def _work(batcher: Batcher) -> None:
         results = answer_photos(batcher.model, photos, batcher.limits.pixels)
         try:
             for result in results: left.popleft()[1].set_result(result)
+            batcher.error = None
         except Exception as e: # the network failed: every photo that waited for it is told
             batcher.error = e
             for _, future in left: future.set_exception(e)
@@ -198,7 +199,8 @@ def fetch_url(url: str, max_bytes: int, seconds: float) -> bytes:
     try:
         until = time.monotonic() + seconds
         connection, target = _connect(url, min(seconds, 10))
-        connection.request('GET', target, headers={'User-Agent': f'cloud_classifier/{__version__}', 'Accept': 'image/*'})
+        headers = {'User-Agent': f'cloud_classifier/{__version__}', 'Accept': 'image/*'}
+        connection.request('GET', target, headers=headers)
         response = connection.getresponse()
         if response.status != 200: raise ValueError(f'was answered with status {response.status}')
         return _read_within(response, max_bytes, until)
@@ -218,11 +220,10 @@ class Service:
 
     def facts(self) -> dict: # JSON's types alone
         "What the model is."
-        model, content = self.model, self.model.path.read_bytes()
-        return dict(name=model.path.name, sha256=hashlib.sha256(content).hexdigest(), classes=list(model.classes),
+        model, shares = self.model, dict(zip(self.model.classes, self.model.trained.round(4).tolist()))
+        return dict(name=model.path.name, sha256=file_hash(model.path), classes=list(model.classes),
                     preprocess=json.loads(model.preprocess.to_json()), temperature=model.temperature,
-                    rules=model.rules.as_dict(), trained=dict(zip(model.classes, model.trained.round(4).tolist())),
-                    card=model.card, version=__version__)
+                    rules=model.rules.as_dict(), trained=shares, card=model.card, version=__version__)
 
     def health(self) -> dict:
         "How it is."
@@ -295,8 +296,8 @@ def _add_predict(app, service: Service) -> None:
 
     @app.post('/predict', description=_PREDICT, responses=refusals, response_model=list[Answer])
     async def predict(request: Request,
-                      files: Annotated[list[UploadFile], File(description='Photos, one or many.')] = [], # noqa: B006
-                      urls: Annotated[list[str], Form(description='Addresses of photos, where that is allowed.')] = []):
+                      files: Annotated[list[UploadFile], File(description='Photos, one or many.')] = [],
+                      urls: Annotated[list[str], Form(description='Addresses, where they are allowed.')] = []):
         if not request.headers.get('content-type', '').startswith('multipart/form-data'):
             raise _refuse(415, 'send photos as multipart/form-data, in the field `files`')
         photos = await read_photos(service, files, urls)
@@ -324,7 +325,8 @@ _NO_SITE = '''<!doctype html><html lang="en"><meta charset="utf-8"><title>Cloud 
 <meta name="viewport" content="width=device-width"><style>body {font: 16px/1.5 system-ui, sans-serif;
 max-width: 40rem; margin: 2rem auto; padding: 0 1rem} pre {overflow: auto; background: #eef3f8; padding: .8rem}
 @media (prefers-color-scheme: dark) {body {background: #16202b; color: #e6edf3} pre {background: #22303e}
-a {color: #8cc4f0}}</style><main><h1>Cloud Classifier</h1><p>This service names the clouds on photos. Send one or more:</p>
+a {color: #8cc4f0}}</style><main><h1>Cloud Classifier</h1>
+<p>This service names the clouds on photos. Send one or more:</p>
 <pre>curl -F files=@sky.jpg ADDRESS/predict</pre><p><a href="docs">All that it can be asked</a> &middot;
 <a href="model">the model</a> &middot; <a href="health">its health</a></p><p>The page on which people choose photos is
 a folder that is made once: <code>cloud-classifier site OUT</code>, then
@@ -386,7 +388,8 @@ def log_line(method: str, # GET or POST, as the client wrote it
              status: int, photos: int, seconds: float) -> str:
     "A request in a line."
     method = method if method in ('GET', 'HEAD', 'POST', 'OPTIONS') else 'other'
-    return f'{method} {path or "(no route)"} {status} photos={photos} seconds={seconds:.3f}'
+    path = path or ('(page)' if status < 400 else '(no route)')
+    return f'{method} {path} {status} photos={photos} seconds={seconds:.3f}'
 
 # %% ../../nbs/prediction/45_serve.ipynb #42468d5f
 class Guard:
@@ -522,6 +525,8 @@ def serve(model: str | Path | None = None, # an .onnx file; where None, `find_mo
     import uvicorn
     with bind_port(host, port) as sock:
         app = api(find_model(model), site, limits, allow_urls)
+        longest = round(limits.upload_seconds + limits.answer_seconds) + 1
         config = uvicorn.Config(app, http=_timed_protocol(), ws='none', access_log=False, log_config=None,
-                                server_header=False, timeout_keep_alive=15, limit_concurrency=1000)
+                                server_header=False, timeout_keep_alive=15, limit_concurrency=1000,
+                                timeout_graceful_shutdown=longest)
         _graceful_server(app.state.service, config, lambda: announce(address_of(sock))).run([sock])
