@@ -417,3 +417,24 @@ def test_answers_are_decided_alike(ask):
         )
         assert [o['label'] for o in answer['backoff']['members']] == [o for o, _ in expected.backoff.members]
         assert not expected.backoff.members or answer['backoff']['likely'] == list(expected.backoff.likely)
+
+
+def test_a_site_that_was_broken_off_is_written_again(tmp_path, ort, monkeypatch):
+    def break_off(file, content, write=module.atomic_write):
+        if file.name.endswith('.onnx'):
+            raise KeyboardInterrupt
+        write(file, content)
+
+    monkeypatch.setattr(module, 'atomic_write', break_off)
+    with pytest.raises(KeyboardInterrupt):
+        build_site(tmp_path / 'page', ort=ort)
+    monkeypatch.undo()
+    test_a_site_is_whole_and_names_its_files_by_their_content(tmp_path, ort)
+
+
+def test_a_page_of_another_kind_is_not_written_over(tmp_path, ort):
+    (tmp_path / 'page').mkdir()
+    (tmp_path / 'page' / 'index.html').write_text('my own page')
+    with pytest.raises(module.BadSite, match=r'index\.html'):
+        build_site(tmp_path / 'page', ort=ort)
+    assert (tmp_path / 'page' / 'index.html').read_text() == 'my own page'

@@ -48,7 +48,8 @@ def class_groups(classes: tuple[str, ...],
 def photo_limits() -> dict: # JSON's types
     "What a photo may have, and the first bytes and suffixes of those that can't be opened."
     magic = {name: pattern.decode('latin-1') for name, pattern in images.UNREADABLE_MAGIC.items()}
-    return dict(limits=dict(pixels=images.MAX_PIXELS, side=images.MAX_SIDE, jpeg_scans=images.MAX_JPEG_SCANS,
+    return dict(limits=dict(bytes=images.MAX_BYTES, pixels=images.MAX_PIXELS, side=images.MAX_SIDE,
+                            memory=images.MAX_MEMORY, jpeg_scans=images.MAX_JPEG_SCANS,
                             jpeg_blocks=images.MAX_JPEG_BLOCKS),
                 unreadable=dict(magic=magic, suffixes=images.UNREADABLE_SUFFIXES))
 
@@ -177,14 +178,14 @@ def _earlier_names(out: Path) -> list[str]:
     except (OSError, ValueError): return []
     return from_json(match[1]) if match else []
 
-def _leftovers(out: Path, names) -> list[Path]:
-    "Files of an earlier site; `BadSite` where there is anything else in the folder."
+def _leftovers(out: Path, names, earlier) -> list[Path]:
+    "Files that are not in this site; `BadSite` where they are not an earlier one's either."
     if out.exists() and not out.is_dir(): raise BadSite(f'{out}: is not a folder')
-    there = [o for o in out.iterdir() if o.name not in names and not o.name.startswith('.')] if out.is_dir() else []
-    earlier = _earlier_names(out)
-    strange = next((o for o in there if not (_OLD.fullmatch(o.name) or o.name in earlier)), None)
+    there = [o for o in out.iterdir() if not o.name.startswith('.')] if out.is_dir() else []
+    own = {*earlier, *names, 'sw.js'} if earlier else set()
+    strange = next((o for o in there if not (o.name in own or earlier and _OLD.fullmatch(o.name))), None)
     if strange: raise BadSite(f'{out}: has other files in it, such as {strange.name}; name a new folder')
-    return there
+    return [o for o in there if o.name not in names]
 
 # %% ../../nbs/prediction/44_site.ipynb #adca1c3d
 def build_site(out: str | Path, # the folder, made where there is none; an earlier site in it is brought up to date
@@ -193,10 +194,10 @@ def build_site(out: str | Path, # the folder, made where there is none; an earli
                ) -> Path: # the folder
     "Write a folder of static files that names clouds in a browser."
     out, clouds = Path(out), CloudClassifier(find_model(model))
-    old = _leftovers(out, {*static_files(), *icon_files(), 'model.json'})
+    earlier = _earlier_names(out)
+    _leftovers(out, static_files(), earlier) # before anything is fetched
     contents = site_files(clouds, read_ort(ort) if ort else fetch_ort())
-    for name in sorted(contents, key=lambda o: (o == 'sw.js', o == 'index.html', o)): # what names others comes last
-        atomic_write(out/name, contents[name])
-    for file in old:
-        if file.name not in contents: file.unlink()
+    # The list of files is there first, so that a broken-off site is known as one; a visited one gets its new list last.
+    for name in sorted(contents, key=lambda o: (o == 'sw.js') == bool(earlier)): atomic_write(out/name, contents[name])
+    for file in _leftovers(out, contents, earlier or contents): file.unlink()
     return out

@@ -15,13 +15,42 @@ function inline(text) {
   return [...nodes, text.slice(at)];
 }
 
-const cells = line => line.slice(1, line.lastIndexOf('|')).split('|').map(cell => cell.trim());
+const cells = line =>
+  line
+    .slice(1, line.lastIndexOf('|'))
+    .split('|')
+    .map(cell => cell.trim());
 
 function table(lines) {
   const [head, , ...rows] = lines.map(cells);
-  return el('div', {class: 'wide', tabindex: 0, role: 'group', 'aria-label': 'Table'}, el('table', {},
-    el('thead', {}, el('tr', {}, head.map(cell => el(cell ? 'th' : 'td', cell ? {scope: 'col'} : {}, inline(cell))))),
-    el('tbody', {}, rows.map(row => el('tr', {}, row.map(cell => el('td', {}, inline(cell))))))));
+  return el(
+    'div',
+    {class: 'wide', tabindex: 0, role: 'group', 'aria-label': 'Table'},
+    el(
+      'table',
+      {},
+      el(
+        'thead',
+        {},
+        el(
+          'tr',
+          {},
+          head.map(cell => el(cell ? 'th' : 'td', cell ? {scope: 'col'} : {}, inline(cell))),
+        ),
+      ),
+      el(
+        'tbody',
+        {},
+        rows.map(row =>
+          el(
+            'tr',
+            {},
+            row.map(cell => el('td', {}, inline(cell))),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 function block(lines) {
@@ -30,12 +59,22 @@ function block(lines) {
   if (first.startsWith('## ')) return el('h3', {}, first.slice(3));
   if (first.startsWith('|')) return table(lines);
   if (!first.startsWith('- ')) return el('p', {}, inline(lines.join(' ')));
-  const items = lines.join('\n').split(/\n?^- /m).filter(Boolean);
-  return el('ul', {}, items.map(item => el('li', {}, inline(item.replace(/\s+/g, ' ')))));
+  const items = lines
+    .join('\n')
+    .split(/\n?^- /m)
+    .filter(Boolean);
+  return el(
+    'ul',
+    {},
+    items.map(item => el('li', {}, inline(item.replace(/\s+/g, ' ')))),
+  );
 }
 
 // The nodes of a card; other models' cards are lines of names and values.
 export function cardNodes(text) {
   if (!text.startsWith('# ')) return [el('pre', {}, text)];
-  return text.split(/\n\s*\n/).map(part => block(part.trim().split('\n'))).filter(Boolean);
+  return text
+    .split(/\n\s*\n/)
+    .map(part => block(part.trim().split('\n')))
+    .filter(Boolean);
 }

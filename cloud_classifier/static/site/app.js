@@ -7,9 +7,15 @@ import {$, el} from './dom.js';
 
 const worker = new Worker(new URL('worker.js', import.meta.url), {type: 'module'});
 const waiting = new Map(); // what is to be done with the answer to each question
-let count = 0, open = 0, done = 0, model = null, kept = false;
+let count = 0;
+let open = 0;
+let done = 0;
+let model = null;
+let kept = false;
 
-function say(text) { $('state').textContent = text; }
+function say(text) {
+  $('state').textContent = text;
+}
 
 // Ask about {file} or {frame}; the answer is {answer, picture} or {error}.
 function ask(question) {
@@ -77,7 +83,9 @@ addEventListener('dragover', event => {
   event.preventDefault();
   document.body.classList.add('over');
 });
-addEventListener('dragleave', event => { if (!event.relatedTarget) document.body.classList.remove('over'); });
+addEventListener('dragleave', event => {
+  if (!event.relatedTarget) document.body.classList.remove('over');
+});
 addEventListener('drop', event => {
   event.preventDefault();
   document.body.classList.remove('over');
@@ -85,7 +93,9 @@ addEventListener('drop', event => {
 });
 
 $('clear').addEventListener('click', () => {
-  $('answers').querySelectorAll('.answer').forEach(card => card.remove());
+  $('answers')
+    .querySelectorAll('.answer')
+    .forEach(card => card.remove());
   $('clear').hidden = !$('answers').firstChild;
 });
 
@@ -102,14 +112,18 @@ $('about-open').addEventListener('click', () => {
   $('about').showModal();
 });
 $('about-close').addEventListener('click', () => $('about').close());
-$('about').addEventListener('click', event => { if (event.target === $('about')) $('about').close(); });
+$('about').addEventListener('click', event => {
+  if (event.target === $('about')) $('about').close();
+});
 
 addEventListener('beforeinstallprompt', event => {
   event.preventDefault();
   $('install').hidden = false;
   $('install').onclick = () => event.prompt();
 });
-addEventListener('appinstalled', () => { $('install').hidden = true; });
+addEventListener('appinstalled', () => {
+  $('install').hidden = true;
+});
 
 // Keep all files for days without a connection, and tell where a new version waits. Answers come first.
 async function keepOffline() {
@@ -125,7 +139,9 @@ async function keepOffline() {
   };
   offer();
   registration.addEventListener('updatefound', () => registration.installing.addEventListener('statechange', offer));
-  navigator.serviceWorker.addEventListener('controllerchange', () => { if (!first) location.reload(); });
+  navigator.serviceWorker.addEventListener('controllerchange', () => {
+    if (!first) location.reload();
+  });
   await navigator.serviceWorker.ready;
   document.body.dataset.offline = 'true';
   if ($('state').textContent === 'Ready.') say('Ready, also without a connection.');

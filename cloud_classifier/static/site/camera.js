@@ -4,7 +4,9 @@ import {headline, percent, title} from './card.js';
 import {$, el} from './dom.js';
 
 const PERIOD = 500; // milliseconds
-let stream = null, timer = 0, asking = false;
+let stream = null;
+let timer = 0;
+let asking = false;
 
 const REASONS = {
   NotAllowedError: 'The camera may not be used: allow it in the browser’s settings for this page.',
@@ -13,17 +15,34 @@ const REASONS = {
 };
 
 async function openCamera() {
-  if (!navigator.mediaDevices?.getUserMedia) throw new Error('The camera can only be used on a page that came by https.');
+  if (!navigator.mediaDevices?.getUserMedia)
+    throw new Error('The camera can only be used on a page that came by https.');
   try {
-    return await navigator.mediaDevices.getUserMedia({audio: false, video: {
-      facingMode: {ideal: 'environment'}, width: {ideal: 1280}, height: {ideal: 960}}});
-  } catch (error) { throw new Error(REASONS[error.name] ?? `The camera can’t be used (${error.message}).`); }
+    return await navigator.mediaDevices.getUserMedia({
+      audio: false,
+      video: {
+        facingMode: {ideal: 'environment'},
+        width: {ideal: 1280},
+        height: {ideal: 960},
+      },
+    });
+  } catch (error) {
+    throw new Error(REASONS[error.name] ?? `The camera can’t be used (${error.message}).`);
+  }
 }
 
 function show(answer) {
   const now = $('now');
-  now.replaceChildren(el('strong', {}, headline(answer)), el('span', {}, answer.verdict === 'not_a_sky' ? 'Point it at the sky'
-    : answer.top.map(({label, probability}) => `${title(label)} ${percent(probability)}`).join(' · ')));
+  now.replaceChildren(
+    el('strong', {}, headline(answer)),
+    el(
+      'span',
+      {},
+      answer.verdict === 'not_a_sky'
+        ? 'Point it at the sky'
+        : answer.top.map(({label, probability}) => `${title(label)} ${percent(probability)}`).join(' · '),
+    ),
+  );
   now.dataset.label = answer.label;
   now.dataset.verdict = answer.verdict;
   now.dataset.count = +(now.dataset.count ?? 0) + 1;
@@ -36,7 +55,9 @@ async function look(ask) {
   try {
     const {answer} = await ask({frame: await createImageBitmap(video)});
     if (answer && stream) show(answer);
-  } finally { asking = false; }
+  } finally {
+    asking = false;
+  }
 }
 
 export async function startCamera(ask) {

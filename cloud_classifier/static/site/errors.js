@@ -1,6 +1,7 @@
 // A photo that can't be used: `images.BadImage`, with its kinds.
 export class BadImage extends Error {
-  constructor(kind, reason) { // 'empty', 'not an image', 'unsupported', 'truncated' or 'too large'
+  constructor(kind, reason) {
+    // 'empty', 'not an image', 'unsupported', 'truncated' or 'too large'
     super(reason);
     this.kind = kind;
   }
@@ -16,7 +17,20 @@ export const unsupported = format =>
 // Refuse what has too many pixels.
 export function checkSize(width, height, {pixels, side}) {
   if (width * height > pixels)
-    throw tooLarge(`${width} x ${height} is over the limit of ${pixels.toLocaleString('en')} pixels; save a smaller copy`);
+    throw tooLarge(
+      `${width} x ${height} is over the limit of ${pixels.toLocaleString('en')} pixels; save a smaller copy`,
+    );
   if (Math.max(width, height) > side)
     throw tooLarge(`${width} x ${height} has a side of over ${side.toLocaleString('en')} pixels; crop it`);
+}
+
+// Refuse what would take too much memory to open: of a pixel so many bytes, and as many more while it is made RGB.
+export function checkMemory(width, height, bytes, more, {memory}) {
+  const cost = width * height * (bytes + more);
+  const millions = n => Math.round(n / 1e6);
+  if (cost > memory)
+    throw tooLarge(
+      `${width} x ${height} pixels take ${millions(cost)} MB to open, over the limit of ${millions(memory)} MB; ` +
+        'save a smaller copy, or a JPEG',
+    );
 }

@@ -7,7 +7,8 @@ export function exifOrientation(bytes) {
   while (latin1(bytes.subarray(0, 6)) === 'Exif\0\0') bytes = bytes.subarray(6);
   const order = latin1(bytes.subarray(0, 4));
   if (!['II*\0', 'MM\0*', 'II\0*', 'MM*\0'].includes(order)) return 0;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), little = order[0] === 'I';
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const little = order[0] === 'I';
   try {
     const start = view.getUint32(4, little);
     for (let i = 0, n = view.getUint16(start, little), at = start + 2; i < n; i++, at += 12) {
@@ -15,7 +16,9 @@ export function exifOrientation(bytes) {
       const type = view.getUint16(at + 2, little);
       return type === 3 ? view.getUint16(at + 8, little) : type === 4 ? view.getUint32(at + 8, little) : 0;
     }
-  } catch { return 0; } // it ends too early
+  } catch {
+    return 0;
+  } // it ends too early
   return 0;
 }
 

@@ -4,7 +4,8 @@ import {damaged} from './errors.js';
 
 // Decompress `size` bytes; an error where there are fewer.
 export async function inflate(parts, size) {
-  const out = new Uint8Array(size), stream = new Blob(parts).stream().pipeThrough(new DecompressionStream('deflate'));
+  const out = new Uint8Array(size);
+  const stream = new Blob(parts).stream().pipeThrough(new DecompressionStream('deflate'));
   const reader = stream.getReader();
   let at = 0;
   while (at < size) {

@@ -32,35 +32,38 @@ class Bits {
         }
       }
       if (this.ended) this.missing += 8;
-      this.bits = this.bits << 8 | byte;
+      this.bits = (this.bits << 8) | byte;
       this.count += 8;
     }
   }
 
-  get exhausted() { return this.missing > this.count; }
+  get exhausted() {
+    return this.missing > this.count;
+  }
 
   take(n) {
     if (n === 0) return 0;
     if (this.count < n) this.fill();
     this.count -= n;
-    return this.bits >>> this.count & (1 << n) - 1;
+    return (this.bits >>> this.count) & ((1 << n) - 1);
   }
 
   // A number of n bits whose first bit is its sign.
   signed(n) {
     const value = this.take(n);
-    return n && value < 1 << n - 1 ? value - (1 << n) + 1 : value;
+    return n && value < 1 << (n - 1) ? value - (1 << n) + 1 : value;
   }
 
   symbol({fast, max, offset, symbols}) {
     if (this.count < 16) this.fill();
-    const code = this.bits >>> this.count - 16 & 0xffff, entry = fast[code >> 7];
+    const code = (this.bits >>> (this.count - 16)) & 0xffff;
+    const entry = fast[code >> 7];
     if (entry) {
       this.count -= entry >> 8;
       return entry & 255;
     }
     for (let n = 10; n <= 16; n++) {
-      const c = code >> 16 - n;
+      const c = code >> (16 - n);
       if (c > max[n]) continue;
       this.count -= n;
       return symbols[offset[n] + c];
@@ -75,7 +78,8 @@ function sequential(bits, part, block, at) {
   part.predicted += bits.signed(t & 15);
   block[at] = part.predicted;
   for (let k = 1; k < 64; k++) {
-    const rs = bits.symbol(part.ac), s = rs & 15;
+    const rs = bits.symbol(part.ac);
+    const s = rs & 15;
     k += rs >> 4;
     if (s) {
       const value = bits.signed(s);
@@ -96,7 +100,9 @@ function laterDc(bits, part, block, at, scan) {
 function firstAc(bits, part, block, at, scan) {
   if (scan.run > 0) return void scan.run--;
   for (let k = scan.from; k <= scan.to; k++) {
-    const rs = bits.symbol(part.ac), r = rs >> 4, s = rs & 15;
+    const rs = bits.symbol(part.ac);
+    const r = rs >> 4;
+    const s = rs & 15;
     if (s) {
       k += r;
       const value = bits.signed(s);
@@ -118,8 +124,10 @@ function laterAc(bits, part, block, at, scan) {
   let k = scan.from;
   if (scan.run === 0) {
     for (; k <= scan.to; k++) {
-      const rs = bits.symbol(part.ac), s = rs & 15;
-      let r = rs >> 4, value = 0;
+      const rs = bits.symbol(part.ac);
+      const s = rs & 15;
+      let r = rs >> 4;
+      let value = 0;
       if (s) value = bits.take(1) ? bit : -bit;
       else if (r < 15) {
         scan.run = (1 << r) + bits.take(r);
@@ -147,19 +155,23 @@ function decoderOf({progressive}, {from, high}) {
 
 function checkTables({components, from}, {progressive}) {
   for (const {dc, ac} of components)
-    if ((!progressive || from === 0) && !dc || (!progressive || from > 0) && !ac) throw damaged('a table is missing');
+    if (((!progressive || from === 0) && !dc) || ((!progressive || from > 0) && !ac))
+      throw damaged('a table is missing');
 }
 
 // Where the blocks of a scan are, one after the other: of a single component row by row, of several unit by unit.
-function *unitsOf(frame, components) {
+function* unitsOf(frame, components) {
   if (components.length === 1) {
-    const [part] = components, {component: c} = part;
-    const across = Math.ceil(Math.ceil(frame.width * c.h / frame.maxH) / 8);
-    const down = Math.ceil(Math.ceil(frame.height * c.v / frame.maxV) / 8);
+    const [part] = components;
+    const {component: c} = part;
+    const across = Math.ceil(Math.ceil((frame.width * c.h) / frame.maxH) / 8);
+    const down = Math.ceil(Math.ceil((frame.height * c.v) / frame.maxV) / 8);
     for (let y = 0; y < down; y++) for (let x = 0; x < across; x++) yield [[part, x, y]];
     return;
   }
-  const list = components.flatMap(part => Array.from({length: part.component.h * part.component.v}, () => [part, 0, 0]));
+  const list = components.flatMap(part =>
+    Array.from({length: part.component.h * part.component.v}, () => [part, 0, 0]),
+  );
   for (let v = 0; v < frame.unitsDown; v++)
     for (let u = 0; u < frame.unitsAcross; u++) {
       let i = 0;
@@ -189,7 +201,9 @@ function nextInterval(bits, scan) {
 // Decode a scan; `put(component, x, y, block, at)` gets each block of a sequential one, the others keep theirs.
 export function decodeScan({bytes, frame}, scan, put) {
   checkTables(scan, frame);
-  const bits = new Bits(bytes, scan.begin), decode = decoderOf(frame, scan), own = new Int32Array(64);
+  const bits = new Bits(bytes, scan.begin);
+  const decode = decoderOf(frame, scan);
+  const own = new Int32Array(64);
   for (const part of scan.components) part.predicted = 0;
   scan.run = 0;
   let left = scan.interval;

@@ -9,17 +9,17 @@ function weights(inputs, from, to, size) {
   const support = Math.max(scale, 1); // of a triangle: bilinear, widened where the image shrinks
   const list = [];
   for (let i = 0; i < size; i++) {
-    const centre = Math.fround(from) + (i + .5) * scale;
-    const first = Math.max(Math.trunc(centre - support + .5), 0);
-    const last = Math.min(Math.trunc(centre + support + .5), inputs);
+    const centre = Math.fround(from) + (i + 0.5) * scale;
+    const first = Math.max(Math.trunc(centre - support + 0.5), 0);
+    const last = Math.min(Math.trunc(centre + support + 0.5), inputs);
     const triangle = [];
     let sum = 0;
     for (let x = first; x < last; x++) {
-      const w = Math.max(0, 1 - Math.abs((x - centre + .5) * (1 / support)));
+      const w = Math.max(0, 1 - Math.abs((x - centre + 0.5) * (1 / support)));
       triangle.push(w);
       sum += w;
     }
-    list.push({first, k: Int32Array.from(triangle, w => Math.trunc(.5 + (w / sum) * (1 << PRECISION)))});
+    list.push({first, k: Int32Array.from(triangle, w => Math.trunc(0.5 + (w / sum) * (1 << PRECISION)))});
   }
   return list;
 }
@@ -31,7 +31,8 @@ function clip(sum) {
 
 // Resample rows: each of them becomes as long as `list`.
 function squeezeRows({width, height, data}, list) {
-  const n = list.length, out = new Uint8ClampedArray(4 * n * height);
+  const n = list.length;
+  const out = new Uint8ClampedArray(4 * n * height);
   for (let y = 0, to = 0; y < height; y++)
     for (let i = 0; i < n; i++, to += 4) weigh(data, 4 * (y * width + list[i].first), 4, list[i].k, out, to);
   return {width: n, height, data: out};
@@ -39,15 +40,19 @@ function squeezeRows({width, height, data}, list) {
 
 // Resample columns likewise.
 function squeezeColumns({width, data}, list) {
-  const n = list.length, out = new Uint8ClampedArray(4 * n * width);
+  const n = list.length;
+  const out = new Uint8ClampedArray(4 * n * width);
   for (let i = 0, to = 0; i < n; i++)
-    for (let x = 0; x < width; x++, to += 4) weigh(data, 4 * (list[i].first * width + x), 4 * width, list[i].k, out, to);
+    for (let x = 0; x < width; x++, to += 4)
+      weigh(data, 4 * (list[i].first * width + x), 4 * width, list[i].k, out, to);
   return {width, height: n, data: out};
 }
 
 // Put the weighted sum of pixels that are `step` apart into `out`.
 function weigh(data, at, step, k, out, to) {
-  let r = 1 << (PRECISION - 1), g = r, b = r;
+  let r = 1 << (PRECISION - 1);
+  let g = r;
+  let b = r;
   for (let i = 0; i < k.length; i++, at += step) {
     const w = k[i];
     r += data[at] * w;
@@ -62,7 +67,9 @@ function weigh(data, at, step, k, out, to) {
 
 // The rows of an image that `list` needs, whose places are then counted from the first of them.
 function neededRows({width, data}, list) {
-  const first = list[0].first, last = list.at(-1), end = last.first + last.k.length;
+  const first = list[0].first;
+  const last = list.at(-1);
+  const end = last.first + last.k.length;
   for (const row of list) row.first -= first;
   return {width, height: end - first, data: data.subarray(4 * width * first, 4 * width * end)};
 }
@@ -70,15 +77,19 @@ function neededRows({width, data}, list) {
 // The part of an image that becomes the square: left, top, right, bottom.
 function box(width, height, {resize, crop}) {
   const short = Math.min(width, height);
-  const w = (resize === 'short' ? short : width) * crop, h = (resize === 'short' ? short : height) * crop;
+  const w = (resize === 'short' ? short : width) * crop;
+  const h = (resize === 'short' ? short : height) * crop;
   return [(width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2];
 }
 
 // The square of an image {width, height, data: RGBA}. Which way comes first makes a difference of one in some pixels;
 // Pillow 13 goes by what is left to do.
 export function square(image, preprocess) {
-  const {width, height} = image, {size} = preprocess, [left, top, right, bottom] = box(width, height, preprocess);
-  const columns = weights(width, left, right, size), rows = weights(height, top, bottom, size);
+  const {width, height} = image;
+  const {size} = preprocess;
+  const [left, top, right, bottom] = box(width, height, preprocess);
+  const columns = weights(width, left, right, size);
+  const rows = weights(height, top, bottom, size);
   const part = neededRows(image, rows);
   if (height > size && height - size > 2 * (width - size)) return squeezeRows(squeezeColumns(part, rows), columns);
   return squeezeColumns(squeezeRows(part, columns), rows);
@@ -86,9 +97,11 @@ export function square(image, preprocess) {
 
 // Pixels less `mean`, over `std`: (3, size, size) float32.
 export function normalise({width, height, data}, {mean, std}) {
-  const n = width * height, out = new Float32Array(3 * n);
+  const n = width * height;
+  const out = new Float32Array(3 * n);
   for (let c = 0; c < 3; c++) {
-    const m = Math.fround(mean[c]), s = Math.fround(std[c]);
+    const m = Math.fround(mean[c]);
+    const s = Math.fround(std[c]);
     const table = Float32Array.from({length: 256}, (_, v) => Math.fround(Math.fround(v / 255) - m) / s);
     for (let i = 0; i < n; i++) out[c * n + i] = table[data[4 * i + c]];
   }

@@ -6,8 +6,9 @@ const address = name => new URL(name, registration.scope).href;
 
 // A file of this version: from an earlier one where it can't differ, else from the server.
 async function fetchFile(name) {
-  const fixed = NAMED_BY_CONTENT.test(name), url = address(name);
-  const answer = (fixed && await caches.match(url)) || await fetch(url, {cache: fixed ? 'default' : 'no-cache'});
+  const fixed = NAMED_BY_CONTENT.test(name);
+  const url = address(name);
+  const answer = (fixed && (await caches.match(url))) || (await fetch(url, {cache: fixed ? 'default' : 'no-cache'}));
   if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
   return answer;
 }
@@ -26,14 +27,18 @@ async function activate() {
 
 async function answer(request) {
   const cache = await caches.open(CACHE);
-  return await cache.match(request, {ignoreSearch: true}) ?? fetch(request);
+  return (await cache.match(request, {ignoreSearch: true})) ?? fetch(request);
 }
 
 addEventListener('install', event => event.waitUntil(install()));
 addEventListener('activate', event => event.waitUntil(activate()));
-addEventListener('message', event => { if (event.data === 'take over') skipWaiting(); });
+addEventListener('message', event => {
+  if (event.data === 'take over') skipWaiting();
+});
 addEventListener('fetch', event => {
-  const {request} = event, {origin} = new URL(request.url);
-  if (origin !== location.origin) event.respondWith(Response.error()); // nothing goes anywhere else, photos least of all
+  const {request} = event;
+  const {origin} = new URL(request.url);
+  if (origin !== location.origin)
+    event.respondWith(Response.error()); // nothing goes anywhere else, photos least of all
   else if (request.method === 'GET') event.respondWith(answer(request));
 });
