@@ -154,6 +154,7 @@ def test_one_that_cant_be_used_among_others_is_an_entry(service):
 def test_what_is_no_request_is_refused(service, request_, status):
     answer = httpx.post(f'{service.address}predict', timeout=60, **request_)
     assert answer.status_code == status, answer.text
+    assert isinstance(answer.json()['detail'], str)
 
 
 def test_bytes_are_counted_where_no_length_is_declared(service):
@@ -437,6 +438,13 @@ def test_addresses_are_fetched_where_that_is_allowed(model, monkeypatch):
     assert [o['name'] for o in answer.json()] == ['upload', 'https://a/1.jpg', 'https://a/2.jpg']
     monkeypatch.undo()
     assert client.post('/predict', data={'urls': 'http://127.0.0.1/'}, files={'x': b''}).status_code == 422
+
+
+def test_an_address_that_never_answers_is_given_up(model, monkeypatch):
+    monkeypatch.setattr(serve_module, 'fetch_url', lambda *args: time.sleep(1))
+    client = TestClient(api(model, limits=Limits(upload_seconds=0.2), allow_urls=True))
+    answer = client.post('/predict', data={'urls': 'https://a/1.jpg'}, files={'x': b''})
+    assert (answer.status_code, answer.json()['detail']) == (422, 'took too long to arrive')
 
 
 def test_every_public_address_of_a_name_is_checked(monkeypatch):

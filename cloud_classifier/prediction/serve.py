@@ -177,10 +177,11 @@ def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]
         raise ValueError('is not an address that begins with http:// or https://')
     port = parts.port or (443 if parts.scheme == 'https' else 80)
     plain = socket.create_connection((public_address(parts.hostname, port), port), timeout)
-    connection = http.client.HTTPConnection(parts.hostname, port, timeout=timeout)
-    connection.sock = plain
-    if parts.scheme == 'https':
-        connection.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=parts.hostname)
+    if parts.scheme == 'http': connection, wrapped = http.client.HTTPConnection(parts.hostname, port), plain
+    else:
+        connection = http.client.HTTPSConnection(parts.hostname, port)
+        wrapped = ssl.create_default_context().wrap_socket(plain, server_hostname=parts.hostname)
+    connection.sock = wrapped # so it does not look the name up again
     return connection, (parts.path or '/') + (f'?{parts.query}' if parts.query else '')
 
 # %% ../../nbs/prediction/45_serve.ipynb #1f582b32
@@ -233,8 +234,11 @@ class Service:
 # %% ../../nbs/prediction/45_serve.ipynb #2c855a97
 async def _fetched(service: Service, url: str, max_bytes: int) -> Upload | BadImage:
     "The photo at an address, or what is wrong."
-    try: content = await asyncio.to_thread(fetch_url, url, max_bytes, service.limits.upload_seconds)
+    seconds = service.limits.upload_seconds
+    try:
+        async with asyncio.timeout(seconds): content = await asyncio.to_thread(fetch_url, url, max_bytes, seconds)
     except BadImage as e: return e
+    except TimeoutError: return BadImage(url, 'missing', 'took too long to arrive')
     return Upload(content, url)
 
 async def read_photos(service: Service, files: Sequence, urls: Sequence[str]) -> list[Upload | BadImage]:
@@ -291,8 +295,13 @@ _REFUSALS = {403: 'Addresses are not fetched here', 408: 'The request took too l
 
 def _add_predict(app, service: Service) -> None:
     from fastapi import File, Form, Request, UploadFile
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     refusals = {status: dict(description=text) for status, text in _REFUSALS.items()}
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_fields(request: Request, error: RequestValidationError):
+        return JSONResponse(dict(detail='`files` takes photos, as files, and `urls` addresses, as text'), 422)
 
     @app.post('/predict', description=_PREDICT, responses=refusals, response_model=list[Answer])
     async def predict(request: Request,
