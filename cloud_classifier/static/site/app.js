@@ -65,6 +65,7 @@ async function addCard(name, question, before) {
 
 // The latest photos come first, those of a batch in their order.
 function addPhotos(files) {
+  if (!files.length) return; // text was pasted, or dropped
   const before = $('answers').firstChild;
   for (const file of files) addCard(file.name || 'pasted photo', {file}, before);
   $('clear').hidden = false;
