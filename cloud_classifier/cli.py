@@ -1232,8 +1232,7 @@ def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'
 
 # %% ../nbs/51_cli.ipynb #c8517e6e
 @verb()
-def site(out: argument(Path, 'Folder for the page, made where there is none; an older page in it is brought up to date.',
-                       'OUT'),
+def site(out: argument(Path, 'Folder for the page, made where there is none; an older page in it is replaced.', 'OUT'),
          model: Model = None,
          ort: option(Path | None, 'A folder that has onnxruntime-web.', '--ort', default='npm fetches it') = None):
     """Write a page that names clouds in the browser itself, as a folder of static files.

@@ -138,6 +138,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.export',
         'prediction.app',
         'prediction.serve',
+        'prediction.site',
         'demo',
     },
 }

@@ -138,7 +138,7 @@ def test_the_same_site_twice_is_the_same_version(tmp_path, ort):
     (ort / ORT_FILES[0]).write_text('another')
     site = build_site(tmp_path / 'page', ort=ort)
     assert (site / 'sw.js').read_text() != first
-    assert len([*site.glob('ort.*.mjs')]) == 1, 'the file of the version before is gone'
+    assert len([*site.glob('ort.*.js')]) == 1, 'the file of the version before is gone'
 
 
 def test_other_files_are_never_written_among(tmp_path, ort, command):

@@ -97,7 +97,7 @@ def sky(genus='Cumulus', size=300, seed=0):
 
 def answers(page, count):
     "What the page says, by the names of the photos."
-    page.wait_for_function('n => document.querySelectorAll(".answer").length >= n', arg=count, timeout=600_000)
+    page.wait_for_function('n => document.querySelectorAll(".answer").length >= n', arg=count, timeout=1_500_000)
     cards = page.evaluate('[...document.querySelectorAll(".answer")].map(o => ({...o.dataset, text: o.textContent}))')
     assert len(cards) == count
     return {card['name']: card for card in cards}

@@ -81,15 +81,17 @@ def read_ort(folder: str | Path, # onnxruntime-web, or its folder dist/
     return {name: (place/name).read_bytes() for name in ORT_FILES}
 
 # %% ../../nbs/prediction/44_site.ipynb #e95360e1
+_NPM_OPTIONS = ('--prefer-offline', '--loglevel=error', '--fetch-retries=1', '--fetch-retry-mintimeout=1000')
+
 def _pack_ort(folder: str) -> None:
     "Let the npm client fetch the package into a folder."
     if (npm := which('npm')) is None:
         raise NoRuntime(f'the page needs onnxruntime-web {ORT_VERSION}, which npm fetches, and npm is not installed; '
                         'install it, or name a folder that has it with --ort')
-    done = subprocess.run([npm, 'pack', f'onnxruntime-web@{ORT_VERSION}', '--prefer-offline', '--loglevel=error'],
-                          cwd=folder, capture_output=True, text=True, check=False)
-    if not done.returncode: return
-    reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), 'npm says no more')
+    done = subprocess.run([npm, 'pack', f'onnxruntime-web@{ORT_VERSION}', *_NPM_OPTIONS], cwd=folder,
+                          capture_output=True, text=True, check=False)
+    if not done.returncode and [*Path(folder).glob('*.tgz')]: return
+    reason = next(filter(str.strip, done.stderr.splitlines()), 'npm says no more') # the first line has the error's code
     raise OperationFailed(f'npm could not fetch onnxruntime-web {ORT_VERSION} ({reason.strip()}); try again, or name a '
                           'folder that has it with --ort')
 
@@ -135,7 +137,7 @@ def icon_files() -> dict[str, bytes]: # by name
     return {f'icon-{size}.png': _png(draw_icon(size)) for size in (180, 192, 512)}
 
 # %% ../../nbs/prediction/44_site.ipynb #fb71e03b
-_OLD = re.compile(r'(clouds|ort)\.[0-9a-f]{12}\.(onnx|mjs|wasm)') # large files, of this site or an earlier one
+_OLD = re.compile(r'(clouds|ort)\.[0-9a-f]{12}\.(onnx|js|wasm)') # large files, of this site or an earlier one
 
 def _hashed(stem: str, suffix: str, content: bytes) -> str:
     return f'{stem}.{hashlib.sha256(content).hexdigest()[:12]}{suffix}'
@@ -161,7 +163,7 @@ def site_files(model: CloudClassifier,
                ) -> dict[str, bytes]: # by name
     "All files of a site."
     network, (script, wasm) = model.path.read_bytes(), (ort[name] for name in ORT_FILES)
-    large = {_hashed('clouds', '.onnx', network): network, _hashed('ort', '.mjs', script): script,
+    large = {_hashed('clouds', '.onnx', network): network, _hashed('ort', '.js', script): script,
              _hashed('ort', '.wasm', wasm): wasm}
     network_name, script_name, wasm_name = large
     facts = dict(model=model_facts(model) | dict(file=network_name), ort=dict(script=script_name, wasm=wasm_name),

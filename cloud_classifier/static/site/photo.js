@@ -53,10 +53,11 @@ async function readDecoded(blob, limits) {
 
 // What the browser decodes, colours and orientation as they are stored.
 async function decodeNatively(blob, limits, failure = damaged("the browser can't decode it")) {
-  if (globalThis.ImageDecoder && blob.type === 'image/webp')
-    return readDecoded(blob, limits).catch(error => {
-      throw error instanceof BadImage ? error : failure;
-    });
+  if (blob.type === 'image/webp' && globalThis.ImageDecoder) {
+    const image = await readDecoded(blob, limits).catch(error => error);
+    if (image instanceof BadImage) throw image;
+    if (!(image instanceof Error)) return image; // a browser whose decoder can't do it has a canvas still
+  }
   const bitmap = await createImageBitmap(blob, AS_STORED).catch(() => {
     throw failure;
   });
