@@ -246,7 +246,8 @@ def main():
     ]
     python = f'Python {platform.python_version()}'
     with open(args.out, 'w', newline='', encoding='utf-8') as f:
-        print(f'# {date.today()}, {os.cpu_count()} cores, {platform.machine()}, {python}', file=f)
+        load = f'load average {os.getloadavg()[0]:.0f}'  # more than the cores: others used them too
+        print(f'# {date.today()}, {os.cpu_count()} cores, {platform.machine()}, {python}, {load}', file=f)
         print(f'# python benchmarks/bench_serve.py FOLDER --seconds {args.seconds} --clients {args.clients}', file=f)
         csv.writer(f, lineterminator='\n').writerows([('what', 'value', 'unit'), *rows])
     print(args.out.read_text(encoding='utf-8'))

@@ -15,7 +15,7 @@ from cloud_classifier.prediction.infer import CloudClassifier, shipped_model
 
 REAL = 110  # photos beside the odd ones
 AT_ONCE = 20
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')]
 
 
 @pytest.fixture(scope='module')
