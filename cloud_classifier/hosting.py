@@ -60,11 +60,11 @@ def one_cell_notebook(code: str, # what the cell runs; its last line is what the
 # %% ../nbs/05_hosting.ipynb #9391b87c
 MAX_MESSAGE = 500_000_000 # bytes that a browser may send at once, in one or several photos
 
-def _voila_settings(sock: socket.socket, folder: Path) -> dict: # of JSON's types, as Jupyter reads them
+def _voila_settings(sock: socket.socket, folder: Path, token: str) -> dict: # JSON's types, as Jupyter reads them
     "How Voilà listens at the address that a socket has, and speaks to its kernels by files in a folder."
     host, port = sock.getsockname()[:2]
     websocket = dict(websocket_max_message_size=MAX_MESSAGE, ws_ping_interval=60_000, ws_ping_timeout=60_000) # ms
-    voila = dict(ip=host, port=port, port_retries=0, open_browser=False, log_level='ERROR',
+    voila = dict(ip=host, port=port, port_retries=0, open_browser=False, log_level='ERROR', token=token,
                  tornado_settings=websocket)
     kernels = dict(cull_idle_timeout=600, cull_interval=60)
     short = len(os.fsencode(folder)) < 40 # the name of such a file has 108 bytes at the most, and its own part 60
@@ -73,22 +73,24 @@ def _voila_settings(sock: socket.socket, folder: Path) -> dict: # of JSON's type
 
 # %% ../nbs/05_hosting.ipynb #6fd42413
 _VOILA = '''
-import os, signal, sys, threading
+import os, shutil, signal, sys, threading
+from voila.app import main
+alone = threading.Event()
 def watch():
     while os.read(0, 1): pass
+    alone.set()
     os.kill(os.getpid(), signal.SIGTERM)
 threading.Thread(target=watch, daemon=True).start()
-from voila.app import main
-sys.exit(main())
+main()
+if alone.is_set(): shutil.rmtree(os.path.dirname(sys.argv[1]), ignore_errors=True)
 '''
 
-def _start_voila(folder: Path, code: str, sock: socket.socket, env: Mapping[str, str]) -> subprocess.Popen:
-    "Voilà over a notebook of one cell, in a process group of its own."
-    (folder/'app.ipynb').write_text(one_cell_notebook(code), encoding='utf-8')
-    (folder/'voila.json').write_text(json.dumps(_voila_settings(sock, folder)), encoding='utf-8')
+def _start_voila(notebook: Path, settings: Mapping, env: Mapping[str, str]) -> subprocess.Popen:
+    "Voilà over a notebook, in a process group of its own."
+    folder = notebook.parent
+    (folder/'voila.json').write_text(json.dumps(settings), encoding='utf-8')
     own = dict(JUPYTER_CONFIG_DIR=str(folder), JUPYTER_RUNTIME_DIR=str(folder/'run'), IPYTHONDIR=str(folder/'ipython'))
-    command = [sys.executable, '-c', _VOILA, str(folder/'app.ipynb')]
-    sock.close() # Voilà takes the port now
+    command = [sys.executable, '-c', _VOILA, str(notebook)]
     return subprocess.Popen(command, env=os.environ | own | env, stdin=subprocess.PIPE, start_new_session=True)
 
 # %% ../nbs/05_hosting.ipynb #d7ed0267
@@ -129,15 +131,20 @@ def _wait_until_listening(address: tuple, process: subprocess.Popen) -> None:
 def serve_notebook(code: str, # what the page's cell runs; its last line is what the page shows
                    host: str = '127.0.0.1', # this machine alone; '0.0.0.0' for all that can reach it
                    port: int = 8866, # 0: any that is free
+                   title: str = 'Cloud Classifier', # of the page; letters, digits and spaces
+                   token: str = '', # that an address must have to be answered; where empty, every address is
                    env: Mapping[str, str] | None = None, # variables for the page's process
                    announce: Callable[[str], None] = print, # gets the page's address once it can be opened
                    ) -> None:
     "Serve a cell's output as a web page until Ctrl-C; `PortTaken` where the port can't be had."
     import voila # noqa: F401 -- a missing package is said here, and not by a process that ends
     sock = bind_port(host, port)
-    address, shown = sock.getsockname(), address_of(sock)
+    address, shown = sock.getsockname(), address_of(sock) + (f'?token={token}' if token else '')
     with TemporaryDirectory(prefix='cloud-app-') as folder, _stopped_by_signals():
-        process = _start_voila(Path(folder), code, sock, env or {})
+        notebook, settings = Path(folder, f'{title}.ipynb'), _voila_settings(sock, Path(folder), token)
+        notebook.write_text(one_cell_notebook(code), encoding='utf-8')
+        sock.close() # Voilà takes the port now
+        process = _start_voila(notebook, settings, env or {})
         try:
             _wait_until_listening(address, process)
             announce(shown)

@@ -6,13 +6,14 @@ import signal
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 from playwright.sync_api import Page, expect, sync_playwright
 from service import COMMAND, served, write_model
 
-from cloud_classifier.hosting import bind_port
+from cloud_classifier.hosting import bind_port, serve_notebook
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='needs chromium on the PATH')
@@ -162,6 +163,7 @@ def test_the_end_leaves_nothing_behind(how, model, page, tmp_path):
     env = {'CLOUD_TEST_MARKER': str(tmp_path), 'TMPDIR': str(tmp_path)}
     with served(tmp_path, '--model', model, '--port', 0, command=(*COMMAND, 'app'), env=env) as running:
         opened(page, running.address)
+        assert page.title() == 'Which cloud is this'
         assert len(alive(str(tmp_path))) >= 3  # the command, Voilà and a visitor's Python
         running.process.send_signal(how)
         status = running.process.wait(30)
@@ -169,8 +171,19 @@ def test_the_end_leaves_nothing_behind(how, model, page, tmp_path):
         assert status == (-9 if how == signal.SIGKILL else 0)
         about_this_folder = 'over TCP'  # its name is too long for sockets that are files
         assert [line for line in running.log.splitlines() if about_this_folder not in line] == []
-    if how != signal.SIGKILL:
-        assert [o.name for o in tmp_path.iterdir()] == ['serve.log']
+    assert [o.name for o in tmp_path.iterdir()] == ['serve.log']
+
+
+def test_a_page_with_a_token_is_for_those_who_have_it():
+    shown = []
+
+    def look(address):
+        shown.append(httpx.get(address.partition('?')[0], follow_redirects=True).text)
+        shown.append(httpx.get(address, follow_redirects=True).text)
+        raise KeyboardInterrupt
+
+    serve_notebook('"Cirrus"', port=0, token='secret', announce=look)
+    assert ['Cirrus' in text for text in shown] == [False, True]
 
 
 def test_a_port_that_is_taken_is_said_in_a_line(command, model):

@@ -344,4 +344,4 @@ def serve_app(model: str | Path | None = None, # an .onnx file; where None, `fin
     path = CloudClassifier(find_model(model)).path.resolve()
     arguments = f'{str(path)!r}' + (f', keep={str(Path(keep).resolve())!r}' if keep else '')
     code = f'from cloud_classifier.prediction.app import open_app\nopen_app({arguments})'
-    serve_notebook(code, host, port, announce=announce)
+    serve_notebook(code, host, port, 'Which cloud is this', announce=announce)
