@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import OperationFailed, UserError
 from ..files import file_hash, printable
 from ..hosting import address_of, bind_port
 from ..images import BadImage, MAX_PIXELS, photo_header
@@ -74,7 +74,7 @@ def answer_photos(model: CloudClassifier, photos: Sequence[Upload], max_pixels: 
 def _cores() -> int: # that this process may use
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
-class Busy(Exception):
+class Busy(OperationFailed):
     "There is no room for more photos."
 
 class Batcher:
