@@ -11,7 +11,7 @@ unexport $(filter PYTHON%,$(.VARIABLES))
 # Without a screen; and no message of ours depends on the language of the machine.
 export MPLBACKEND := Agg
 
-.PHONY: help setup browser demo model test soak check readme docs bench app clean
+.PHONY: help setup browser demo model test soak check readme docs bench app serve site clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -62,10 +62,15 @@ docs: setup ## make the pages of the documentation (needs Quarto)
 bench: setup ## time every stage beside the plain fastai way
 	$(BIN)/python benchmarks/bench_stages.py
 
-# A photo travels to the page's kernel in one message; the server's own limit, 10 MB, is less than a phone's photo may have.
 app: setup ## serve the web page on http://localhost:8866 (PORT=… for another)
-	$(BIN)/voila nbs/app/clouds.ipynb --no-browser --port $(PORT) --Voila.tornado_settings="{'websocket_max_message_size': 100000000}"
+	$(BIN)/cloud-classifier app --port $(PORT)
+
+serve: setup ## answer over HTTP on http://localhost:8000, with the page where `make site` wrote it
+	$(BIN)/cloud-classifier serve $(if $(wildcard _site/index.html),--site _site)
+
+site: setup ## write the page that runs in a browser into _site (OUT=… for another folder; needs npm)
+	$(BIN)/cloud-classifier site $(or $(OUT),_site)
 
 clean: ## remove what was made, but not data, models or .venv
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache _docs _proc
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache _docs _proc _site
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -19,7 +19,7 @@ def lines(key: str) -> list[str]:
 
 extras = {key.removesuffix('_requirements'): lines(key) for key in settings if key.endswith('_requirements')}
 # Whoever develops needs every stage; fastbook pins ipywidgets below 8 and stays an extra of its own.
-extras['dev'] += [need for stage in ('train', 'scrape', 'curate', 'app') for need in extras[stage]]
+extras['dev'] += [need for stage in ('train', 'scrape', 'curate', 'app', 'serve') for need in extras[stage]]
 
 
 class BuildWithModel(build_py):
@@ -43,7 +43,7 @@ class BuildWithModel(build_py):
 setup(
     cmdclass={'build_py': BuildWithModel},
     packages=find_packages(include=['cloud_classifier', 'cloud_classifier.*']),
-    package_data={'cloud_classifier': ['templates/*.html', 'static/*']},
+    package_data={'cloud_classifier': ['templates/*.html', 'static/*', 'static/site/*']},
     description=settings['description'],
     long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',

@@ -5,6 +5,7 @@ from .errors import *
 from .files import *
 from .images import *
 from .samples import *
+from .hosting import *
 from .data.dataset import *
 from .data.sources import *
 from .data.download import *
@@ -31,3 +32,5 @@ from .prediction.decide import *
 from .prediction.infer import *
 from .prediction.export import *
 from .prediction.app import *
+from .prediction.site import *
+from .prediction.serve import *

@@ -17,8 +17,8 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
            'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
            'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
-           'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'predict', 'info',
-           'card']
+           'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'predict', 'site',
+           'serve', 'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
@@ -163,7 +163,7 @@ def exit_status(error: BaseException) -> int | None: # None for an error that no
 _EXTRAS = (dict.fromkeys(('fetch', 'add', 'scrape', 'credits'), 'scrape')
            | dict.fromkeys(('status', 'undo', 'journal', 'issues', 'clean', 'verify', 'duplicates', 'split', 'sample',
                             'runs', 'info'), 'curate')
-          ) # by verb; 'train' for the others
+           | dict(serve='serve', app='app')) # by verb; 'train' for the others
 _DISTRIBUTIONS = dict(azure='azure-cognitiveservices-search-imagesearch', faiss='faiss-cpu', mlflow='mlflow-skinny',
                       PIL='pillow', sklearn='scikit-learn') # where a library is not named like its package
 
@@ -191,7 +191,8 @@ def extra_for(verb: str, # as it is typed
     "The extra to install where a verb lacks a package."
     own = _EXTRAS.get(verb, 'train')
     name = _DISTRIBUTIONS.get(package, package).replace('_', '-').lower()
-    return next((o for o in (own, 'curate', 'scrape', 'train', 'track', 'app') if name in _installed_by(o)), own)
+    extras = (own, 'curate', 'scrape', 'train', 'track', 'app', 'serve')
+    return next((o for o in extras if name in _installed_by(o)), own)
 
 # %% ../nbs/51_cli.ipynb #39f391ce
 _TEMPORARY = re.compile(r'^\.(.+)\.\d+-\d+\.tmp$') # the name of a file while it is written
@@ -1454,6 +1455,69 @@ def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'
                     '`cloud-classifier card` says what they are worth')
     answers = clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)
     if not _print_answers(photos, answers, as_json): raise typer.Exit(3)
+
+# %% ../nbs/51_cli.ipynb #c8517e6e
+@verb()
+def site(out: argument(Path, 'Folder for the page, made where there is none; an older page in it is replaced.', 'OUT'),
+         model: Model = None,
+         ort: option(Path | None, 'A folder that has onnxruntime-web.', '--ort', default='npm fetches it') = None):
+    """Write a page that names clouds in the browser itself, as a folder of static files.
+
+    Photos never leave the browser. Any host of static files can serve the folder, below a path of its own too."""
+    if model: existing_model(model)
+    writable_folder(out)
+    from cloud_classifier.prediction.site import build_site
+    files = list(build_site(out, model, ort).iterdir())
+    print_result(out, f'{out}: {len(files)} files, {sum(o.stat().st_size for o in files)/1e6:.0f} MB; '
+                      f'`python -m http.server -d {shlex.quote(str(out))}` shows it on http://localhost:8000')
+
+# %% ../nbs/51_cli.ipynb #5e12e002
+Host = option(str, 'Address to listen on; 0.0.0.0 for all that can reach this machine.')
+Port = option(int, 'Port to listen on; 0 for any that is free.', min=0, max=65535)
+
+def _announce(address: str, *lines: str) -> None:
+    "Say at once where something can be opened."
+    print_result(address, *lines)
+    sys.stdout.flush()
+
+@verb()
+def serve(model: Model = None,
+          host: Host = '127.0.0.1',
+          port: Port = 8000,
+          site: option(Path | None, 'A folder that `site` made, shown at /.') = None,
+          allow_urls: option(bool, 'Fetch photos from public addresses that clients send.', '--allow-urls') = False,
+          max_bytes: option(int, 'Bytes of a request.', min=1) = 100_000_000,
+          max_pixels: option(int, 'Pixels of a photo, width times height.', min=1) = 100_000_000,
+          max_files: option(int, 'Photos of a request.', min=1) = 100,
+          upload_seconds: option(float, 'Time for a request to arrive, seconds.', min=.1) = 60,
+          answer_seconds: option(float, 'Time for its answer, seconds.', min=.1) = 60,
+          queue: option(int, 'Photos that may wait, of all requests.', min=1) = 400,
+          per_client: option(int, 'Requests of one address at once.', min=1) = 64):
+    """Answer over HTTP: POST /predict, GET /model, GET /health.
+
+    Requests over a limit are refused with 413, 429 or 503."""
+    if model: existing_model(model)
+    if site and not (site/'index.html').is_file():
+        raise BadPath(f'{site}: has no index.html; `cloud-classifier site` makes such a folder')
+    from cloud_classifier.prediction import serve as http
+    if not invocation.quiet: http.log_requests()
+    limits = http.Limits(max_bytes, max_pixels, max_files, upload_seconds, answer_seconds, queue,
+                         per_client=per_client)
+    http.serve(model, host, port, site, limits, allow_urls,
+               lambda at: _announce(at, f'{at} answers until Ctrl-C; {at}docs says what it can be asked'))
+
+# %% ../nbs/51_cli.ipynb #5e12e003
+@verb('app')
+def show_app(model: Model = None,
+             keep: option(Path | None, 'Dataset for photos whose answer a visitor corrects; without it none is kept.'
+                          ) = None,
+             host: Host = '127.0.0.1',
+             port: Port = 8866):
+    "Show people a page that names the clouds on their photos."
+    if model: existing_model(model)
+    if keep: writable_folder(keep)
+    from cloud_classifier.prediction.app import serve_app
+    serve_app(model, keep, host, port, lambda at: _announce(at, f'{at} shows the page until Ctrl-C'))
 
 # %% ../nbs/51_cli.ipynb #4778aa1a
 def _installed() -> dict:

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['MAX_SIDE', 'MAX_JPEG_SCANS', 'MAX_JPEG_BLOCKS', 'MAX_JPEG_SEGMENTS', 'MAX_PNG_CHUNKS', 'MAX_GIF_BLOCKS',
            'MAX_TIFF_STRIPS', 'MAX_TAGS', 'MAX_METADATA', 'MAX_SLOW_BYTES', 'PHOTO_FORMATS', 'MAX_PIXELS', 'MAX_MEMORY',
-           'UNREADABLE_SUFFIXES', 'CHECK_MEMORY', 'MAX_BYTES', 'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES',
-           'BadImage', 'TooCostly', 'Unsupported', 'TiffTag', 'read_tiff_directory', 'TiffTags', 'check_exif',
-           'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image', 'PhotoInfo',
-           'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches', 'photo_names',
-           'other_photos', 'is_photo_name', 'photo_files']
+           'UNREADABLE_SUFFIXES', 'UNREADABLE_MAGIC', 'CHECK_MEMORY', 'MAX_BYTES', 'IMAGENET_MEAN', 'IMAGENET_STD',
+           'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'TiffTag', 'read_tiff_directory', 'TiffTags',
+           'check_exif', 'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image',
+           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches',
+           'photo_names', 'other_photos', 'is_photo_name', 'photo_files']
 
 # %% ../nbs/03_images.ipynb #74db2f80
 import base64, hashlib, io, json, math, os, re, struct, threading, warnings, zlib
@@ -430,7 +430,7 @@ _RAW = '.dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .r
 UNREADABLE_SUFFIXES = { # suffixes of photos that can't be read here, and their formats
     '.heic': 'HEIC', '.heif': 'HEIC', '.hif': 'HEIC', '.jxl': 'JPEG XL', '.jp2': 'JPEG 2000', '.j2k': 'JPEG 2000',
     '.jpx': 'JPEG 2000', '.jxr': 'JPEG XR', '.psd': 'Photoshop'} | dict.fromkeys(_RAW.split(), 'RAW')
-_UNREADABLE_MAGIC = {
+UNREADABLE_MAGIC = {
     'HEIC': rb'....ftyp(?:hei|hev|mif1|msf1)', 'AVIF': rb'....ftypavi', 'JPEG XL': rb'\xff\x0a|\0\0\0\x0cJXL ',
     'JPEG 2000': rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51', 'JPEG XR': rb'II\xbc', 'Photoshop': rb'8BPS',
     'RAW': rb'....ftypcrx|FUJIFILM|FOVb|IIU\0|IIR[OS]|MMOR|II\x1a\0\0\0HEAP|\0MRM|(?:II\*\0|MM\0\*)....CR'}
@@ -444,7 +444,7 @@ def _format_of_name(name: str) -> str:
 def _unreadable_format(name: str, head: bytes) -> str:
     "The format of a photo that can't be read here; '' for anything else."
     if head[:4] in (b'II*\0', b'MM\0*') and _format_of_name(name) == 'RAW': return 'RAW'
-    format = next((format for format, magic in _UNREADABLE_MAGIC.items() if re.match(magic, head, re.S)), '')
+    format = next((format for format, magic in UNREADABLE_MAGIC.items() if re.match(magic, head, re.S)), '')
     if format == 'HEIC' and b'avif' in head: format = 'AVIF' # both may begin in the same way
     return '' if format == 'AVIF' and 'AVIF' in _openable_formats() else format
 

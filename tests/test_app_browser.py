@@ -1,56 +1,22 @@
-"The app as people meet it: Voilà serves nbs/app/clouds.ipynb, and a browser chooses photos in it."
+"The app as people meet it: `cloud-classifier app` serves it, and a browser chooses photos in it."
 
 import io
-import os
 import shutil
-import socket
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageColor
 from playwright.sync_api import Page, expect, sync_playwright
+from service import COMMAND, served, write_model
 
-from cloud_classifier.images import Preprocess
-from cloud_classifier.prediction.infer import FORMAT, seal
+from cloud_classifier.hosting import bind_port, serve_notebook
 
-LARGE_MESSAGES = (
-    "--Voila.tornado_settings={'websocket_max_message_size': 100_000_000}"  # else a photo over 10 MB is lost
-)
-NOTEBOOK = Path(__file__).parents[1] / 'nbs' / 'app' / 'clouds.ipynb'
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='needs chromium on the PATH')
-
-
-def write_model(file: Path) -> Path:
-    "A model that tells skies by their mean colour: blue is Cirrus, red Contrail."
-    size = 32
-    weights = np.array([[-3, 1, 3], [0, 0, -3], [3, -1, -3]], np.float32)  # red, green, blue
-    graph = helper.make_graph(
-        [
-            helper.make_node('ReduceMean', ['pixels', 'axes'], ['colour'], keepdims=0),
-            helper.make_node('MatMul', ['colour', 'weights'], ['logits']),
-        ],
-        'by_colour',
-        [helper.make_tensor_value_info('pixels', TensorProto.FLOAT, ['n', 3, size, size])],
-        [helper.make_tensor_value_info('logits', TensorProto.FLOAT, ['n', 3])],
-        [numpy_helper.from_array(weights, 'weights'), numpy_helper.from_array(np.array([2, 3]), 'axes')],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=10)
-    facts = {
-        'format': FORMAT,
-        'classes': '["Cirrus", "Stratus", "Contrail"]',
-        'preprocess': Preprocess(size).to_json(),
-        'temperature': '1.0',
-        'card': '{}',
-    }
-    helper.set_model_props(model, facts)
-    file.write_bytes(seal(model.SerializeToString()))
-    return file
 
 
 def draw(colour: str, size: tuple[int, int] = (400, 300)) -> bytes:
@@ -62,34 +28,22 @@ def draw(colour: str, size: tuple[int, int] = (400, 300)) -> bytes:
 
 
 @pytest.fixture(scope='module')
-def serve(tmp_path_factory):
-    "Start Voilà over a model; the page's address. What was started is stopped at the end."
-    started = []
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp('model') / 'clouds.onnx')
 
-    def start(model: str) -> str:
-        home = tmp_path_factory.mktemp('voila')
-        with socket.socket() as s:
-            s.bind(('127.0.0.1', 0))
-            port = s.getsockname()[1]
-        own = {name: str(home / name) for name in ('JUPYTER_CONFIG_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR')}
-        command = [sys.executable, '-m', 'voila', str(NOTEBOOK), '--no-browser', f'--port={port}', LARGE_MESSAGES]
-        with open(home / 'log', 'w') as log:
-            server = subprocess.Popen(
-                command, env=os.environ | own | {'CLOUD_MODEL': model}, cwd=home, stdout=log, stderr=log
-            )
-        started.append(server)
-        for _ in range(300):
-            assert server.poll() is None, (home / 'log').read_text()
-            with socket.socket() as s:
-                if s.connect_ex(('127.0.0.1', port)) == 0:
-                    return f'http://127.0.0.1:{port}/'
-            time.sleep(0.1)
-        raise AssertionError('Voilà did not listen within 30 s: ' + (home / 'log').read_text())
 
-    yield start
-    for server in started:
-        server.terminate()
-        server.wait(15)
+@pytest.fixture(scope='module')
+def kept(tmp_path_factory):
+    "The folder into which corrected photos go."
+    return tmp_path_factory.mktemp('kept') / 'skies'
+
+
+@pytest.fixture(scope='module')
+def app(model, kept, tmp_path_factory):
+    "The app, as `cloud-classifier app` serves it."
+    options = ['--model', model, '--keep', kept, '--port', 0]
+    with served(tmp_path_factory.mktemp('app'), *options, command=(*COMMAND, 'app')) as running:
+        yield running
 
 
 @pytest.fixture(scope='module')
@@ -118,48 +72,162 @@ def page(browser):
     context.close()
 
 
-def choose(page: Page, name: str, content: bytes):
-    "Press the button and choose a file."
+def choose(page: Page, files: dict[str, bytes]):
+    "Press the button and choose files."
     with page.expect_file_chooser() as chooser:
-        page.get_by_role('button', name='Select a photo').click()
-    chooser.value.set_files({'name': name, 'mimeType': 'image/jpeg', 'buffer': content})
+        page.get_by_role('button', name='Select photos').click()
+    chooser.value.set_files([{'name': k, 'mimeType': 'image/jpeg', 'buffer': v} for k, v in files.items()])
 
 
-def test_a_photo_is_named_and_a_bad_file_is_one_line(serve, page, tmp_path):
-    page.goto(serve(str(write_model(tmp_path / 'clouds.onnx'))), wait_until='commit')
-    expect(page.get_by_text('Which cloud is this?')).to_be_visible(timeout=30_000)
+def opened(page: Page, address: str) -> Page:
+    page.goto(address, wait_until='commit')
+    expect(page.get_by_text('Which cloud is this?')).to_be_visible(timeout=60_000)
+    return page
 
+
+def test_photos_become_cards_and_a_bad_file_one_line(app, page, tmp_path):
+    opened(page, app.address)
     large = draw('steelblue', (4000, 3000))
     assert len(large) > 10 * 2**20
-    choose(page, 'blue.jpg', large)
-    answer = page.get_by_role('status')
-    expect(answer).to_contain_text('PredictionCirrus')
-    expect(answer).to_contain_text('Cloud base6000–12000 m')
-    expect(answer).to_contain_text('Precipitationnone')
-    expect(answer).to_contain_text('Fair now')
-    assert [o.split('\n')[0] for o in answer.get_by_role('listitem').all_inner_texts()] == [
+    choose(page, {'blue.jpg': large, '<b>notes</b>.jpg': b'seen from the roof', 'red.jpg': draw('firebrick')})
+    answers = page.locator('.answer')
+    expect(answers).to_have_count(2, timeout=60_000)
+    labels = ['data-label', 'data-name', 'data-verdict']
+    assert [[o.get_attribute(k) for k in labels] for o in answers.all()] == [
+        ['Cirrus', 'blue.jpg', 'unsure'],
+        ['Contrail', 'red.jpg', 'unsure'],
+    ]
+    blue, red = answers.all()
+    expect(blue).to_contain_text('Unsure: perhaps Cirrus')
+    expect(blue).to_contain_text('Cloud base6000–12000 m')
+    expect(blue).to_contain_text('If it is Cirrus: Fair now')
+    expect(red).not_to_contain_text('Cloud base')
+    assert [o.split('\n')[0] for o in blue.get_by_role('listitem').all_inner_texts()] == [
         'Cirrus',
         'Stratus',
         'Contrail',
     ]
-    picture = page.locator('.cloud-app img')
+    blue.get_by_text('Look-alikes').click()
+    expect(blue.get_by_text('cirrus leaves gaps of blue')).to_be_visible()
+    expect(page.get_by_role('alert')).to_have_text('<b>notes</b>.jpg: is not a photo in a known format')
+    picture = page.locator('.cloud-app img').first
     expect(picture).to_be_visible()
     assert picture.evaluate('o => [o.naturalWidth, o.naturalHeight]') == [640, 480]
+    assert 'Traceback' not in page.content()
     page.screenshot(path=tmp_path / 'desk.png', full_page=True)
 
-    choose(page, 'red.jpg', draw('firebrick'))
-    expect(answer).to_contain_text('PredictionContrail')
-    expect(answer).not_to_contain_text('Cloud base')
-    expect(page.get_by_text('Fair now')).to_have_count(0)
-
-    choose(page, '<b>notes</b>.jpg', b'seen from the roof')
-    expect(page.get_by_role('alert')).to_have_text('<b>notes</b>.jpg: is not a photo in a known format')
-    expect(answer).to_have_count(0)
-    expect(picture).to_be_hidden()
-    assert 'Traceback' not in page.content()
-
     page.set_viewport_size({'width': 390, 'height': 844})
-    choose(page, 'blue.jpg', draw('steelblue'))
-    expect(answer).to_contain_text('PredictionCirrus')
     assert page.evaluate('document.documentElement.scrollWidth') <= 390
     page.screenshot(path=tmp_path / 'phone.png', full_page=True)
+    choose(page, {'blue.jpg': draw('steelblue')})
+    expect(answers).to_have_count(1)
+    expect(answers).to_have_attribute('data-label', 'Cirrus')
+
+
+def test_a_visitor_who_knows_better_keeps_the_photo(app, page, kept):
+    opened(page, app.address)
+    photo = draw('steelblue')
+    choose(page, {'sky.jpg': photo})
+    button = page.get_by_role('button', name='Keep the photo')
+    expect(button).to_be_disabled(timeout=60_000)
+    page.locator('.cloud-wrong select').select_option('Altocumulus')
+    button.click()
+    expect(page.get_by_text('Kept as Altocumulus')).to_be_visible(timeout=60_000)
+    assert [p.read_bytes() for p in kept.glob('Altocumulus/*.jpg')] == [photo]
+
+
+def alive(marker: str) -> list[str]:
+    "Processes whose environment or command names `marker`."
+    found = []
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            about = (process / 'cmdline').read_bytes() + (process / 'environ').read_bytes()
+            state = (process / 'stat').read_text().rpartition(') ')[2][0]
+        except OSError:
+            continue
+        if marker.encode() in about and state != 'Z':
+            found.append(process.name)
+    return found
+
+
+def wait_until(condition, seconds: float = 30):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+@pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='looks at processes in /proc')
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=['Ctrl-C', 'TERM', 'kill -9'])
+def test_the_end_leaves_nothing_behind(how, model, page, tmp_path):
+    env = {'CLOUD_TEST_MARKER': str(tmp_path), 'TMPDIR': str(tmp_path)}
+    with served(tmp_path, '--model', model, '--port', 0, command=(*COMMAND, 'app'), env=env) as running:
+        opened(page, running.address)
+        assert page.title() == 'Which cloud is this'
+        assert len(alive(str(tmp_path))) >= 3  # the command, Voilà and a visitor's Python
+        running.process.send_signal(how)
+        status = running.process.wait(30)
+        wait_until(lambda: not alive(str(tmp_path)))
+        assert status == (-9 if how == signal.SIGKILL else 0)
+        about_this_folder = 'over TCP'  # its name is too long for sockets that are files
+        assert [line for line in running.log.splitlines() if about_this_folder not in line] == []
+    assert [o.name for o in tmp_path.iterdir()] == ['serve.log']
+
+
+def test_a_page_with_a_token_is_for_those_who_have_it():
+    shown = []
+
+    def look(address):
+        shown.append(httpx.get(address.partition('?')[0], follow_redirects=True).text)
+        shown.append(httpx.get(address, follow_redirects=True).text)
+        raise KeyboardInterrupt
+
+    serve_notebook('"Cirrus"', port=0, token='secret', announce=look)
+    assert ['Cirrus' in text for text in shown] == [False, True]
+
+
+def test_a_port_that_is_taken_is_said_in_a_line(command, model):
+    with bind_port() as taken:
+        taken.listen()
+        status, out, err = command('app', '--model', model, '--port', taken.getsockname()[1])
+    assert (status, out) == (2, '')
+    assert err.count('\n') == 1
+    assert 'choose another one with --port' in err
+
+
+def memory_of(marker: str) -> dict[str, float]:
+    "Megabytes that each process has for itself, shared pages divided among those that share them."
+    found = {}
+    for process in alive(marker):
+        text = Path('/proc', process, 'smaps_rollup').read_text()
+        found[process] = sum(int(line.split()[1]) for line in text.splitlines() if line.startswith('Pss:')) / 1e3
+    return found
+
+
+@pytest.mark.soak
+def test_ten_people_at_once_see_their_own_photos_alone(browser, tmp_path, record_property):
+    "With the model that ships: ten visitors, each with two photos of their own; and what a session takes."
+    env = {'CLOUD_TEST_MARKER': str(tmp_path)}
+    with served(tmp_path, '--port', 0, command=(*COMMAND, 'app'), env=env) as running:
+        before = sum(memory_of(str(tmp_path)).values())
+        contexts = [browser.new_context() for _ in range(10)]
+        pages = [o.new_page() for o in contexts]
+        for visitor in pages:
+            visitor.goto(running.address, wait_until='commit')
+        for visitor in pages:
+            expect(visitor.get_by_text('Which cloud is this?')).to_be_visible(timeout=300_000)
+        colours = [f'hsl({36 * i}, 70%, 50%)' for i in range(10)]
+        for i, visitor in enumerate(pages):
+            choose(visitor, {f'person {i} photo {j}.jpg': draw(colours[i], (1200 + i, 900)) for j in range(2)})
+        for i, visitor in enumerate(pages):
+            expect(visitor.locator('.answer')).to_have_count(2, timeout=300_000)
+            names = [o.get_attribute('data-name') for o in visitor.locator('.answer').all()]
+            assert names == [f'person {i} photo {j}.jpg' for j in range(2)]
+            content = visitor.content()
+            assert not [k for k in range(10) if k != i and f'person {k}' in content]
+        session = (sum(memory_of(str(tmp_path)).values()) - before) / 10
+        print(f'memory of a session: {session:.0f} MB')
+        record_property('megabytes of a session', round(session))
+        assert session < 400
+        for context in contexts:
+            context.close()

@@ -25,6 +25,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'files': set(),
     'images': {'errors'},
     'samples': {'taxonomy', 'files'},
+    'hosting': {'errors'},
     'data.dataset': {'errors', 'taxonomy', 'files', 'images'},
     'data.sources': {'errors', 'taxonomy', 'files', 'images'},
     'data.download': {'errors', 'files', 'images', 'data.dataset', 'data.sources'},
@@ -124,7 +125,9 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.decide',
         'prediction.infer',
     },
-    'prediction.app': {'taxonomy', 'files', 'images', 'prediction.infer'},
+    'prediction.app': {'errors', 'taxonomy', 'files', 'images', 'hosting', 'data.scrape', 'prediction.infer'},
+    'prediction.site': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide', 'prediction.infer'},
+    'prediction.serve': {'errors', 'files', 'hosting', 'images', 'prediction.infer'},
     'demo': {
         'images',
         'samples',
@@ -165,6 +168,9 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'evaluation.round',
         'prediction.infer',
         'prediction.export',
+        'prediction.app',
+        'prediction.serve',
+        'prediction.site',
         'demo',
     },
 }
@@ -197,6 +203,9 @@ USERS = {  # of each heavy library
     'cleanvision': {'data.verify'},
     'faiss': {'data.duplicates'},
     'cleanlab': {'data.issues', 'training.oof'},
+    'voila': {'hosting'},
+    'fastapi': {'prediction.serve'},
+    'uvicorn': {'prediction.serve'},
     'sqlite3': {'data.dataset', 'data.download'},
 }
 
@@ -245,7 +254,11 @@ def test_rooms_import_what_the_plan_says(room):
 @pytest.mark.parametrize('room', ROOMS)
 def test_imports_run_one_way_from_door_to_door(room):
     above_evaluation = {'prediction.export'}  # it writes what evaluation found out
+    keeps_photos = {'prediction.app'}  # where it is asked to, and imports `data.scrape` then
     may = DOORS['top' if room in above_evaluation else door(room)] | {door(room)}
+    if room in keeps_photos:
+        assert not ours(room, top_level_only=True) & {'data.scrape'}
+        may |= {'data'}
     assert {door(other) for other in ours(room)} <= may
 
 
@@ -281,6 +294,7 @@ def test_the_base_asks_for_the_base_install_alone(room):
         ('from cloud_classifier import CloudClassifier, Preprocess', 'torch fastai pandas matplotlib'),
         ('from cloud_classifier import Dataset', 'torch fastai pandas'),
         ('import cloud_classifier.cli', 'torch fastai pandas'),
+        ('import cloud_classifier.prediction.serve, fastapi, uvicorn', 'torch fastai pandas'),
     ],
 )
 def test_what_is_light_does_not_wait_for_what_is_heavy(code, never):

@@ -58,7 +58,8 @@ def test_a_map_without_spread_has_a_gradient():
 def test_making_a_learner_leaves_the_statistics_of_its_weights_alone(learn):
     "A picture that is shown to a new network to learn its shape must not count as a photo."
     norms = [m for m in learn.model[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms and {int(norm.num_batches_tracked) for norm in norms} == {0}
+    assert norms
+    assert {int(norm.num_batches_tracked) for norm in norms} == {0}
 
 
 def test_the_body_is_walked_through_once(learn):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_SHARE', 'VERDICTS', 'DEPTHS', 'softmax', 'calibrated', 'adjust_prior', 'BadPrior', 'read_prior', 'conformal_set',
-           'verdict', 'at_depth', 'Backoff', 'backoff', 'Rules', 'Decision', 'decide']
+           'verdict', 'groups_at', 'at_depth', 'Backoff', 'backoff', 'Rules', 'Decision', 'decide']
 
 # %% ../../nbs/prediction/40_decide.ipynb #ea166c0e
 import math
@@ -113,7 +113,7 @@ _GROUP_OF = {'level': {name: g.level for name, g in GENERA.items()},
              'family': {name: family for family, names in FAMILIES.items() for name in names}}
 
 @lru_cache(maxsize=100)
-def _groups(classes: tuple[str, ...], depth: str) -> tuple[tuple[str, ...], np.ndarray]:
+def groups_at(classes: tuple[str, ...], depth: str) -> tuple[tuple[str, ...], np.ndarray]:
     "The possible answers at a depth, and (g, c) which classes each stands for."
     if depth == 'genus': return classes, np.eye(len(classes), dtype=bool)
     group_of = [_GROUP_OF[depth].get(read_label(o)) for o in classes]
@@ -127,7 +127,7 @@ def at_depth(probs: np.ndarray, # (n, c) probabilities; each row sums to 1
              depth: str, # one of `DEPTHS`
             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # (n,) probability, (n, c) classes it stands for, (n,) name
     "The most probable answer at a depth, for each photo; where the classes make no group, its probability is 0."
-    names, members = _groups(tuple(classes), depth)
+    names, members = groups_at(tuple(classes), depth)
     n = len(probs)
     if not names: return np.zeros(n), np.zeros(np.shape(probs), dtype=bool), np.full(n, '')
     sums = np.asarray(probs, float) @ members.T
