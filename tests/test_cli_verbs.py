@@ -276,6 +276,6 @@ def test_what_is_missing_is_brought_by_what_is_advised(data, tmp_path):
             )  # or by what it brings
             assert extra == {'add': 'scrape', 'scrape': 'scrape', 'credits': 'scrape', 'train': 'train'}.get(
                 verb, 'curate'
-            )
+            ), (verb, name)
     assert 'pandas' in found['split']
     assert {'torch', 'fastai'} & set(found['train'])

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COPY_PARTS', 'RUNS', 'check_photos', 'StageClock', 'TrainPlan', 'plan_training', 'TrainPhotos', 'prepare_photos',
            'make_learner', 'complete_plan', 'describe_machine', 'describe_run', 'make_run_folder', 'ActiveRun', 'Run',
-           'write_learner', 'train', 'find_lr', 'resume', 'cross_validate', 'average_states', 'soup', 'ensemble']
+           'write_learner', 'RunLoaders', 'train', 'find_lr', 'resume', 'cross_validate', 'average_states', 'soup',
+           'ensemble']
 
 # %% ../../nbs/training/25_run.ipynb #127a65ad
 import errno, json, logging, os, platform, secrets, warnings
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timezone
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +22,7 @@ from typing import NoReturn
 
 import pandas as pd
 import torch
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner, load_learner
 from fastai.torch_core import default_device, num_distrib, rank_distrib, set_seed
 from fastcore.basics import patch
@@ -370,6 +373,74 @@ def as_dict(self: Run) -> dict:
     "Settings and facts in one flat dict; what was decided stands in the place of what was set."
     return flat_metadata(self.metadata)
 
+# %% ../../nbs/training/25_run.ipynb #a0973701
+def _look_unaugmented(dls: DataLoaders) -> None:
+    "Let the train photos be taken in order as those of validation are: whole and not augmented."
+    def new(dataset=None, cls=None, **kwargs):
+        in_order = dataset is None and kwargs.get('shuffle') is False
+        if in_order: return dls.test_dl(train.items, with_labels=True, **kwargs)
+        return type(train).new(train, dataset, cls, **kwargs)
+    train = dls.train
+    train.new = new
+
+# %% ../../nbs/training/25_run.ipynb #b435fbbf
+_WITHOUT_PHOTOS = 'vocab', 'c', 'n_inp', 'decode', 'decode_batch', 'after_item', 'before_batch', 'after_batch'
+
+class RunLoaders(DataLoaders):
+    "Loaders of a run's train and valid parts, made when a photo is first asked of them."
+    _default = 'empty' # where fastai looks up names for completion
+    def __init__(self,
+                 run: 'Run',
+                 empty: DataLoaders, # those of learner.pkl: transforms and classes, without photos
+                 ):
+        self.run, self.empty, self.path = run, empty, empty.path
+
+    @cached_property
+    def made(self) -> DataLoaders: return self.run.make_loaders(self.empty)
+
+    @property
+    def loaders(self) -> list: return self.made.loaders
+
+    def __getattr__(self, name):
+        if name.startswith('_'): raise AttributeError(name)
+        return getattr(self.empty if name in _WITHOUT_PHOTOS else self.made, name)
+
+# %% ../../nbs/training/25_run.ipynb #b75d6b06
+@patch
+def test_dl(self: RunLoaders, test_items, rm_type_tfms=None, with_labels=False, **kwargs):
+    "fastai's loader of other photos; only their labels need the folders of the run."
+    return (self.made if with_labels else self.empty).test_dl(test_items, rm_type_tfms, with_labels, **kwargs)
+
+@patch
+def new_empty(self: RunLoaders) -> DataLoaders: return self.empty
+
+@patch
+def to(self: RunLoaders, device) -> RunLoaders:
+    "Use a device, for all loaders."
+    for dls in (self.empty, self.made) if 'made' in vars(self) else (self.empty,): dls.to(device)
+    return self
+
+@patch(as_prop=True)
+def device(self: RunLoaders) -> torch.device: return self.empty.device
+
+# %% ../../nbs/training/25_run.ipynb #4207822d
+@patch
+def _check_left(self: Run, parts: Split, part: str) -> None:
+    "`BadRun` where a part has no photo left."
+    if not len(parts.part(part)):
+        raise BadRun(f'{self.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
+
+@patch
+def make_loaders(self: Run,
+                 empty: DataLoaders, # of the run's learner
+                 ) -> DataLoaders: # over the photos and labels of now
+    "Loaders of the train and valid parts; `BadRun` where one of them has no photo left."
+    parts = self.split
+    for part in ('train', 'valid'): self._check_left(parts, part)
+    dls = cloud_dls(parts, self.preprocess, None, self.config.bs, device=empty.device, classes=list(empty.vocab))
+    _look_unaugmented(dls)
+    return dls
+
 # %% ../../nbs/training/25_run.ipynb #7ed2209b
 @patch
 def learner(self: Run) -> Learner:
@@ -377,10 +448,12 @@ def learner(self: Run) -> Learner:
     file = self.path/'learner.pkl'
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # fastai's warning, which the docstring repeats
-        try: return load_learner(file)
+        try: learn = load_learner(file)
         except Exception as e:
             raise BadRun(f'{file}: is not a learner that can be opened ({type(e).__name__}: {e}); it may be cut off, '
                          'or of other versions of its libraries') from e
+    learn.dls = RunLoaders(self, learn.dls)
+    return learn
 
 # %% ../../nbs/training/25_run.ipynb #db754e77
 @patch
@@ -389,9 +462,8 @@ def predictions(self: Run,
                 ) -> tuple: # paths, labels, probabilities, classes, groups
     "The learner's probabilities for the photos of a part."
     learn, parts = self.learner(), self.split
+    self._check_left(parts, part)
     photos, rows = parts.files(part), parts.part(part)
-    if not photos:
-        raise BadRun(f'{self.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
     model = learn.model.to(memory_format=torch.channels_last)
     with learn.no_bar(), folded_norms(model, self.preprocess.size):
         probs, _ = learn.get_preds(dl=learn.dls.test_dl(photos, num_workers=0, bs=16))
