@@ -78,6 +78,17 @@ def test_a_manifest_of_the_first_version(tmp_path):
     assert dataset.frame().empty
 
 
+def test_a_new_file_in_the_place_of_a_manifest_is_read_as_new(tmp_path):
+    "A process that was stopped before it made the tables leaves an empty file, perhaps with the same number."
+    manifest = Manifest(tmp_path)
+    manifest.ask([dict(url='http://127.0.0.1:9/a.jpg', label='Cirrus')])
+    assert len(manifest.pending()) == 1
+    os.truncate(manifest.file, 0)
+    assert manifest.pending() == []
+    assert manifest.ask([dict(url='http://127.0.0.1:9/a.jpg', label='Cirrus')]) == 1
+    assert len(manifest.pending()) == 1
+
+
 def test_what_is_not_a_manifest_is_left_alone(tmp_path, command):
     (tmp_path / 'manifest.db').write_bytes(b'not SQLite, and long enough to be looked at' * 30)
     with pytest.raises(BadManifest, match='not a database'):

@@ -503,10 +503,11 @@ _READY: set[tuple] = set() # manifests of this version and without a log, by dev
 def _is_ready(self: Manifest, stat: os.stat_result) -> bool:
     "Whether the manifest can be read where it is, without a change to the folder."
     key = (stat.st_dev, stat.st_ino)
-    if key in _READY: return True
+    if key in _READY and stat.st_size: return True # an empty file is a new one, with the number of one that is gone
     with self.file.open('rb') as f: head = f.read(100)
     is_database = len(head) == 100 and head.startswith(b'SQLite format 3')
     if is_database and 2 not in head[18:20] and int.from_bytes(head[60:64]) == _VERSION: _READY.add(key)
+    else: _READY.discard(key)
     return key in _READY
 
 # %% ../../nbs/data/10_dataset.ipynb #abeed920
