@@ -79,19 +79,28 @@ def labelled(photos):
 def stored(photos):
     "How often which bytes are there at all."
     found = Counter()
-    for (_, sha), n in photos.items():
+    for (_, sha, *_), n in photos.items():
         found[sha] += n
     return found
 
 
 def carried_out(photos, rows):
-    "What rows of the journal that stand make of photos; a row whose photo was taken away by hand makes nothing."
-    photos = Counter(photos)
+    """What rows of the journal that stand make of photos; a row whose photo was taken away by hand makes nothing.
+
+    A photo has the number of the row after which it came, for a row moves no photo that was put there later."""
+    here, later = Counter(), sorted(((since, path, sha) for path, sha, since in photos.elements()), reverse=True)
     for row in sorted(rows, key=lambda row: row['id']):
-        if row['action'] != 'keep' and photos[row['source'], row['sha256']]:
-            photos[row['source'], row['sha256']] -= 1
-            photos[row['target'], row['sha256']] += 1
-    return +photos
+        while later and later[-1][0] < row['id']:
+            here[later.pop()[1:]] += 1
+        if row['action'] != 'keep' and here[row['source'], row['sha256']]:
+            here[row['source'], row['sha256']] -= 1
+            here[row['target'], row['sha256']] += 1
+    return +here + Counter(o[1:] for o in later)
+
+
+def begun(photos, since=0):
+    "Photos with the number of the row of the journal after which they came."
+    return Counter({(path, sha, since): n for (path, sha), n in photos.items()})
 
 
 def taken_away(photos, rows, path, sha):
@@ -126,7 +135,7 @@ class Cleaning(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.root = make(Path(self.folder.name) / 'skies')
         self.dataset = Dataset(self.root)
-        self.start = tree(self.root)  # what the journal starts from
+        self.start = begun(tree(self.root))  # what the journal starts from
         self.by_hand = False  # whether anything was changed by hand
         self.traced = True  # whether the journal tells where each photo came from, after changes by hand
         self.cleaners = [Cleaner(self.root), Cleaner(self.root)]
@@ -237,11 +246,11 @@ class Cleaning(RuleBasedStateMachine):
             sha = file_hash(file)
             fewer = taken_away(self.start, rows, path, sha) if self.traced else None
             self.traced = fewer is not None
-            self.start = tree(self.root) - Counter([(path, sha)]) if fewer is None else fewer
+            self.start = begun(tree(self.root) - Counter([(path, sha)])) if fewer is None else fewer
             file.unlink()
         if content is not None:
             file.write_bytes(content)
-            self.start[path, file_hash(file)] += 1
+            self.start[path, file_hash(file), len(self.dataset.journal())] += 1
 
     @precondition(lambda self: self.may_change)
     @rule(n=chosen, other=st.integers(0, 11))
@@ -283,7 +292,7 @@ class Cleaning(RuleBasedStateMachine):
 
     def check_replay(self, journal):
         copy = Path(self.folder.name) / 'copy'
-        for path, sha in self.start:
+        for path, sha, _ in self.start:
             (copy / path).parent.mkdir(parents=True, exist_ok=True)
             (copy / path).write_bytes(next(o for o in PHOTOS if sha256(o) == sha))
         for _ in range(2):
@@ -308,9 +317,10 @@ class Cleaning(RuleBasedStateMachine):
             self.dataset.undo(10**6)
         here = tree(self.root)
         assert stored(here) == stored(self.start)
-        assert not self.traced or labelled(here) == labelled(self.start)
+        start = carried_out(self.start, ())
+        assert not self.traced or labelled(here) == labelled(start)
         if not self.by_hand:
-            assert here == self.start
+            assert here == start
             assert not self.standing()
         self.folder.cleanup()
 
