@@ -4,6 +4,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
   'syms': { 'cloud_classifier.cli': { 'cloud_classifier.cli.BadPath': ('cli.html#badpath', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli.Invocation': ('cli.html#invocation', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._announce': ('cli.html#_announce', 'cloud_classifier/cli.py'),
+                                      'cloud_classifier.cli._announce_page': ('cli.html#_announce_page', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._apply_file': ('cli.html#_apply_file', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._bug_text': ('cli.html#_bug_text', 'cloud_classifier/cli.py'),
                                       'cloud_classifier.cli._check_issues': ('cli.html#_check_issues', 'cloud_classifier/cli.py'),

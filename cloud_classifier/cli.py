@@ -1343,7 +1343,7 @@ def _retrain(data: Path, run: Path | None, accept: int | None, out: Path | None,
     else: print_result(page, result.verdict, *result.data['notes'], f'{page}: both reports side by side')
 
 # %% ../nbs/51_cli.ipynb #c1ea0051
-def _announce(line: str) -> None:
+def _announce_page(line: str) -> None:
     "Print where a page is, at once, also where another program reads it."
     echo(line)
     sys.stdout.flush()
@@ -1352,7 +1352,7 @@ def _serve(data: Path, oof: Path | None, run: Path | None, everything: bool, **a
     "Serve the cleaner on this machine, until Ctrl-C."
     from cloud_classifier.data.widget import serve_cleaner
     table = None if everything else _found_issues(data, oof, run, ())
-    serve_cleaner(data, issues=table, announce=_announce,
+    serve_cleaner(data, issues=table, announce=_announce_page,
                   **{name: value for name, value in address.items() if value is not None})
 
 # %% ../nbs/51_cli.ipynb #1f4c62a4
