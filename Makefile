@@ -46,7 +46,7 @@ test: setup browser check ## run every notebook and every test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/test_notebooks.py
 
 soak: setup ## run what takes too long for every change: hundreds of kills, processes in each other's way
-	$(BIN)/python -m pytest -q -m soak -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m soak -n 2 --dist loadfile --hypothesis-profile default
 
 check: setup ## look for notebooks and package that differ, unclean notebooks, and what ruff finds
 	$(BIN)/python -m pytest -q tests/test_notebooks.py

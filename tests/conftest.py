@@ -11,12 +11,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import settings
 
 from cloud_classifier.samples import make_samples
 
 ROOT = Path(__file__).parents[1]
 PLACES = [os.environ.get('CLOUD_DATA', ''), ROOT / 'data' / 'ccsn', ROOT.parent / 'shared' / 'data' / 'ccsn']
 
+
+# Every change is judged by the same examples; `--hypothesis-profile default` (as in `make soak`) draws others.
+settings.register_profile('same', derandomize=True)
+settings.load_profile('same')
 
 # A shell has what it puts into the background ignore Ctrl-C, and children inherit that: some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
