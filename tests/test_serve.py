@@ -254,6 +254,7 @@ def test_a_model_that_fails_is_500_and_unhealthy(model):
     client = TestClient(api(slow), raise_server_exceptions=False)
     assert client.get('/health').status_code == 200
     assert client.post('/predict', files=[('files', b'sky'), ('files', b'fail')]).status_code == 500
+    assert client.post('/predict', files={'files': b'fail'}).status_code == 500
     assert client.get('/health').json()['status'] == 'failed'
     assert client.get('/health').status_code == 503
     assert client.post('/predict', files={'files': b'sky'}).status_code == 200
