@@ -918,6 +918,7 @@ def _note_undone(self: Manifest, db: sqlite3.Connection, move: sqlite3.Row) -> N
         db.execute('UPDATE journal SET undone = ? WHERE id = ?', (utc_now(), row['id']))
     else: self._note_renamed(db, row, place)
 
+# %% ../../nbs/data/10_dataset.ipynb #763fe85f
 @patch
 def _move_made(self: Manifest, db: sqlite3.Connection, move: sqlite3.Row, file: Path) -> None:
     "Write down a move that was made."
