@@ -65,8 +65,8 @@ bench: setup ## time every stage beside the plain fastai way
 app: setup ## serve the web page on http://localhost:8866 (PORT=… for another)
 	$(BIN)/cloud-classifier app --port $(PORT)
 
-serve: setup ## answer over HTTP on http://localhost:8000, with the page where `make site` wrote it
-	$(BIN)/cloud-classifier serve $(if $(wildcard _site/index.html),--site _site)
+serve: setup ## answer over HTTP on http://localhost:8000, with the page at /
+	$(BIN)/cloud-classifier serve
 
 site: setup ## write the page that runs in a browser into _site (OUT=… for another folder; needs npm)
 	$(BIN)/cloud-classifier site $(or $(OUT),_site)
