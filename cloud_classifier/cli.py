@@ -1486,7 +1486,10 @@ Port = option(int, 'Port to listen on; 0 for any that is free.', min=0, max=6553
 def serve(model: Model = None,
           host: Host = '127.0.0.1',
           port: Port = 8000,
-          site: option(Path | None, 'A folder that `site` made, shown at /.') = None,
+          site: option(Path | None, 'A folder that `site` made, shown at /.', default='made for the model') = None,
+          no_site: option(bool, 'Show no page for people at /.', '--no-site') = False,
+          ort: option(Path | None, 'A folder that has onnxruntime-web, for the page.', '--ort',
+                      default='npm fetches it') = None,
           allow_urls: option(bool, 'Fetch photos from public addresses that clients send.', '--allow-urls') = False,
           max_bytes: option(int, 'Bytes of a request.', min=1) = 100_000_000,
           max_pixels: option(int, 'Pixels of a photo, width times height.', min=1) = 100_000_000,
@@ -1495,18 +1498,20 @@ def serve(model: Model = None,
           answer_seconds: option(float, 'Time for its answer, seconds.', min=.1) = 60,
           queue: option(int, 'Photos that may wait, of all requests.', min=1) = 400,
           per_client: option(int, 'Requests of one address at once.', min=1) = 64):
-    """Answer over HTTP: POST /predict, GET /model, GET /health.
+    """Answer over HTTP: POST /predict, GET /model, GET /health, and the page of `site` at /.
 
     Requests over a limit are refused with 413, 429 or 503."""
     if model: existing_model(model)
+    if bool(site) + no_site + bool(ort) > 1:
+        raise typer.BadParameter('take one of them', param_hint='--site, --no-site and --ort')
     if site and not (site/'index.html').is_file():
         raise BadPath(f'{site}: has no index.html; `cloud-classifier site` makes such a folder')
     from cloud_classifier.prediction import serve as http
     if not invocation.quiet: http.log_requests()
     limits = http.Limits(max_bytes, max_pixels, max_files, upload_seconds, answer_seconds, queue,
                          per_client=per_client)
-    http.serve(model, host, port, site, limits, allow_urls,
-               lambda at: _announce(at, f'{at} answers until Ctrl-C; {at}docs says what it can be asked'))
+    http.serve(model, host, port, site or not no_site, limits, allow_urls,
+               lambda at: _announce(at, f'{at} answers until Ctrl-C; {at}docs says what it can be asked'), ort)
 
 # %% ../nbs/51_cli.ipynb #5e12e003
 @verb('app')
