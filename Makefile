@@ -43,7 +43,7 @@ model: setup ## make the model that ships anew, from CCSN (CLOUD_DATA=folder; ha
 test: export OMP_NUM_THREADS := 1
 test: setup browser check ## run every notebook and every test
 	$(BIN)/nbdev-test --n-workers 2
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/test_notebooks.py
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_notebooks.py
 
 soak: setup ## run what takes too long for every change: hundreds of kills, processes in each other's way
 	$(BIN)/python -m pytest -q -m soak -n 2 --dist loadfile --hypothesis-profile default
@@ -65,8 +65,8 @@ bench: setup ## time every stage beside the plain fastai way
 app: setup ## serve the web page on http://localhost:8866 (PORT=… for another)
 	$(BIN)/cloud-classifier app --port $(PORT)
 
-serve: setup ## answer over HTTP on http://localhost:8000, with the page where `make site` wrote it
-	$(BIN)/cloud-classifier serve $(if $(wildcard _site/index.html),--site _site)
+serve: setup ## answer over HTTP on http://localhost:8000, with the page at /
+	$(BIN)/cloud-classifier serve
 
 site: setup ## write the page that runs in a browser into _site (OUT=… for another folder; needs npm)
 	$(BIN)/cloud-classifier site $(or $(OUT),_site)

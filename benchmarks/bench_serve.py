@@ -88,7 +88,18 @@ def bare_rates(model: Path, photos: list[str], seconds: float) -> dict[str, floa
 @contextmanager
 def service(model: Path, log: Path):
     "A running service and its port."
-    command = [sys.executable, '-m', 'cloud_classifier.cli', 'serve', '-q', '--port', '0', '--model', str(model)]
+    command = [
+        sys.executable,
+        '-m',
+        'cloud_classifier.cli',
+        'serve',
+        '-q',
+        '--no-site',
+        '--port',
+        '0',
+        '--model',
+        str(model),
+    ]
     limits = ['--max-bytes', '20000000', '--upload-seconds', '5', '--per-client', '500']
     with open(log, 'w') as errors:
         process = subprocess.Popen([*command, *limits], stdout=subprocess.PIPE, stderr=errors, text=True)

@@ -31,6 +31,7 @@ from cloud_classifier.images import BadImage
 from cloud_classifier.prediction import serve as serve_module
 from cloud_classifier.prediction.infer import CloudClassifier, Prediction
 from cloud_classifier.prediction.serve import Limits, api, fetch_url, public_address
+from cloud_classifier.prediction.site import ORT_FILES
 from cloud_classifier.samples import make_samples, render_sky
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # what FastAPI's libraries say of each other
@@ -73,7 +74,9 @@ def mixed(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def service(model, tmp_path_factory):
-    with served(tmp_path_factory.mktemp('service'), '--model', model, '--port', 0, '--max-bytes', 10**7) as running:
+    with served(
+        tmp_path_factory.mktemp('service'), '--model', model, '--no-site', '--port', 0, '--max-bytes', 10**7
+    ) as running:
         yield running
 
 
@@ -253,15 +256,16 @@ def test_a_model_that_fails_is_500_and_unhealthy(model):
     slow.go.set()
     client = TestClient(api(slow), raise_server_exceptions=False)
     assert client.get('/health').status_code == 200
-    assert client.post('/predict', files=[('files', b'sky'), ('files', b'fail')]).status_code == 500
+    assert client.post('/predict', files={'files': b'fail'}).status_code == 500
     assert client.get('/health').json()['status'] == 'failed'
     assert client.get('/health').status_code == 503
     assert client.post('/predict', files={'files': b'sky'}).status_code == 200
     assert client.get('/health').json()['status'] == 'ok'
+    assert client.post('/predict', files=[('files', b'sky'), ('files', b'fail')]).status_code == 500
 
 
 def test_clients_that_send_slowly_are_let_go(model, tmp_path):
-    with served(tmp_path, '--model', model, '--port', 0, '--upload-seconds', 1) as running:
+    with served(tmp_path, '--model', model, '--no-site', '--port', 0, '--upload-seconds', 1) as running:
         head = b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n'
         with (
             closing(socket.create_connection(('127.0.0.1', running.port))) as body,
@@ -296,7 +300,7 @@ def test_the_end_waits_for_what_was_begun(model, tmp_path):
             if answer.getheader('connection') == 'close':
                 return closed.append(i)
 
-    with served(tmp_path, '--model', model, '--port', 0) as running:
+    with served(tmp_path, '--model', model, '--no-site', '--port', 0) as running:
         threads = [threading.Thread(target=ask, args=(i, running.port)) for i in range(10)]
         for thread in threads:
             thread.start()
@@ -323,7 +327,7 @@ def test_a_client_that_reads_nothing_does_not_hold_up_the_end(model, tmp_path):
 
 
 def test_a_second_signal_ends_it_at_once(model, tmp_path):
-    with served(tmp_path, '--model', model, '--port', 0) as running:
+    with served(tmp_path, '--model', model, '--no-site', '--port', 0) as running:
         with closing(socket.create_connection(('127.0.0.1', running.port))) as begun:
             begun.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n')
             time.sleep(0.3)
@@ -334,7 +338,7 @@ def test_a_second_signal_ends_it_at_once(model, tmp_path):
 
 
 def test_the_log_names_nobody(model, tmp_path):
-    with served(tmp_path, '--model', model, '--port', 0) as running:
+    with served(tmp_path, '--model', model, '--no-site', '--port', 0) as running:
         httpx.post(f'{running.address}predict', files={'files': ('anna at the beach.jpg', photo())})
         httpx.get(f'{running.address}anna.jpg?name=anna', headers={'User-Agent': 'anna', 'Referer': 'http://anna/'})
         httpx.request('DELETE', f'{running.address}health')
@@ -369,7 +373,80 @@ def test_the_page_is_shown_where_there_is_one(model, tmp_path):
     assert client.get('/app.js').status_code == 200
     assert client.get('/../clouds.onnx').status_code == 404
     assert client.get('/health').json()['status'] == 'ok'
-    assert 'cloud-classifier site' in TestClient(api(model)).get('/').text
+
+
+def test_a_plain_page_stands_where_there_is_no_other(model):
+    client = TestClient(api(model))
+    page = client.get('/')
+    assert page.headers['content-type'].startswith('text/html')
+    assert 'the service was started without it' in page.text
+    assert 'cloud-classifier site OUT' in page.text
+    assert [client.request(*o).status_code for o in [('HEAD', '/'), ('POST', '/'), ('GET', '/a.js')]] == [200, 405, 404]
+    assert 'href="docs"' in TestClient(api(model), root_path='/skies').get('/').text
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    "A folder that stands in for onnxruntime-web."
+    for name in ORT_FILES:
+        (tmp_path / 'ort').mkdir(exist_ok=True)
+        (tmp_path / 'ort' / name).write_text(f'a stand-in for {name}')
+    return tmp_path / 'ort'
+
+
+def test_the_page_is_made_for_the_model_that_answers(model, stand_in, tmp_path):
+    (tmp_path / 'temporary').mkdir()
+    options, env = ['--model', model, '--port', 0, '--ort', stand_in], dict(TMPDIR=str(tmp_path / 'temporary'))
+    with served(tmp_path, *options, env=env) as running:
+        assert 'Which cloud is this?' in httpx.get(running.address).text
+        network = httpx.get(f'{running.address}model.json').json()['model']['file']
+        assert httpx.get(running.address + network).content == model.read_bytes()
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+    assert not [*(tmp_path / 'temporary').iterdir()], 'the page goes with the service'
+
+
+def text_with(address: str, words: str) -> str:
+    "The page at an address once it has some words."
+    for _ in range(150):
+        text = httpx.get(address, timeout=60).text
+        if words in text:
+            return text
+        time.sleep(0.2)
+    raise AssertionError(f'{words!r} is not in {text}')
+
+
+def test_a_service_without_npm_says_so_in_a_line_and_answers(model, tmp_path):
+    env = dict(PATH=str(tmp_path), CLOUD_CACHE=str(tmp_path / 'cache'))
+    with served(tmp_path, '--model', model, '--port', 0, env=env) as running:
+        assert '--ort' in text_with(running.address, 'npm is not installed')
+        assert post(running.address, [photo()]).status_code == 200
+    assert running.log.count('npm') == running.log.count('/ shows a plain page: the page needs') * 2 == 2
+
+
+def test_a_service_answers_while_npm_fetches(model, tmp_path):
+    npm = tmp_path / 'bin' / 'npm'
+    npm.parent.mkdir()
+    npm.write_text(f'#!/bin/sh\nwhile ! [ -e {tmp_path}/go ]; do sleep .1; done; echo "no network" >&2; exit 1\n')
+    npm.chmod(0o755)
+    env = dict(PATH=f'{npm.parent}:{os.environ["PATH"]}', CLOUD_CACHE=str(tmp_path / 'cache'))
+    with served(tmp_path, '--model', model, '--port', 0, env=env) as running:
+        assert 'it is being made' in httpx.get(running.address).text
+        assert post(running.address, [photo()]).status_code == 200
+        (tmp_path / 'go').touch()
+        text_with(running.address, 'no network')
+
+
+def test_a_page_that_cant_be_is_refused_at_the_start(command, model, tmp_path):
+    for options, words in [
+        (['--ort', tmp_path], ORT_FILES[0]),
+        (['--site', tmp_path], 'index.html'),
+        (['--site', tmp_path, '--no-site'], 'take one of them'),
+    ]:
+        status, out, err = command('serve', '--model', model, '--port', 0, *options)
+        assert (status, out) == (2, '')
+        assert words in err
+        assert err.count('\n') == 1
 
 
 def test_a_port_that_is_taken_is_said_in_a_line(command, model):
@@ -498,6 +575,8 @@ def test_the_dockerfile_copies_what_is_there_and_runs_without_rights(model, tmp_
     kinds = [kind for kind, _ in steps]
     assert kinds.index('USER') < kinds.index('CMD')
     assert all('slim' in text for kind, text in steps if kind == 'FROM')
+    (cache,) = {path for _, text in steps for path in re.findall(r'CLOUD_CACHE=(\S+)', text)}
+    assert ('COPY', f'--from=build {cache} {cache}') in steps
     command = json.loads(dict(steps)['CMD'])
     check = json.loads(dict(steps)['HEALTHCHECK'].partition('CMD ')[2])
     with closing(bind_port()) as free:
@@ -522,7 +601,7 @@ def build(steps, top, python) -> tuple[dict, list[str]]:
                 place = top / 'src' / name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, place)
-        elif kind == 'RUN' and 'useradd' not in text:
+        elif kind == 'RUN' and not text.startswith(('useradd', 'apt-get')):
             line = inside(text).replace('python -m venv', f'{python} -m venv', 1)
             subprocess.run(['sh', '-c', line], cwd=top / 'src', check=True)
         elif kind == 'ENV':
@@ -542,6 +621,7 @@ def python():
 
 
 @pytest.mark.soak
+@pytest.mark.skipif(shutil.which('npm') is None, reason='needs npm on the PATH')
 @pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() != 0, reason='becomes another user')
 def test_what_the_dockerfile_builds_answers_to_a_user_without_rights(python, open_folder, tmp_path):
     env, command = build(instructions((ROOT / 'Dockerfile').read_text()), open_folder, python)
@@ -555,6 +635,7 @@ def test_what_the_dockerfile_builds_answers_to_a_user_without_rights(python, ope
         (answer,) = post(f'http://127.0.0.1:{port}/', [photo(size=(400, 300))]).json()
         assert answer['label']
         assert httpx.get(f'http://127.0.0.1:{port}/health').json()['status'] == 'ok'
+        assert 'Which cloud is this?' in httpx.get(f'http://127.0.0.1:{port}/').text
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(30) == 0
 

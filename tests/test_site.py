@@ -1,6 +1,7 @@
 "The folder of the page, and its modules asked by Node: the same pixels and the same answers as Python's, to the bit."
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -126,10 +127,22 @@ def test_nothing_is_loaded_from_another_host():
     ]
     names = ('http://www.w3.org/2000/svg', 'http://ns.adobe.com/xap/1.0/')  # of languages, not of places
     assert not [o for o in addresses if not o[1].startswith(names)]
+
+
+def test_the_policy_lets_nothing_in_but_the_folder():
     policy = re.search(r'Content-Security-Policy" content="([^"]+)', static_files()['index.html'].decode())[1]
-    assert "default-src 'none'" in policy
-    assert "connect-src 'self'" in policy
-    assert '*' not in policy
+    assert dict(o.strip().split(' ', 1) for o in policy.split(';')) == {
+        'default-src': "'none'",
+        'script-src': "'self' 'wasm-unsafe-eval'",
+        'worker-src': "'self' blob:",
+        'connect-src': "'self'",
+        'img-src': "'self' blob:",
+        'media-src': "'self' blob:",
+        'style-src': "'self'",
+        'manifest-src': "'self'",
+        'base-uri': "'none'",
+        'form-action': "'none'",
+    }
 
 
 def test_the_same_site_twice_is_the_same_version(tmp_path, ort):
@@ -171,7 +184,13 @@ def test_the_command_says_what_it_made(tmp_path, ort, command):
     assert command('site', tmp_path / 'page', '--ort', ort, '-q')[1].strip() == str(tmp_path / 'page')
 
 
-def test_without_npm_one_line_says_what_to_do(tmp_path, command, monkeypatch):
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    "Nothing was fetched before."
+    monkeypatch.setenv('CLOUD_CACHE', str(tmp_path / 'cache'))
+
+
+def test_without_npm_one_line_says_what_to_do(tmp_path, command, monkeypatch, no_cache):
     monkeypatch.setenv('PATH', str(tmp_path))
     status, out, err = command('site', tmp_path / 'page')
     assert (status, out) == (2, '')
@@ -188,7 +207,7 @@ def test_without_npm_one_line_says_what_to_do(tmp_path, command, monkeypatch):
 @pytest.mark.parametrize(
     ("script", "expected"), [('echo "npm error network" >&2; exit 1', 'npm error network'), ('echo > a.tgz', 'SHA-512')]
 )
-def test_what_npm_fails_to_bring_is_not_used(tmp_path, command, monkeypatch, script, expected):
+def test_what_npm_fails_to_bring_is_not_used(tmp_path, command, monkeypatch, no_cache, script, expected):
     npm = tmp_path / 'bin' / 'npm'
     npm.parent.mkdir()
     npm.write_text(f'#!/bin/sh\n{script}\n')
@@ -199,6 +218,27 @@ def test_what_npm_fails_to_bring_is_not_used(tmp_path, command, monkeypatch, scr
     assert err.count('\n') == 1
     assert expected in err
     assert not (tmp_path / 'page').exists()
+
+
+def test_what_npm_brought_is_kept_and_checked(tmp_path, ort, monkeypatch, no_cache):
+    fetched = []
+    monkeypatch.setattr(module, 'fetch_ort', lambda: fetched.append(1) or module.read_ort(ort))
+    digests = [hashlib.sha256((ort / name).read_bytes()).hexdigest() for name in ORT_FILES]
+    monkeypatch.setattr(module, 'ORT_SHA256', digests)
+    for _ in range(2):
+        build_site(tmp_path / 'page')
+    assert len(fetched) == 1
+    (module.ort_cache() / ORT_FILES[0]).write_text('changed by someone')
+    build_site(tmp_path / 'page')
+    assert len(fetched) == 2
+    assert module.read_cached_ort() == module.read_ort(ort)
+
+
+def test_a_cache_that_cant_be_written_is_done_without(tmp_path, ort, monkeypatch):
+    monkeypatch.setattr(module, 'fetch_ort', lambda: module.read_ort(ort))
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('CLOUD_CACHE', str(tmp_path / 'file'))
+    assert (build_site(tmp_path / 'page') / 'index.html').is_file()
 
 
 SIZES = [(460, 700), (700, 460), (224, 300), (100, 150), (224, 224), (214, 321), (231, 1000), (999, 777), (30, 31)]

@@ -298,6 +298,40 @@ def test_no_other_host_is_asked_for_anything(context, host):
     )
 
 
+TRY_EVAL = """() => new Promise(done => setTimeout(() => {
+    try { done(new Function('return "ran"')()); } catch (error) { done(error.name); }
+}))"""
+TRY_FETCH = 'url => fetch(url, {mode: "no-cors"}).then(() => "sent", () => "refused")'
+
+
+def test_the_policy_binds_the_page_and_its_worker(browser, host):
+    "Without a service worker, which would refuse other hosts too."
+    context = browser.new_context(service_workers='block')
+    page = context.new_page()
+    page.goto(host.address)
+    page.wait_for_selector('body[data-ready]', timeout=90_000)
+    page.set_input_files('#photos', [sky()])
+    page.wait_for_selector('.answer', timeout=90_000)
+    (worker,) = page.workers
+    for place in (page, worker):
+        assert place.evaluate(TRY_FETCH, f'http://localhost:{host.port}/some/where/model.json') == 'refused'
+        assert place.evaluate(TRY_FETCH, f'{host.address}model.json') == 'sent'
+        assert place.evaluate(TRY_EVAL) == 'EvalError'
+    context.close()
+
+
+def test_a_browser_that_cant_start_the_bound_worker_gets_the_plain_one(browser, host):
+    context = browser.new_context()
+    page = context.new_page()
+    page.add_init_script("""window.Worker = class extends Worker {
+        constructor(url, how) { super(`${url}`.startsWith('blob:') ? 'nothing.js' : url, how); }
+    };""")
+    page.goto(host.address)
+    page.set_input_files('#photos', [sky()])
+    page.wait_for_selector('.answer[data-label]', timeout=90_000)
+    context.close()
+
+
 def test_a_model_that_does_not_come_is_said(context, host):
     page = context.new_page()
     page.route('**/*.onnx', lambda route: route.fulfill(status=404))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STATUS', 'LINGER_SECONDS', 'HEADER_SECONDS', 'DRAIN_SECONDS', 'Limits', 'Upload', 'pixel_problem', 'answer_photos',
            'Busy', 'Batcher', 'Answer', 'answer_entry', 'public_address', 'fetch_url', 'Service', 'read_photos',
-           'predict_photos', 'unless_gone', 'Arrival', 'log_line', 'Guard', 'api', 'log_requests', 'serve']
+           'predict_photos', 'unless_gone', 'plain_page', 'Page', 'make_page', 'start_page', 'Arrival', 'log_line',
+           'Guard', 'api', 'log_requests', 'serve']
 
 # %% ../../nbs/prediction/45_serve.ipynb #df49e91b
 import asyncio, http.client, io, ipaddress, json, logging, os, socket, ssl, threading, time
@@ -16,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -25,6 +27,7 @@ from ..files import file_hash, printable
 from ..hosting import address_of, bind_port
 from ..images import BadImage, MAX_PIXELS, photo_header
 from .infer import CloudClassifier, find_model, Prediction
+from .site import build_site, read_cached_ort
 
 # %% ../../nbs/prediction/45_serve.ipynb #295c2dbc
 @dataclass(frozen=True)
@@ -330,26 +333,71 @@ def _add_facts(app, service: Service) -> None:
         return JSONResponse(health, 200 if health['status'] == 'ok' else 503)
 
 # %% ../../nbs/prediction/45_serve.ipynb #f2b35373
-_NO_SITE = '''<!doctype html><html lang="en"><meta charset="utf-8"><title>Cloud Classifier</title>
+_PLAIN_PAGE = '''<!doctype html><html lang="en"><meta charset="utf-8"><title>Cloud Classifier</title>
 <meta name="viewport" content="width=device-width"><style>body {font: 16px/1.5 system-ui, sans-serif;
 max-width: 40rem; margin: 2rem auto; padding: 0 1rem} pre {overflow: auto; background: #eef3f8; padding: .8rem}
 @media (prefers-color-scheme: dark) {body {background: #16202b; color: #e6edf3} pre {background: #22303e}
 a {color: #8cc4f0}}</style><main><h1>Cloud Classifier</h1>
 <p>This service names the clouds on photos. Send one or more:</p>
 <pre>curl -F files=@sky.jpg ADDRESS/predict</pre><p><a href="docs">All that it can be asked</a> &middot;
-<a href="model">the model</a> &middot; <a href="health">its health</a></p><p>The page on which people choose photos is
-a folder that is made once: <code>cloud-classifier site OUT</code>, then
+<a href="model">the model</a> &middot; <a href="health">its health</a></p>
+<p>The page on which people choose photos is not here: REASON.</p>
+<p>It can also be made elsewhere, with <code>cloud-classifier site OUT</code>, and shown with
 <code>cloud-classifier serve --site OUT</code>.</p></main></html>'''
 
-def _add_page(app, site: str | Path | None) -> None:
-    from fastapi import Request
-    from fastapi.responses import HTMLResponse
-    from fastapi.staticfiles import StaticFiles
-    if site: return app.mount('/', StaticFiles(directory=site, html=True), name='site')
+def plain_page(address: str, # of the service, as a client sees it
+               reason: str, # why the page for people is not shown
+               ) -> str: # HTML
+    "What is shown where the page for people can't be."
+    return _PLAIN_PAGE.replace('ADDRESS', escape(address.rstrip('/'))).replace('REASON', escape(reason))
 
-    @app.get('/', include_in_schema=False)
-    async def page(request: Request):
-        return HTMLResponse(_NO_SITE.replace('ADDRESS', escape(str(request.base_url).rstrip('/'))))
+# %% ../../nbs/prediction/45_serve.ipynb #06eaf80e
+class Page:
+    "What is at `/`, as an ASGI app: a site, or a plain page that says why there is none."
+    def __init__(self,
+                 site: str | Path | None = None, # a folder of `build_site`
+                 reason: str = 'the service was started without it', # why there is none
+                 ):
+        self.files, self.reason = None, reason
+        if site: self.show(site)
+
+    def show(self, site: str | Path) -> None:
+        "Show a site from now on."
+        from fastapi.staticfiles import StaticFiles
+        self.files = StaticFiles(directory=site, html=True)
+
+    async def __call__(self, scope, receive, send) -> None:
+        await (self.files or self.plain(scope))(scope, receive, send)
+
+    def plain(self, scope): # scope: of a request; the response to it
+        "The plain page; other paths are not found."
+        from fastapi import Request
+        from fastapi.responses import HTMLResponse
+        if scope['path'].removeprefix(scope.get('root_path', '')) != '/': raise _refuse(404, 'Not Found')
+        if scope['method'] not in ('GET', 'HEAD'): raise _refuse(405, 'Method Not Allowed')
+        return HTMLResponse(plain_page(str(Request(scope).base_url), self.reason))
+
+# %% ../../nbs/prediction/45_serve.ipynb #8f010940
+_log = logging.getLogger('cloud_classifier.serve')
+
+def make_page(page: Page, folder: str | Path, model: str | Path,
+              ) -> None:
+    "Make the site of a model in a folder, and show it; where that can't be, the page and the log say why."
+    try: page.show(build_site(folder, model))
+    except (UserError, OperationFailed, OSError) as e:
+        page.reason = str(e)
+        _log.info(f'/ shows a plain page: {e}')
+
+# %% ../../nbs/prediction/45_serve.ipynb #26d2a2c1
+def start_page(page: Page, folder: str | Path, model: str | Path,
+               ort: str | Path | None = None, # a folder with onnxruntime-web; where None, it is cached or fetched
+               ) -> None:
+    "Make the site of a model, in the background where something has to be fetched for it; a bad `ort` raises."
+    if ort: page.show(build_site(folder, model, ort))
+    elif read_cached_ort(): make_page(page, folder, model)
+    else:
+        page.reason = 'it is being made; look again in a moment'
+        threading.Thread(target=make_page, args=[page, folder, model], daemon=True).start()
 
 # %% ../../nbs/prediction/45_serve.ipynb #9241a1dc
 class Arrival:
@@ -390,8 +438,6 @@ async def _discard(arrival: Arrival) -> None:
     except TimeoutError: pass
 
 # %% ../../nbs/prediction/45_serve.ipynb #98bbe91a
-_log = logging.getLogger('cloud_classifier.serve')
-
 def log_line(method: str, # GET or POST, as the client wrote it
              path: str, # of the route; '' where there is none
              status: int, photos: int, seconds: float) -> str:
@@ -451,7 +497,7 @@ class _Reply:
 
 # %% ../../nbs/prediction/45_serve.ipynb #ddaf9586
 def api(model, # a `CloudClassifier`, or the path of its .onnx file
-        site: str | Path | None = None, # a folder of `build_site`, shown at /
+        site: str | Path | Page | None = None, # what is shown at /: a folder of `build_site`, or a `Page`
         limits: Limits = Limits(),
         allow_urls: bool = False, # whether to fetch addresses that clients send
         ): # a FastAPI app; `app.state.service` is its `Service`
@@ -468,7 +514,7 @@ def api(model, # a `CloudClassifier`, or the path of its .onnx file
     app.state.service = service
     _add_predict(app, service)
     _add_facts(app, service)
-    _add_page(app, site)
+    app.router.default = site if isinstance(site, Page) else Page(site) # what no route answers
     app.add_middleware(Guard, service=service)
     return app
 
@@ -525,15 +571,18 @@ def log_requests() -> None:
 def serve(model: str | Path | None = None, # an .onnx file; where None, `find_model` looks for one
           host: str = '127.0.0.1', # this machine alone; '0.0.0.0' for all that can reach it
           port: int = 8000, # 0: any that is free
-          site: str | Path | None = None, # a folder of `build_site`, shown at /
+          site: str | Path | bool = True, # shown at /: a folder of `build_site`, or one made for the model; False: none
           limits: Limits = Limits(),
           allow_urls: bool = False, # whether to fetch addresses that clients send
           announce: Callable[[str], None] = print, # gets the service's address once it answers
+          ort: str | Path | None = None, # a folder with onnxruntime-web, for the page; where None, npm fetches it once
           ) -> None:
     "Serve a model over HTTP until SIGTERM or Ctrl-C; `PortTaken` where the port can't be had."
     import uvicorn
-    with bind_port(host, port) as sock:
-        app = api(find_model(model), site, limits, allow_urls)
+    with bind_port(host, port) as sock, TemporaryDirectory(prefix='cloud-page-', ignore_cleanup_errors=True) as folder:
+        model, page = find_model(model), Page(None if site is True else site)
+        app = api(model, page, limits, allow_urls)
+        if site is True: start_page(page, folder, model, ort)
         longest = round(limits.upload_seconds + limits.answer_seconds) + 1
         config = uvicorn.Config(app, http=_timed_protocol(), ws='none', access_log=False, log_config=None,
                                 server_header=False, timeout_keep_alive=15, limit_concurrency=1000,

@@ -4,14 +4,15 @@ import {cardNodes} from './about.js';
 import {currentFrame, startCamera, stopCamera} from './camera.js';
 import {answerCard, errorCard, nameLabels, waitingCard} from './card.js';
 import {$, el} from './dom.js';
+import {startWorker} from './start.js';
 
-const worker = new Worker(new URL('worker.js', import.meta.url), {type: 'module'});
 const waiting = new Map(); // what is to be done with the answer to each question
 let count = 0;
 let open = 0;
 let done = 0;
 let model = null;
 let kept = false;
+const worker = startWorker(received, say);
 
 function say(text) {
   $('state').textContent = text;
@@ -22,17 +23,16 @@ function ask(question) {
   const id = ++count;
   return new Promise(resolve => {
     waiting.set(id, resolve);
-    worker.postMessage({id, ...question}, question.frame ? [question.frame] : []);
+    worker.then(o => o.postMessage({id, ...question}, question.frame ? [question.frame] : []));
   });
 }
 
-worker.onmessage = ({data}) => {
+function received({data}) {
   if (data.ready) return begin(data.model);
   if (data.failed) return say(`The model could not be loaded (${data.failed}); reload the page to try again.`);
   waiting.get(data.id)(data);
   waiting.delete(data.id);
-};
-worker.onerror = () => say('This browser can’t run the model: it needs one of the last three years.');
+}
 
 function begin(facts) {
   model = facts;

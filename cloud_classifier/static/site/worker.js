@@ -6,22 +6,24 @@ import {openPhoto} from './photo.js';
 import {minSide, normalise, square} from './preprocess.js';
 
 const PREVIEW = 640; // pixels of the longer side
+const place = name => new URL(name, import.meta.url).href;
 let site;
 let session;
 let ort;
 
+async function fetchFile(name) {
+  const answer = await fetch(place(name));
+  if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
+  return answer;
+}
+
 async function load() {
-  site = await (await fetch('model.json')).json();
-  const [library, model] = await Promise.all([
-    import(new URL(site.ort.script, self.location)),
-    fetch(site.model.file).then(answer => {
-      if (!answer.ok) throw new Error(`${site.model.file}: ${answer.status}`);
-      return answer.arrayBuffer();
-    }),
-  ]);
+  site = await (await fetchFile('model.json')).json();
+  const fetched = fetchFile(site.model.file).then(answer => answer.arrayBuffer());
+  const [library, model] = await Promise.all([import(place(site.ort.script)), fetched]);
   ort = library;
   ort.env.wasm.numThreads = 1; // several would need headers that few hosts of static files send
-  ort.env.wasm.wasmPaths = {wasm: new URL(site.ort.wasm, self.location).href};
+  ort.env.wasm.wasmPaths = {wasm: place(site.ort.wasm)};
   session = await ort.InferenceSession.create(model, {executionProviders: ['wasm']});
   const {size} = site.model.preprocess;
   await run(new Float32Array(3 * size * size)); // the first run is the slowest
