@@ -11,10 +11,10 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
-           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'Model', 'Prior',
-           'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status', 'extra_for',
-           'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json',
-           'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
+           'ApplyFile', 'Retrain', 'RunBefore', 'PartsFile', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'Model',
+           'Prior', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status',
+           'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for',
+           'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
            'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
            'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
            'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'predict', 'site',
@@ -1298,7 +1298,7 @@ def issues(data: Data,
 
 # %% ../nbs/51_cli.ipynb #fa9c6fa7
 _WAYS = {'--apply': {'--new-label', '--json'}, '--retrain': {'--run', '--accept', '--out', '--json'},
-         '': {'--all', '--oof', '--run', '--host', '--port'}} # what `clean` can do, and the options of each
+         '': {'--all', '--oof', '--run', '--split', '--host', '--port'}} # what `clean` can do, and the options of each
 
 def _way_to_clean(given: Mapping[str, object] # by option; None or False where it was not given
                   ) -> str: # '--apply', '--retrain', or '' for the widget
@@ -1351,16 +1351,18 @@ def _retrain(data: Path, run: Path | None, accept: int | None, out: Path | None,
     else: print_result(page, result.verdict, *result.data['notes'], f'{page}: both reports side by side')
 
 # %% ../nbs/51_cli.ipynb #c1ea0051
-def _announce_page(line: str) -> None:
-    "Print where a page is, at once, also where another program reads it."
-    echo(line)
+def _announce(address: str, *lines: str) -> None:
+    "Say at once where something can be opened."
+    print_result(address, *lines)
     sys.stdout.flush()
 
-def _serve(data: Path, oof: Path | None, run: Path | None, everything: bool, **address) -> None:
+def _serve(data: Path, oof: Path | None, run: Path | None, split: Path | None, everything: bool, **address) -> None:
     "Serve the cleaner on this machine, until Ctrl-C."
     from cloud_classifier.data.widget import serve_cleaner
+    parts = _loaded_split(data, split or (run and run/'split.csv'))
     table = None if everything else _found_issues(data, oof, run, ())
-    serve_cleaner(data, issues=table, announce=_announce_page,
+    serve_cleaner(data, issues=table, parts=parts,
+                  announce=lambda at: _announce(at, f'{at} shows the photos until Ctrl-C'),
                   **{name: value for name, value in address.items() if value is not None})
 
 # %% ../nbs/51_cli.ipynb #1f4c62a4
@@ -1369,7 +1371,9 @@ ApplyFile = option(Path | None, 'Carry out the decisions in this CSV file: path 
 Retrain = option(bool, 'Carry out what was decided, train again with the same config and parts, and compare.',
                  '--retrain')
 RunBefore = option(Path | None, 'With --retrain the run before cleaning, else a run whose held-out photos are looked '
-                                'through.', '--run', metavar='RUN', default='with --retrain the newest of this dataset')
+                                'through, and whose parts are named.', '--run', metavar='RUN',
+                   default='with --retrain the newest of this dataset')
+PartsFile = option(Path | None, 'A split.csv, for a menu of its parts.', '--split', default='that of --run')
 AllPhotos = option(bool, 'Show all photos, and do not ask networks which are doubtful.', '--all')
 Accept = option(int | None, 'With --retrain: follow so many suggestions without a look, the worst first, and none of '
                             'the test part.', min=1, show_default=False)
@@ -1386,6 +1390,7 @@ def clean(data: Data,
           accept: Accept = None,
           out: RoundOut = None,
           oof: OofFile = None,
+          split: PartsFile = None,
           everything: AllPhotos = False,
           host: Host = None,
           port: Port = None,
@@ -1395,15 +1400,17 @@ def clean(data: Data,
 
     With --apply the decisions come from a file. With --retrain it trains again and says whether cleaning helped."""
     way = _way_to_clean({'--apply': apply, '--new-label': new_label, '--retrain': retrain, '--run': run,
-                         '--accept': accept, '--out': out, '--oof': oof, '--all': everything, '--host': host,
-                         '--port': port, '--json': as_json})
+                         '--accept': accept, '--out': out, '--oof': oof, '--split': split, '--all': everything,
+                         '--host': host, '--port': port, '--json': as_json})
+    if run and split: raise typer.BadParameter('a run has a split of its own', param_hint='--run and --split')
     existing_file(apply, 'a file of decisions')
+    existing_file(split, 'a split')
     if way == '': _check_issues(data, oof, run, (), strict)
     else: existing_dataset(data, strict)
     if not os.access(data, os.W_OK | os.X_OK): raise BadPath(f'{data}: may not be written to')
     if way == '--apply': return _apply_file(data, apply, new_label, as_json)
     if way == '--retrain': return _retrain(data, run, accept, out, as_json)
-    _serve(data, oof, run, everything, host=host, port=port)
+    _serve(data, oof, run, split, everything, host=host, port=port)
 
 # %% ../nbs/51_cli.ipynb #e2d505c4
 def _photos_below(paths: list[Path]) -> Iterator[str]:
@@ -1483,16 +1490,14 @@ def site(out: argument(Path, 'Folder for the page, made where there is none; an 
 Host = option(str, 'Address to listen on; 0.0.0.0 for all that can reach this machine.')
 Port = option(int, 'Port to listen on; 0 for any that is free.', min=0, max=65535)
 
-def _announce(address: str, *lines: str) -> None:
-    "Say at once where something can be opened."
-    print_result(address, *lines)
-    sys.stdout.flush()
-
 @verb()
 def serve(model: Model = None,
           host: Host = '127.0.0.1',
           port: Port = 8000,
-          site: option(Path | None, 'A folder that `site` made, shown at /.') = None,
+          site: option(Path | None, 'A folder that `site` made, shown at /.', default='made for the model') = None,
+          no_site: option(bool, 'Show no page for people at /.', '--no-site') = False,
+          ort: option(Path | None, 'A folder that has onnxruntime-web, for the page.', '--ort',
+                      default='npm fetches it') = None,
           allow_urls: option(bool, 'Fetch photos from public addresses that clients send.', '--allow-urls') = False,
           max_bytes: option(int, 'Bytes of a request.', min=1) = 100_000_000,
           max_pixels: option(int, 'Pixels of a photo, width times height.', min=1) = 100_000_000,
@@ -1501,18 +1506,20 @@ def serve(model: Model = None,
           answer_seconds: option(float, 'Time for its answer, seconds.', min=.1) = 60,
           queue: option(int, 'Photos that may wait, of all requests.', min=1) = 400,
           per_client: option(int, 'Requests of one address at once.', min=1) = 64):
-    """Answer over HTTP: POST /predict, GET /model, GET /health.
+    """Answer over HTTP: POST /predict, GET /model, GET /health, and the page of `site` at /.
 
     Requests over a limit are refused with 413, 429 or 503."""
     if model: existing_model(model)
+    if bool(site) + no_site + bool(ort) > 1:
+        raise typer.BadParameter('take one of them', param_hint='--site, --no-site and --ort')
     if site and not (site/'index.html').is_file():
         raise BadPath(f'{site}: has no index.html; `cloud-classifier site` makes such a folder')
     from cloud_classifier.prediction import serve as http
     if not invocation.quiet: http.log_requests()
     limits = http.Limits(max_bytes, max_pixels, max_files, upload_seconds, answer_seconds, queue,
                          per_client=per_client)
-    http.serve(model, host, port, site, limits, allow_urls,
-               lambda at: _announce(at, f'{at} answers until Ctrl-C; {at}docs says what it can be asked'))
+    http.serve(model, host, port, site or not no_site, limits, allow_urls,
+               lambda at: _announce(at, f'{at} answers until Ctrl-C; {at}docs says what it can be asked'), ort)
 
 # %% ../nbs/51_cli.ipynb #5e12e003
 @verb('app')
