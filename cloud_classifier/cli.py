@@ -36,7 +36,7 @@ import typer
 
 from . import __version__
 from .errors import OperationFailed, UserError
-from .files import printable
+from .files import final_name, printable
 from .training.config import packaged_archs
 
 # %% ../nbs/51_cli.ipynb #cb082204
@@ -195,14 +195,12 @@ def extra_for(verb: str, # as it is typed
     return next((o for o in extras if name in _installed_by(o)), own)
 
 # %% ../nbs/51_cli.ipynb #39f391ce
-_TEMPORARY = re.compile(r'^\.(.+)\.\d+-\d+\.tmp$') # the name of a file while it is written
-
 def _os_error_text(error: OSError) -> str:
     "The file, and the message of the system."
     message = error.strerror or str(error) or type(error).__name__
     if not isinstance(error.filename, str | bytes | os.PathLike): return message
     folder, name = os.path.split(os.fsdecode(error.filename))
-    return os.path.join(folder, _TEMPORARY.sub(r'\1', name)) + f': {message}'
+    return os.path.join(folder, final_name(name)) + f': {message}'
 
 def _bug_text(error: BaseException) -> str:
     "Where it happened, and how to see more."
@@ -1234,8 +1232,18 @@ def _check_issues(data: Path, oof: Path | None, run: Path | None, kinds: Sequenc
     existing_dataset(data, strict)
 
 # %% ../nbs/51_cli.ipynb #6bcb00cc
+def _announce_oof(data: Path) -> None:
+    "Say what is about to take minutes: without a terminal there is no bar."
+    if invocation.quiet: return
+    from cloud_classifier.data.dataset import Dataset
+    n = sum(1 for _ in Dataset(data).photos())
+    echo(f'{data}: {n:,} photos, each judged by models that were not trained on it; '
+         'this takes minutes, and a moment where nothing has changed since', err=True)
+
+# %% ../nbs/51_cli.ipynb #71422b07
 def _probabilities(data: Path, oof: Path | None, run: Path | None): # a DataFrame
     "Out-of-fold probabilities: those of a file, of a run's held-out photos, or new ones."
+    if not (oof or run): _announce_oof(data) # before what is imported takes seconds
     from cloud_classifier.data.issues import read_oof
     if oof: return read_oof(oof)
     from cloud_classifier.training.oof import oof_of_run, out_of_fold
