@@ -35,7 +35,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
     'data.issues': {'errors', 'taxonomy', 'images', 'data.dataset', 'data.duplicates', 'data.sampling'},
     'data.clean': {'taxonomy', 'files', 'data.dataset', 'data.widget'},
-    'data.widget': {'errors', 'taxonomy', 'files', 'images', 'data.dataset'},
+    'data.widget': {'errors', 'taxonomy', 'files', 'hosting', 'images', 'data.dataset'},
     'training.config': {'errors', 'files'},
     'training.dataloaders': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sampling', 'training.config'},
     'training.learner': {'files', 'images', 'training.config'},

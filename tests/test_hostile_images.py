@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bounds import run_bounded
 from hostile_images import hostile_images, jpeg_scans
+from reading import read_line
 
 from cloud_classifier.images import MAX_MEMORY
 
@@ -110,7 +111,7 @@ def test_ctrl_c_is_heard_while_a_photo_is_decoded(tmp_path):
     run = subprocess.Popen(
         [sys.executable, '-c', code, tmp_path / 'scans.jpg'], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    run.stdout.readline()
+    read_line(run)
     time.sleep(0.3)
     start = time.monotonic()
     os.kill(run.pid, signal.SIGINT)
