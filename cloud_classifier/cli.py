@@ -11,10 +11,10 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
-           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'Model', 'Prior',
-           'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status', 'extra_for',
-           'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json',
-           'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
+           'ApplyFile', 'Retrain', 'RunBefore', 'PartsFile', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'Model',
+           'Prior', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status',
+           'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for',
+           'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
            'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
            'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
            'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'predict', 'site',
@@ -36,7 +36,7 @@ import typer
 
 from . import __version__
 from .errors import OperationFailed, UserError
-from .files import printable
+from .files import final_name, printable
 from .training.config import packaged_archs
 
 # %% ../nbs/51_cli.ipynb #cb082204
@@ -195,14 +195,12 @@ def extra_for(verb: str, # as it is typed
     return next((o for o in extras if name in _installed_by(o)), own)
 
 # %% ../nbs/51_cli.ipynb #39f391ce
-_TEMPORARY = re.compile(r'^\.(.+)\.\d+-\d+\.tmp$') # the name of a file while it is written
-
 def _os_error_text(error: OSError) -> str:
     "The file, and the message of the system."
     message = error.strerror or str(error) or type(error).__name__
     if not isinstance(error.filename, str | bytes | os.PathLike): return message
     folder, name = os.path.split(os.fsdecode(error.filename))
-    return os.path.join(folder, _TEMPORARY.sub(r'\1', name)) + f': {message}'
+    return os.path.join(folder, final_name(name)) + f': {message}'
 
 def _bug_text(error: BaseException) -> str:
     "Where it happened, and how to see more."
@@ -1234,8 +1232,18 @@ def _check_issues(data: Path, oof: Path | None, run: Path | None, kinds: Sequenc
     existing_dataset(data, strict)
 
 # %% ../nbs/51_cli.ipynb #6bcb00cc
+def _announce_oof(data: Path) -> None:
+    "Say what is about to take minutes: without a terminal there is no bar."
+    if invocation.quiet: return
+    from cloud_classifier.data.dataset import Dataset
+    n = sum(1 for _ in Dataset(data).photos())
+    echo(f'{data}: {n:,} photos, each judged by models that were not trained on it; '
+         'this takes minutes, and a moment where nothing has changed since', err=True)
+
+# %% ../nbs/51_cli.ipynb #71422b07
 def _probabilities(data: Path, oof: Path | None, run: Path | None): # a DataFrame
     "Out-of-fold probabilities: those of a file, of a run's held-out photos, or new ones."
+    if not (oof or run): _announce_oof(data) # before what is imported takes seconds
     from cloud_classifier.data.issues import read_oof
     if oof: return read_oof(oof)
     from cloud_classifier.training.oof import oof_of_run, out_of_fold
@@ -1290,7 +1298,7 @@ def issues(data: Data,
 
 # %% ../nbs/51_cli.ipynb #fa9c6fa7
 _WAYS = {'--apply': {'--new-label', '--json'}, '--retrain': {'--run', '--accept', '--out', '--json'},
-         '': {'--all', '--oof', '--run', '--host', '--port'}} # what `clean` can do, and the options of each
+         '': {'--all', '--oof', '--run', '--split', '--host', '--port'}} # what `clean` can do, and the options of each
 
 def _way_to_clean(given: Mapping[str, object] # by option; None or False where it was not given
                   ) -> str: # '--apply', '--retrain', or '' for the widget
@@ -1343,16 +1351,18 @@ def _retrain(data: Path, run: Path | None, accept: int | None, out: Path | None,
     else: print_result(page, result.verdict, *result.data['notes'], f'{page}: both reports side by side')
 
 # %% ../nbs/51_cli.ipynb #c1ea0051
-def _announce_page(line: str) -> None:
-    "Print where a page is, at once, also where another program reads it."
-    echo(line)
+def _announce(address: str, *lines: str) -> None:
+    "Say at once where something can be opened."
+    print_result(address, *lines)
     sys.stdout.flush()
 
-def _serve(data: Path, oof: Path | None, run: Path | None, everything: bool, **address) -> None:
+def _serve(data: Path, oof: Path | None, run: Path | None, split: Path | None, everything: bool, **address) -> None:
     "Serve the cleaner on this machine, until Ctrl-C."
     from cloud_classifier.data.widget import serve_cleaner
+    parts = _loaded_split(data, split or (run and run/'split.csv'))
     table = None if everything else _found_issues(data, oof, run, ())
-    serve_cleaner(data, issues=table, announce=_announce_page,
+    serve_cleaner(data, issues=table, parts=parts,
+                  announce=lambda at: _announce(at, f'{at} shows the photos until Ctrl-C'),
                   **{name: value for name, value in address.items() if value is not None})
 
 # %% ../nbs/51_cli.ipynb #1f4c62a4
@@ -1361,7 +1371,9 @@ ApplyFile = option(Path | None, 'Carry out the decisions in this CSV file: path 
 Retrain = option(bool, 'Carry out what was decided, train again with the same config and parts, and compare.',
                  '--retrain')
 RunBefore = option(Path | None, 'With --retrain the run before cleaning, else a run whose held-out photos are looked '
-                                'through.', '--run', metavar='RUN', default='with --retrain the newest of this dataset')
+                                'through, and whose parts are named.', '--run', metavar='RUN',
+                   default='with --retrain the newest of this dataset')
+PartsFile = option(Path | None, 'A split.csv, for a menu of its parts.', '--split', default='that of --run')
 AllPhotos = option(bool, 'Show all photos, and do not ask networks which are doubtful.', '--all')
 Accept = option(int | None, 'With --retrain: follow so many suggestions without a look, the worst first, and none of '
                             'the test part.', min=1, show_default=False)
@@ -1378,6 +1390,7 @@ def clean(data: Data,
           accept: Accept = None,
           out: RoundOut = None,
           oof: OofFile = None,
+          split: PartsFile = None,
           everything: AllPhotos = False,
           host: Host = None,
           port: Port = None,
@@ -1387,15 +1400,17 @@ def clean(data: Data,
 
     With --apply the decisions come from a file. With --retrain it trains again and says whether cleaning helped."""
     way = _way_to_clean({'--apply': apply, '--new-label': new_label, '--retrain': retrain, '--run': run,
-                         '--accept': accept, '--out': out, '--oof': oof, '--all': everything, '--host': host,
-                         '--port': port, '--json': as_json})
+                         '--accept': accept, '--out': out, '--oof': oof, '--split': split, '--all': everything,
+                         '--host': host, '--port': port, '--json': as_json})
+    if run and split: raise typer.BadParameter('a run has a split of its own', param_hint='--run and --split')
     existing_file(apply, 'a file of decisions')
+    existing_file(split, 'a split')
     if way == '': _check_issues(data, oof, run, (), strict)
     else: existing_dataset(data, strict)
     if not os.access(data, os.W_OK | os.X_OK): raise BadPath(f'{data}: may not be written to')
     if way == '--apply': return _apply_file(data, apply, new_label, as_json)
     if way == '--retrain': return _retrain(data, run, accept, out, as_json)
-    _serve(data, oof, run, everything, host=host, port=port)
+    _serve(data, oof, run, split, everything, host=host, port=port)
 
 # %% ../nbs/51_cli.ipynb #e2d505c4
 def _photos_below(paths: list[Path]) -> Iterator[str]:
@@ -1474,11 +1489,6 @@ def site(out: argument(Path, 'Folder for the page, made where there is none; an 
 # %% ../nbs/51_cli.ipynb #5e12e002
 Host = option(str, 'Address to listen on; 0.0.0.0 for all that can reach this machine.')
 Port = option(int, 'Port to listen on; 0 for any that is free.', min=0, max=65535)
-
-def _announce(address: str, *lines: str) -> None:
-    "Say at once where something can be opened."
-    print_result(address, *lines)
-    sys.stdout.flush()
 
 @verb()
 def serve(model: Model = None,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,7 @@ import pytest
 from chromium import CHROMIUM, chromium
 from hypothesis import settings
 
+from cloud_classifier import samples
 from cloud_classifier.samples import make_samples
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +25,31 @@ PLACES = [os.environ.get('CLOUD_DATA', ''), ROOT / 'data' / 'ccsn', ROOT.parent 
 # Every change is judged by the same examples; `--hypothesis-profile default` (as in `make soak`) draws others.
 settings.register_profile('same', derandomize=True)
 settings.load_profile('same')
+
+# Each OOD score asks for the same pictures that are no skies, which take seconds to draw: they are drawn once.
+samples.draw_ood_samples = cache(samples.draw_ood_samples)
+
+# Two workers end at the same time when what takes long doesn't come last.
+LONG = ['site_browser', 'train_processes', 'export', 'train', 'evaluate', 'hostile_images', 'cleaner_browser', 'folds']
+LONG += [
+    'app_browser',
+    'resume',
+    'quantize',
+    'demo',
+    'duplicates',
+    'walk',
+    'package',
+    'cli_verbs',
+    'ood',
+    'cli',
+    'round',
+]
+
+
+def pytest_collection_modifyitems(items):
+    places = {f'test_{name}': i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 # A shell has what it puts into the background ignore Ctrl-C, and children inherit that: some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -78,6 +105,28 @@ def browser():
         pytest.skip('needs chromium on the PATH')
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope='module')
+def traced_once():
+    "Have torch trace each network once, however often it is exported; the function that traces for real."
+    import onnx
+    import torch
+
+    from cloud_classifier.prediction import export
+
+    real, graphs = export._to_onnx, {}
+
+    def to_onnx(model, *args):
+        weights = hashlib.sha256(b''.join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest()
+        key = f'{type(model)} {[*model.state_dict()]} {weights} {args} {torch.is_autocast_enabled("cpu")}'
+        if key not in graphs:
+            graphs[key] = real(model, *args).SerializeToString()
+        return onnx.load_from_string(graphs[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, '_to_onnx', to_onnx)
+        yield real
 
 
 @pytest.fixture(scope='session')

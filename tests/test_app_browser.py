@@ -142,7 +142,14 @@ def wait_until(condition, seconds: float = 30):
 
 
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='looks at processes in /proc')
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=['Ctrl-C', 'TERM', 'kill -9'])
+@pytest.mark.parametrize(
+    'how',
+    [
+        pytest.param(signal.SIGINT, id='Ctrl-C'),
+        pytest.param(signal.SIGTERM, id='TERM', marks=pytest.mark.soak),
+        pytest.param(signal.SIGKILL, id='kill -9'),
+    ],
+)
 def test_the_end_leaves_nothing_behind(how, model, page, tmp_path):
     env = {'CLOUD_TEST_MARKER': str(tmp_path), 'TMPDIR': str(tmp_path)}
     with served(tmp_path, '--model', model, '--port', 0, command=(*COMMAND, 'app'), env=env) as running:

@@ -35,7 +35,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
     'data.issues': {'errors', 'taxonomy', 'images', 'data.dataset', 'data.duplicates', 'data.sampling'},
     'data.clean': {'taxonomy', 'files', 'data.dataset', 'data.widget'},
-    'data.widget': {'errors', 'taxonomy', 'files', 'images', 'data.dataset'},
+    'data.widget': {'errors', 'taxonomy', 'files', 'hosting', 'images', 'data.dataset'},
     'training.config': {'errors', 'files'},
     'training.dataloaders': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sampling', 'training.config'},
     'training.learner': {'files', 'images', 'training.config'},
@@ -303,7 +303,12 @@ def test_what_is_light_does_not_wait_for_what_is_heavy(code, never):
     assert not {*never.split()} & set(done.out.split())
 
 
-@pytest.mark.parametrize('door', ['training.run', 'evaluation.report', 'prediction.export', 'all'])
+DOORS = [
+    pytest.param(door, marks=pytest.mark.soak) for door in ('training.run', 'evaluation.report', 'prediction.export')
+]
+
+
+@pytest.mark.parametrize('door', ['all', *DOORS])
 def test_nothing_is_said_while_a_door_is_opened(door):
     done = run_bounded(f'import cloud_classifier.{door}')
     assert (done.status, done.err) == (0, '')

@@ -17,7 +17,7 @@ from cloud_classifier.evaluation.ood import learner_outputs
 from cloud_classifier.evaluation.report import evaluate
 from cloud_classifier.prediction.decide import calibrated
 from cloud_classifier.training.config import BadConfig, BadRun
-from cloud_classifier.training.run import Run
+from cloud_classifier.training.run import Run, train
 
 RUN = ('run.json', 'split.csv', 'split.json', 'learner.pkl', 'history.csv')
 
@@ -26,6 +26,13 @@ def copied(one, other, names):
     for name in names:
         shutil.copy(one / name, other / name)
     return other
+
+
+@pytest.fixture(scope='module')
+def run(skies, tmp_path_factory):
+    "A finished run of a tiny network, as what is fitted for it is fitted again and again."
+    small = {'arch': 'timm/test_resnet', 'size': 64, 'weights': 'none', 'epochs': 2, 'bs': 8}
+    return train(skies, out=tmp_path_factory.mktemp('runs') / 'run', progress=False, **small)
 
 
 @pytest.fixture

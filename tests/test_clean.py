@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading import read_line
 from wholeness import whole
 
 from cloud_classifier.data import clean
@@ -445,7 +446,7 @@ def start(root, code):
     process = subprocess.Popen(
         [sys.executable, '-c', HOLD + code, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdout.readline() == 'open\n'
+    assert read_line(process) == 'open\n'
     return process
 
 
@@ -456,7 +457,7 @@ def test_the_second_process_is_told_and_a_killed_one_does_not_count(tmp_path):
         cleaner = Cleaner(dataset)
     assert 'another process' in cleaner.notice
     first.kill()
-    first.communicate()
+    first.communicate(timeout=120)
     assert cleaner.notice == ''
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -466,7 +467,7 @@ def test_the_second_process_is_told_and_a_killed_one_does_not_count(tmp_path):
 def test_a_decision_that_changed_meanwhile_is_not_overwritten_silently(cleaner):
     cleaner.delete('Cirrus/1.jpg')
     other = start(cleaner.dataset.path, 'c.keep("Cirrus/1.jpg"); c.keep("Cirrus/2.jpg")')
-    other.communicate()
+    other.communicate(timeout=120)
     assert '2 decisions by others' in cleaner.notice
     with pytest.raises(DecidedMeanwhile, match='another session decided keep meanwhile'):
         cleaner.ambiguous('Cirrus/1.jpg')
@@ -478,7 +479,7 @@ def test_a_decision_that_changed_meanwhile_is_not_overwritten_silently(cleaner):
 
 def test_a_decision_that_was_applied_meanwhile_is_told(cleaner):
     cleaner.queue()
-    start(cleaner.dataset.path, 'c.keep("Cirrus/1.jpg"); c.apply()').communicate()
+    start(cleaner.dataset.path, 'c.keep("Cirrus/1.jpg"); c.apply()').communicate(timeout=120)
     with pytest.raises(DecidedMeanwhile, match='decided keep meanwhile'):
         cleaner.delete('Cirrus/1.jpg')
     assert 'Cirrus/1.jpg' not in paths(cleaner.queue())
@@ -487,7 +488,7 @@ def test_a_decision_that_was_applied_meanwhile_is_told(cleaner):
 
 def test_apply_does_not_do_what_was_decided_otherwise_meanwhile(cleaner):
     cleaner.delete('Cirrus/1.jpg')
-    start(cleaner.dataset.path, 'c.keep("Cirrus/1.jpg")').communicate()
+    start(cleaner.dataset.path, 'c.keep("Cirrus/1.jpg")').communicate(timeout=120)
     with pytest.raises(NotApplied, match='another session decided keep meanwhile'):
         cleaner.apply()
     assert cleaner.apply().action.tolist() == ['keep']
@@ -506,7 +507,7 @@ def test_two_that_apply_at_once_give_each_photo_one_row(tmp_path):
         process.stdin.write('go\n')
         process.stdin.flush()
     for process in both:
-        process.communicate()
+        process.communicate(timeout=120)
         assert process.returncode == 0
     journal = dataset.journal()
     assert journal.sha256.value_counts().tolist() == [1] * 62

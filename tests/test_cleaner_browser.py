@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from reading import read_line
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.samples import make_samples
@@ -81,20 +82,21 @@ def serve(tmp_path):
     "Serve the cleaner of a dataset; the page's address. What was started is interrupted at the end."
     started = []
 
-    def start(dataset: Dataset, issues: pd.DataFrame | None = None, env: dict[str, str] | None = None) -> str:
-        table = 'None'
-        if issues is not None:
-            issues.to_pickle(tmp_path / 'issues.pkl')
-            table = f'pd.read_pickle({str(tmp_path / "issues.pkl")!r})'
+    def start(dataset: Dataset, issues: pd.DataFrame, env: dict[str, str] | None = None, parts=None) -> str:
+        tables = ''
+        for name, table in {'issues': issues, 'parts': parts}.items():
+            if table is not None:
+                table.to_pickle(tmp_path / f'{name}.pkl')
+                tables += f', {name}=pd.read_pickle({str(tmp_path / f"{name}.pkl")!r})'
         code = (
             'import pandas as pd; from cloud_classifier.data.widget import serve_cleaner; '
-            f'serve_cleaner({str(dataset.path)!r}, port=0, issues={table})'
+            f'serve_cleaner({str(dataset.path)!r}, port=0{tables})'
         )
         server = subprocess.Popen(
             [sys.executable, '-c', code], env=os.environ | (env or {}), stdout=subprocess.PIPE, text=True
         )
         started.append(server)
-        return re.search(r'http://\S+', server.stdout.readline())[0]
+        return re.search(r'http://\S+', read_line(server))[0]
 
     yield start
     for server in started:
@@ -223,8 +225,17 @@ def test_what_strangers_wrote_is_text_and_a_torn_photo_can_be_decided_about(data
     assert page.evaluate('window.markup') is None
 
 
-def test_an_error_stays_until_it_is_put_away(dataset, serve, visit):
-    page = visit(serve(dataset, issues_of(dataset)))
+def test_parts_are_a_menu_and_an_error_stays_until_it_is_put_away(dataset, serve, visit):
+    issues = issues_of(dataset)
+    parts = issues[['path', 'sha256']].assign(part=['valid', 'test', 'test'] + ['train'] * (len(issues) - 3))
+    page = visit(serve(dataset, issues, parts=parts))
+    at(page, 'Stratus/found.jpg')
+    menu = page.get_by_label('Part')
+    assert menu.locator('option').all_inner_texts() == ['all parts', 'train (28)', 'valid (1)', 'test (2)']
+    menu.select_option('test')
+    expect(page.locator('.cloud-cleaner figcaption')).to_contain_text('1 of 2')
+    at(page, 'Stratus/seen.jpg')
+    menu.select_option('')
     at(page, 'Stratus/found.jpg')
     (dataset.path / 'Stratus' / 'found.jpg').unlink()
     page.keyboard.press('r')

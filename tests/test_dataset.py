@@ -423,3 +423,29 @@ def test_the_folders_are_read_once_a_listing(dataset, monkeypatch):
     dataset.check(listing=listing)
     dataset.scan(listing, progress=False)
     assert sorted(read) == [str(dataset.path), *(str(dataset.path / name) for name in sorted(dataset.folders))]
+
+
+@pytest.mark.parametrize('links', [False, True])
+def test_the_same_photo_is_kept_once_under_a_label(dataset, tmp_path, links):
+    "Other bytes are kept beside each other; of the same bytes one file stays, and undo brings back both."
+    photo = dataset.listing().path[0]
+    for name in ('twin', 'nowhere'):
+        file = dataset.path / 'Stratus' / f'{name}.jpg'
+        if name == 'nowhere':
+            file.symlink_to('gone.jpg')
+        elif links:
+            file.symlink_to(shutil.copy(dataset.path / photo, tmp_path / 'elsewhere.jpg'))
+        else:
+            shutil.copy(dataset.path / photo, file)
+    content = (dataset.path / photo).read_bytes()
+    row = dataset.relabel(photo, 'Stratus', 'flat')
+    assert not (dataset.path / photo).exists()
+    told = dataset.journal().loc[row]
+    assert (dataset.path / told.target).read_bytes() == content
+    assert told.target.startswith('.quarantine/')
+    assert (told.label, told.reason) == ('Stratus', 'flat; the same photo is there already')
+    dataset.relabel('Stratus/nowhere.jpg', 'Cirrus')
+    assert os.path.islink(dataset.path / 'Cirrus' / 'nowhere.jpg')
+    assert dataset.undo(2) == ['Stratus/nowhere.jpg', photo]
+    assert dataset.journal().undone.notna().all()
+    assert (dataset.path / photo).read_bytes() == content

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from fork_server import ForkServer
+from reading import read_line
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import split
@@ -249,7 +250,7 @@ def test_an_export_that_is_ended_leaves_no_model(signum, run, learn, tmp_path, m
     argv = [sys.executable, '-c', SLOW_EXPORT, run.path, path]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout.readline() == 'proving\n'
+            assert read_line(process) == 'proving\n'
             [part] = files(folder)
             process.send_signal(signum)
             process.wait(60)

@@ -74,7 +74,7 @@ def killed(server, skies, alone, place, kills, chance):
 
 
 def test_folds_that_are_killed_end_as_those_left_alone(server, skies, alone, tmp_path):
-    assert killed(server, skies, alone, tmp_path, 4, random.Random(1))
+    assert killed(server, skies, alone, tmp_path, 2, random.Random(1))
 
 
 @pytest.mark.soak

@@ -12,6 +12,7 @@ import pytest
 from bounds import run_bounded
 from hostile_models import CORPUS, GREEDY, LOGITS, SIZE, node, says, sealed, slow
 from PIL import Image
+from reading import read_line
 
 from cloud_classifier.prediction.infer import BadModel, CloudClassifier
 
@@ -85,7 +86,7 @@ def test_ctrl_c_is_heard_while_a_network_computes(tmp_path):
         [sys.executable, '-c', ask, tmp_path / 'slow.onnx'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        process.stdout.readline()
+        read_line(process)
         time.sleep(5)  # for the imports; the network takes minutes
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 from conftest import ordinary_user
+from reading import read_line
 from wholeness import contents, make_dataset, whole
 
 from cloud_classifier.data.dataset import BadDataset, BadManifest, Dataset, Manifest, ManifestFailed
@@ -119,7 +120,7 @@ def test_killed_while_writing(tmp_path):
     )
     for _ in range(3):
         process = subprocess.Popen([sys.executable, '-c', code, tmp_path], stdout=subprocess.PIPE)
-        process.stdout.readline()
+        read_line(process)
         time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()

@@ -22,7 +22,7 @@ from ..taxonomy import known_label, read_label
 from ..files import atomic_write, file_hash, from_json, printable
 from .dataset import BadDataset, Dataset, Place, Unmovable
 from .dataset import DECISIONS, QUARANTINE, class_name, class_order, quarantine_path, utc_now
-from .dataset import _cell
+from .dataset import _cell, _Twins
 
 # %% ../../nbs/data/18_clean.ipynb #9d5ea2e4
 def photo_name(dataset: Dataset, # where the photo is, or was
@@ -511,36 +511,6 @@ def _locate(dataset: Dataset, decisions: list[Mapping]) -> tuple[dict[tuple, str
         else: reasons[_key(d)] = _no_place(d, free)
     return found, reasons
 
-# %% ../../nbs/data/18_clean.ipynb #81d05133
-class _Twins:
-    "Photos with the same bytes in the class that a photo goes to."
-    def __init__(self, dataset: Dataset, shas: dict[str, str]): # shas: those that were read before, by path
-        self.dataset, self.shas, self.by_size, self.leaving, self.arriving = dataset, shas, {}, set(), set()
-
-    def leave(self, path: str) -> None:
-        "Take in that a photo is about to be moved away."
-        self.leaving.add(path)
-        self.shas.pop(path, None) # another photo may get its name
-
-@patch
-def sizes(self: _Twins, label: str) -> dict[int, list[str]]: # paths by bytes
-    "The photos of a class by size."
-    if label in self.by_size: return self.by_size[label]
-    self.by_size[label] = sizes = defaultdict(list)
-    folders = [name for name, means in self.dataset.folders.items() if means == label]
-    for path in (path for name in folders for path in self.dataset._photos_in(name)[0]):
-        sizes[os.lstat(self.dataset.path/path).st_size].append(path)
-    return sizes
-
-# %% ../../nbs/data/18_clean.ipynb #573b127c
-@patch
-def has(self: _Twins, label: str, sha: str, path: str) -> bool:
-    "Whether a class has a photo with these bytes that stays there, or one is about to arrive."
-    if (label, sha) in self.arriving: return True
-    others = set(self.sizes(label).get(os.stat(self.dataset.path/path).st_size, ())) - self.leaving - {path}
-    self.shas |= {other: file_hash(self.dataset.path/other) for other in others - self.shas.keys()}
-    return any(self.shas[other] == sha for other in others)
-
 # %% ../../nbs/data/18_clean.ipynb #63238ded
 def _target(dataset: Dataset, decision: Mapping, path: str) -> str:
     "Where a decision takes its photo, unless that name is taken; '' where it stays."
@@ -550,16 +520,11 @@ def _target(dataset: Dataset, decision: Mapping, path: str) -> str:
     return f'{dataset.folder_of(decision["label"])}/{Path(path).name}'
 
 # %% ../../nbs/data/18_clean.ipynb #b650f6c2
-_TWIN = 'the same photo is there already'
-
 def _plan_one(dataset: Dataset, db, decision: dict, path: str, target: str, twins: _Twins) -> int: # row in the journal
     "Write a decision into the journal, and plan its move."
     manifest, sha = dataset.manifest, decision['sha256']
     if not os.path.lexists(manifest.place(path)): raise Unmovable('is not there any more')
-    if decision['decision'] == 'relabel' and twins.has(decision['label'], sha, path):
-        target = quarantine_path(path, sha)
-        decision['reason'] = '; '.join(filter(None, [decision['reason'], _TWIN]))
-    elif decision['decision'] == 'relabel': twins.arriving.add((decision['label'], sha))
+    if decision['decision'] == 'relabel': target = twins.resolve(decision['label'], sha, path, target)
     if target: twins.leave(path)
     return manifest.plan_decision(db, decision, path, manifest.free(db, target) if target else '')
 

@@ -1021,20 +1021,32 @@ def _add_journal_row(self: Manifest, db: sqlite3.Connection, **values) -> int: #
     insert = f'INSERT INTO journal ({", ".join(values)}) VALUES ({", ".join("?"*len(values))})'
     return db.execute(insert, tuple(values.values())).lastrowid
 
+_TWIN = 'the same photo is there already'
+
 @patch
-def _plan_journal_move(self: Manifest, action: str, source: str, target, reason: str, then: dict) -> int:
+def _plan_row(self: Manifest, db: sqlite3.Connection, **values) -> int: # values: by column; its number
+    "Write a row into the journal, and plan its move where it has one."
+    out = values['target'].startswith(f'{QUARANTINE}/')
+    if out and values['action'] == 'relabel' and _TWIN not in values['reason']: # as in a row that is replayed
+        values['reason'] = '; '.join(filter(None, [values['reason'], _TWIN]))
+    row = self._add_journal_row(db, **values)
+    then = dict(label='', status='quarantined') if out else dict(label=values['label'], status='ok')
+    if values['target']: self.plan_move(db, values['source'], values['target'], values['sha256'], journal=row, **then)
+    return row
+
+# %% ../../nbs/data/10_dataset.ipynb #004802c2
+@patch
+def _plan_journal_move(self: Manifest, action: str, source: str, target, reason: str, label: str) -> int:
     "Write a move into the journal, and plan it; the number of its row there."
     with self.consistent() as db:
         file = self.place(source)
         if _lstat(file) is None: raise Unmovable('there is no such photo')
         sha = file_hash(file)
         target = self.free(db, target(sha) if callable(target) else target)
-        row = self._add_journal_row(db, action=action, source=source, target=target, reason=reason, sha256=sha,
-                                    given=read_label(source.split('/')[0]), label=then['label'])
-        self.plan_move(db, source, target, sha, journal=row, **then)
-    return row
+        return self._plan_row(db, action=action, source=source, target=target, reason=reason, sha256=sha,
+                              given=read_label(source.split('/')[0]), label=label)
 
-# %% ../../nbs/data/10_dataset.ipynb #004802c2
+# %% ../../nbs/data/10_dataset.ipynb #e23d04aa
 @patch
 def move(self: Manifest,
          action: str, # 'quarantine' or 'relabel'
@@ -1042,11 +1054,10 @@ def move(self: Manifest,
          target: str | Callable[[str], str], # where it goes, or a function of its SHA-256; the name may get a number
          reason: str, # why, in a few words
          label: str = '', # the label that it has there; '' where it keeps its own
-         status: str = 'ok', # the status that it has there
          noted: Callable[[int], object] | None = None, # called with the number of the row before the file is moved
          ) -> int: # number of the row in the journal
     "Move a photo, and write down why. `Unmovable` where that can't be."
-    row = self._plan_journal_move(action, source, target, reason, dict(label=label, status=status))
+    row = self._plan_journal_move(action, source, target, reason, label)
     if noted: noted(row)
     with self.consistent() as db:
         failed = db.execute('SELECT failed FROM journal WHERE id = ?', (row,)).fetchone()['failed']
@@ -1187,15 +1198,10 @@ def plan_decision(self: Manifest,
     "Write a decision into the journal, and plan its move."
     about = {name: decision[name] for name in _DECISION if name not in ('path', 'time')}
     if about['decision'] == 'keep': about['label'] = about['given']
-    row = self._add_journal_row(db, action=about['decision'], source=source, target=target, **about)
+    row = self._plan_row(db, action=about['decision'], source=source, target=target, **about)
     key = decision['sha256'], decision['path']
-    if not target:
-        self.drop_decision(db, *key)
-        return row
-    db.execute('UPDATE decisions SET journal = ? WHERE sha256 = ? AND path = ?', (row, *key))
-    out = target.startswith(f'{QUARANTINE}/')
-    then = dict(label='', status='quarantined') if out else dict(label=about['label'], status='ok')
-    self.plan_move(db, source, target, decision['sha256'], journal=row, **then)
+    if target: db.execute('UPDATE decisions SET journal = ? WHERE sha256 = ? AND path = ?', (row, *key))
+    else: self.drop_decision(db, *key)
     return row
 
 # %% ../../nbs/data/10_dataset.ipynb #a9396e64
@@ -1259,9 +1265,50 @@ def quarantine(self: Dataset,
                ) -> int: # number of the journal row
     "Take a photo out of the dataset; `undo` puts it back."
     path = self._path_of(photo)
-    return self._move('quarantine', path, partial(quarantine_path, path), reason, status='quarantined', noted=noted)
+    return self._move('quarantine', path, partial(quarantine_path, path), reason, noted=noted)
 
 # %% ../../nbs/data/10_dataset.ipynb #cfaffe70
+class _Twins:
+    "Photos with the same bytes in the class that a photo goes to."
+    def __init__(self, dataset: Dataset, shas: dict[str, str]): # shas: those that were read before, by path
+        self.dataset, self.shas, self.by_size, self.leaving, self.arriving = dataset, shas, {}, set(), set()
+
+    def leave(self, path: str) -> None:
+        "Take in that a photo is about to be moved away."
+        self.leaving.add(path)
+        self.shas.pop(path, None) # another photo may get its name
+
+    def size(self, path: str) -> int | None: # bytes; None where it can't be read, as with a link to nowhere
+        try: return os.stat(self.dataset.path/path).st_size
+        except OSError: return None
+
+@patch
+def sizes(self: _Twins, label: str) -> dict[int | None, list[str]]: # paths by bytes
+    "The photos of a class by size."
+    if label in self.by_size: return self.by_size[label]
+    self.by_size[label] = sizes = defaultdict(list)
+    folders = [name for name, means in self.dataset.folders.items() if means == label]
+    for path in (path for name in folders for path in self.dataset._photos_in(name)[0]):
+        sizes[self.size(path)].append(path)
+    return sizes
+
+# %% ../../nbs/data/10_dataset.ipynb #cea5ce3c
+@patch
+def has(self: _Twins, label: str, sha: str, path: str) -> bool:
+    "Whether a class has a photo with these bytes that stays there, or one is about to arrive."
+    if (label, sha) in self.arriving: return bool(sha)
+    others = set(self.sizes(label).get(self.size(path), ())) - self.leaving - {path}
+    self.shas |= {other: file_hash(self.dataset.path/other) for other in others - self.shas.keys()}
+    return bool(sha) and any(self.shas[other] == sha for other in others)
+
+@patch
+def resolve(self: _Twins, label: str, sha: str, path: str, target: str) -> str: # where it goes, from the dataset
+    "`target`, in the folder of a label; a place in quarantine where the class has the same photo already."
+    if self.has(label, sha, path): return quarantine_path(path, sha)
+    self.arriving.add((label, sha))
+    return target
+
+# %% ../../nbs/data/10_dataset.ipynb #2d8d9f31
 @patch
 def relabel(self: Dataset,
             photo: str | Path, # path relative to the dataset
@@ -1270,12 +1317,16 @@ def relabel(self: Dataset,
             noted: Callable[[int], object] | None = None, # called with the journal row's number before the move
             new_label: bool = False, # whether a name that is nearly that of a genus is meant as it is written
             ) -> int: # number of the journal row
-    "Move a photo to the folder of another class, which is made where there is none."
+    """Move a photo to the folder of another class, which is made where there is none.
+
+    Where that class has the same photo already, this file goes to quarantine; where it has another photo of this
+    name, this one gets a number."""
     exists = read_label(label) in self.folders.values()
     label, path = known_label(label, new_label or exists), self._path_of(photo)
-    folder = self.folder_of(label)
+    target = f'{self.folder_of(label)}/{Path(path).name}'
     if read_label(path.split('/')[0]) == label: raise BadDataset(f'{photo}: stands under {label} already')
-    return self._move('relabel', path, f'{folder}/{Path(path).name}', reason, label=label, noted=noted)
+    def place(sha: str) -> str: return _Twins(self, {}).resolve(label, sha, path, target)
+    return self._move('relabel', path, place, reason, label=label, noted=noted)
 
 # %% ../../nbs/data/10_dataset.ipynb #42f61922
 @patch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'FAR_LIKELIER', 'KINDS', 'ISSUES', 'ALIKE', 'TOGETHER', 'MAX_OUTLIERS', 'FAR_OUT', 'BadOOF', 'oof_classes',
-           'check_oof', 'read_oof', 'follow_oof', 'copy_numbers', 'Evidence', 'make_evidence', 'label_scores', 'cue',
+           'check_oof', 'read_oof', 'follow_oof', 'copy_numbers', 'Evidence', 'make_evidence', 'label_scores',
            'label_issues', 'plot_issues', 'top_losses', 'plot_top_losses', 'most_confused']
 
 # %% ../../nbs/data/17_issues.ipynb #203a08cd
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..taxonomy import GENERA, read_label
+from ..taxonomy import cue, read_label
 from ..images import BadImage, open_image
 from .dataset import class_order, Dataset
 from .duplicates import find_duplicates
@@ -196,15 +196,6 @@ def _wrong_labels(evidence: Evidence) -> np.ndarray: # (n,) bool
         wrong = find_label_issues(evidence.y, evidence.probs, filter_by='low_self_confidence', n_jobs=1)
     other = evidence.others.max(1)
     return wrong & (other > evidence.given) | (other > FAR_LIKELIER*evidence.given)
-
-# %% ../../nbs/data/17_issues.ipynb #152327b0
-def cue(label: str, # a class
-        other: str, # another
-        ) -> str: # '' where the taxonomy has none
-    "What tells two labels apart."
-    one, two = GENERA.get(label), GENERA.get(other)
-    if not (one and two): return ''
-    return one.lookalikes.get(other) or two.lookalikes.get(label, '')
 
 # %% ../../nbs/data/17_issues.ipynb #19b4a4c7
 KINDS = { # of issue, in the order in which equal scores are listed

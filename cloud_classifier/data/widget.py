@@ -5,19 +5,17 @@
 # %% auto #0
 __all__ = ['LISTS', 'card', 'reasons_of', 'label_keys', 'cheat_sheet', 'small_copies', 'lists_of', 'pending_photos', 'photos_of',
            'menu', 'chosen_from', 'standing_rows', 'row_text', 'what_was_done', 'CleanerWidget', 'page_code',
-           'server_config', 'CantServe', 'check_port', 'page_address', 'serve_cleaner']
+           'serve_cleaner']
 
 # %% ../../nbs/data/19_widget.ipynb #b12775df
-import json, os, secrets, socket, subprocess, sys, time
+import pickle, secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from anywidget import AnyWidget
@@ -26,6 +24,7 @@ from traitlets import Bool, Dict, List
 
 from ..errors import OperationFailed, UserError
 from ..files import printable
+from ..hosting import print_address, serve_notebook
 from ..images import BadImage, thumbnail
 from ..taxonomy import GENERA, height_range
 from .dataset import BadDataset, class_order, Dataset
@@ -220,10 +219,12 @@ _NO_DOUBTS = ('No doubts are known: these are all photos, folder by folder. '
 def _show_status(self: CleanerWidget) -> None:
     "Bring the bar up to date."
     decided, total = self.cleaner.progress
-    rows, own = self._standing, sum(row['session'] == self.cleaner.session for row in self._standing)
+    rows = self._standing
+    session = rows[0]['session'] if rows else '' # it may be one from before the kernel was restarted
     self.status = dict(decided=decided, total=total, pending=dict(Counter(self.cleaner.pending.decision)),
-                       undo=len(rows), session=own, last=row_text(rows[0]) if rows else '',
-                       notice=printable(self.cleaner.notice))
+                       undo=len(rows), last=row_text(rows[0]) if rows else '', session=session,
+                       in_session=sum(row['session'] == session for row in rows),
+                       is_own=session == self.cleaner.session, notice=printable(self.cleaner.notice))
 
 # %% ../../nbs/data/19_widget.ipynb #321c197d
 @patch
@@ -345,155 +346,38 @@ def _apply(self: CleanerWidget, near: str = '') -> dict: # the answer
 
 # %% ../../nbs/data/19_widget.ipynb #01e28342
 @patch
-def _undo(self: CleanerWidget, session: bool = False, near: str = '') -> dict: # the answer
-    "Take back the last decision that was applied, or all of this session."
-    try: back = self.cleaner.undo_session() if session else self.cleaner.undo()
+def _undo(self: CleanerWidget, session: str = '', near: str = '') -> dict: # the answer
+    "Take back the last decision that was applied, or all of a session."
+    try: back = self.cleaner.undo_session(session) if session else self.cleaner.undo()
     finally: self._open_again(near)
     return dict(said=f'Taken back: {len(back):,} decision{"" if len(back) == 1 else "s"}.')
 
 # %% ../../nbs/data/19_widget.ipynb #acf6deba
 def page_code(data: str | Path, # the folder of the dataset
-              issues: str | Path | None, # the file of the label issues, as `DataFrame.to_pickle` writes it
+              tables: Iterable[str] = (), # of 'issues' and 'parts', those that lie beside the page as NAME.pkl
               ) -> str: # Python
     "What the page runs."
-    table = None if issues is None else f'pd.read_pickle({str(issues)!r})'
+    options = ''.join(f", {name}=pd.read_pickle('{name}.pkl')" for name in tables)
     return f'''import warnings
 import pandas as pd
 from cloud_classifier.data.clean import Cleaner
-from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.widget import CleanerWidget
 warnings.simplefilter('ignore')
-CleanerWidget(Cleaner(Dataset({str(data)!r}), {table}), whole_page=True)'''
+CleanerWidget(Cleaner({str(data)!r}{options}), whole_page=True)'''
 
 # %% ../../nbs/data/19_widget.ipynb #27864697
-_TEMPLATE = '''{%- extends 'voila/templates/lab/index.html.j2' -%}
-{% import "spinner.macro.html.j2" as spinner %}
-{%- block notebook_css -%}
-{% if frontend == "voila" %}{{ resources.include_js("static/voila-style.js") }}{% endif %}
-{{ spinner.css() }}
-{{ super.super() }}
-{%- endblock -%}
-'''
-_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
-
-# %% ../../nbs/data/19_widget.ipynb #eabe4cf0
-def server_config(host: str, port: int, token: str) -> dict: # what voila.json says
-    "How Voilà is to serve the page."
-    settings = dict(headers={'Content-Security-Policy': _POLICY}, websocket_max_message_size=100_000_000)
-    return dict(Voila=dict(ip=host, port=port, port_retries=0, open_browser=False, token=token, log_level='ERROR',
-                           tornado_settings=settings),
-                VoilaConfiguration=dict(template='cleaner', show_tracebacks=False),
-                MappingKernelManager=dict(cull_idle_timeout=600, cull_interval=60)) # of pages that were left, seconds
-
-# %% ../../nbs/data/19_widget.ipynb #d44e69e9
-def _write_page(folder: Path, code: str, config: dict) -> None:
-    "Write what Voilà reads."
-    cell = dict(cell_type='code', id='cleaner', metadata={}, source=code, execution_count=None, outputs=[])
-    spec = dict(name='python3', display_name='Python', language='python')
-    kernel = dict(argv=[sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}'], **spec)
-    template = 'voila/templates/cleaner'
-    for name, content in {
-            'Clean labels.ipynb': dict(cells=[cell], metadata=dict(kernelspec=spec), nbformat=4, nbformat_minor=5),
-            'voila.json': config, 'kernels/python3/kernel.json': kernel,
-            f'{template}/conf.json': dict(base_template='lab'), f'{template}/index.html.j2': _TEMPLATE}.items():
-        file = folder/name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content if isinstance(content, str) else json.dumps(content), encoding='utf-8')
-
-# %% ../../nbs/data/19_widget.ipynb #4cb6bea8
-class CantServe(UserError):
-    "A page that can't be served, and what to do about it."
-
-# %% ../../nbs/data/19_widget.ipynb #7d8a1624
-def check_port(host: str, port: int) -> int: # the port; a free one where 0 was asked for
-    "Whether a server could listen there; `CantServe` where it could not."
-    with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
-        if os.name == 'posix': s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1) # one that has just ended
-        try: s.bind((host, port))
-        except (OSError, OverflowError) as e:
-            raise CantServe(f'{host}:{port}: {getattr(e, "strerror", None) or e}; choose another host or port') from e
-        return s.getsockname()[1]
-
-# %% ../../nbs/data/19_widget.ipynb #fb3e997e
-_SERVER = '''import os, shutil, signal, sys, threading
-from voila.app import main
-alone = threading.Event()
-def end_with_parent():
-    sys.stdin.read()
-    alone.set()
-    os.kill(os.getpid(), signal.SIGTERM)
-threading.Thread(target=end_with_parent, daemon=True).start()
-main()
-if alone.is_set(): shutil.rmtree(os.getcwd(), ignore_errors=True)
-'''
-
-# %% ../../nbs/data/19_widget.ipynb #f21f0b15
-def _paths(name: str) -> list[str]:
-    "The folders in a variable of the environment, absolute, for the server works elsewhere."
-    return [os.path.abspath(path) for path in os.environ.get(name, '').split(os.pathsep) if path]
-
-# %% ../../nbs/data/19_widget.ipynb #7615fd73
-def _start_server(folder: Path) -> subprocess.Popen:
-    "Start Voilà on a page that was written."
-    own = dict(JUPYTER_CONFIG_DIR='config', JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython')
-    own = {name: str(folder/place) for name, place in own.items()}
-    own |= dict(JUPYTER_NO_CONFIG='1', JUPYTER_PATH=os.pathsep.join([str(folder), *_paths('JUPYTER_PATH')]),
-                PYTHONPATH=os.pathsep.join(_paths('PYTHONPATH')))
-    log = open(folder/'log', 'wb')
-    with log: return subprocess.Popen(
-        [sys.executable, '-c', _SERVER, str(folder/'Clean labels.ipynb')], cwd=folder, env=os.environ | own,
-        stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
-
-# %% ../../nbs/data/19_widget.ipynb #16ba335d
-def _answers(host: str, port: int) -> bool:
-    "Whether something listens there."
-    try: socket.create_connection((host, port), timeout=1).close()
-    except OSError: return False
-    return True
-
-# %% ../../nbs/data/19_widget.ipynb #bd551f09
-def _wait_until_served(server: subprocess.Popen, host: str, port: int, log: Path, seconds: float = 60) -> None:
-    "Wait until the server listens; `CantServe` where it does not start."
-    reachable = {'0.0.0.0': '127.0.0.1', '::': '::1', '': '127.0.0.1'}.get(host, host)
-    end = time.monotonic() + seconds
-    while not _answers(reachable, port):
-        if server.poll() is not None or time.monotonic() > end:
-            lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
-            raise CantServe(f'Voilà did not start: {lines[-1] if lines else "it said nothing"}')
-        time.sleep(.1)
-
-# %% ../../nbs/data/19_widget.ipynb #9d9aca03
-def _stop_server(server: subprocess.Popen) -> None:
-    "Stop the server and the kernels that it started."
-    server.terminate()
-    try: server.wait(15)
-    except subprocess.TimeoutExpired: server.kill()
-
-# %% ../../nbs/data/19_widget.ipynb #a260f763
-def page_address(host: str, port: int, token: str) -> str:
-    "Where a browser finds the page."
-    name = socket.gethostname() if host in ('', '0.0.0.0', '::') else f'[{host}]' if ':' in host else host
-    return f'http://{name}:{port}/?token={token}'
-
-# %% ../../nbs/data/19_widget.ipynb #c100c779
 def serve_cleaner(data: str | Path | Dataset, # the dataset, or its folder
                   host: str = '127.0.0.1', # the address to listen on; the default can't be reached from other machines
                   port: int = 8867, # 0 for one that is free
                   issues: 'pd.DataFrame | None' = None, # what `label_issues` gave; all photos where None
-                  announce: Callable[[str], object] = partial(print, flush=True), # gets a line with the page's address
+                  parts=None, # a `Split`, as `Cleaner` takes it
+                  announce: Callable[[str], object] = print_address, # gets the page's address once it can be opened
                   ) -> None:
-    "Serve a page on which labels are cleaned, until it is interrupted."
+    "Serve a page on which labels are cleaned until Ctrl-C; `PortTaken` where the port can't be had."
     dataset = data if isinstance(data, Dataset) else Dataset(data)
     if next(dataset.photos(), None) is None: raise BadDataset(f'{dataset.path}: has no photos in class folders')
-    port, token = check_port(host, port), secrets.token_urlsafe(24)
-    with TemporaryDirectory(prefix='clean-labels-') as name:
-        folder = Path(name)
-        if issues is not None: issues.to_pickle(folder/'issues.pkl')
-        code = page_code(dataset.path.resolve(), None if issues is None else folder/'issues.pkl')
-        _write_page(folder, code, server_config(host, port, token))
-        server = _start_server(folder)
-        try:
-            _wait_until_served(server, host, port, folder/'log')
-            announce(f'Clean labels at {page_address(host, port, token)} (Ctrl-C ends it)')
-            if server.wait(): raise OperationFailed('the server of the page ended by itself')
-        finally: _stop_server(server)
+    given = dict(issues=issues, parts=getattr(parts, 'frame', parts))
+    tables = {name: table for name, table in given.items() if table is not None}
+    files = {f'{name}.pkl': pickle.dumps(table) for name, table in tables.items()}
+    serve_notebook(page_code(dataset.path.resolve(), tables), host, port, 'Clean labels', secrets.token_urlsafe(24),
+                   files, announce)

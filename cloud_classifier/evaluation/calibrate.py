@@ -6,14 +6,13 @@
 __all__ = ['MIN_TEMPERATURE', 'MAX_TEMPERATURE', 'BINS', 'MIN_PHOTOS', 'fit_temperature', 'cross_fitted_temperature',
            'resampled_sums', 'percentile_interval', 'mean_interval', 'brier', 'ece', 'wilson', 'reliability',
            'RiskCoverage', 'risk_coverage', 'ThresholdChoice', 'choose_cut', 'choose_threshold', 'fit_conformal',
-           'fit_thresholds', 'depth_accuracy', 'fit_rules', 'Calibration', 'fit_calibration', 'part_photos',
-           'load_or_fit', 'class_shares']
+           'fit_thresholds', 'depth_accuracy', 'fit_rules', 'Calibration', 'fit_calibration', 'load_or_fit',
+           'class_shares']
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #5e3d7758
 import io, json, logging, math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -360,14 +359,6 @@ def fit_calibration(probs: np.ndarray, # (n, c) probabilities before any tempera
     return Calibration(temperature, rules, choices, target_error, len(labels), _members(groups, len(labels))[1], basis)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #c87cc4e0
-def part_photos(run: 'Run',
-                parts: Split, # its split, with photos where they are now
-                part: str, # 'train', 'valid' or 'test'
-               ) -> list[Path]: # `BadRun` where none is left
-    "The photos of a part of a run's split."
-    if photos := parts.files(part): return photos
-    raise BadRun(f'{run.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
-
 def _columns(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray: # (n,) int
     column = {name: i for i, name in enumerate(classes)}
     return np.array([column[o] for o in labels])
@@ -440,6 +431,7 @@ def _fit(run: 'Run', learn, parts: Split, ood_score: 'OODScore | None', oof: pd.
          target_error: float, alpha: float) -> tuple[Calibration, 'OODScore']:
     "Fit the calibration, and the OOD score where there is none."
     from cloud_classifier.evaluation.ood import fit_ood, learner_outputs
+    from cloud_classifier.training.run import part_photos
     features = None
     if oof is not None: calibration = _fit_out_of_fold(run, parts, oof, target_error, alpha)
     else:

@@ -32,7 +32,7 @@ from sklearn.metrics import (accuracy_score, confusion_matrix, f1_score, precisi
                              recall_score, top_k_accuracy_score)
 
 from .. import __version__
-from ..taxonomy import FAMILIES, GENERA, LEVELS, read_label
+from ..taxonomy import cue, FAMILIES, GENERA, LEVELS, read_label
 from ..files import atomic_path
 from ..images import BadImage, data_uri, Preprocess, thumbnail
 from ..data.dataset import BadDataset, Dataset
@@ -182,16 +182,11 @@ def _by_class(p: Predictions, recall: Sequence[dict]) -> list[dict]:
                      for name, interval, precision, value, f1, n in zip(p.classes, recall, *columns)])
 
 # %% ../../nbs/evaluation/33_report.ipynb #0d554d9b
-def _cue(true: str, answer: str) -> str | None:
-    "What tells the two genera apart; None where the taxonomy has no cue, or a class is not a genus."
-    genus = GENERA.get(read_label(true))
-    return genus.lookalikes.get(read_label(answer)) if genus else None
-
 def _confused(confusion: np.ndarray, classes: Sequence[str], top: int) -> list[dict]:
     "The `top` most frequent mistakes."
     pairs = sorted(((i, j) for i, j in np.argwhere(confusion) if i != j), key=lambda ij: -confusion[ij])
     return to_plain([{'true': classes[i], 'predicted': classes[j], 'count': confusion[i, j],
-                      'cue': _cue(classes[i], classes[j])} for i, j in pairs[:top]])
+                      'cue': cue(classes[i], classes[j]) or None} for i, j in pairs[:top]])
 
 # %% ../../nbs/evaluation/33_report.ipynb #e01f7b5b
 def _top_losses(p: Predictions, top: int) -> list[dict]:
@@ -822,7 +817,7 @@ def _subject(source, data, parts, part: str, target_error) -> _Subject:
         return _Subject(Predictor.from_onnx(source), Path(data), parts, settings=source.card)
     if not hasattr(source, 'learner'):
         raise TypeError(f'evaluate judges Predictions, a run or a model, not a {type(source).__name__}')
-    from cloud_classifier.evaluation.calibrate import part_photos
+    from cloud_classifier.training.run import part_photos
     parts = source.split
     part_photos(source, parts, part)
     predictor = Predictor.from_run(source, target_error, parts)

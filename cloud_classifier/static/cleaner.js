@@ -652,9 +652,10 @@ class CleanerView {
   }
 
   askUndo() {
-    const { session, last } = this.model.get('status');
+    const { last, session, in_session: n, is_own: isOwn } = this.model.get('status');
     const choices = [['Take back the last one', () => this.change('undo')]];
-    if (session > 1) choices.push([`Take back all ${session.toLocaleString('en')} of this session`, () => this.change('undo', { session: true })]);
+    const which = isOwn ? 'this session' : `the session of ${session.slice(0, 16).replace('T', ' ')} (UTC)`;
+    if (n > 1) choices.push([`Take back all ${n.toLocaleString('en')} of ${which}`, () => this.change('undo', { session })]);
     this.ask('Undo what was applied', [h('p', { textContent: `The last one: ${last}` })], choices);
   }
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COPY_PARTS', 'RUNS', 'check_photos', 'StageClock', 'TrainPlan', 'plan_training', 'TrainPhotos', 'prepare_photos',
            'make_learner', 'complete_plan', 'describe_machine', 'describe_run', 'make_run_folder', 'ActiveRun', 'Run',
-           'write_learner', 'RunLoaders', 'train', 'find_lr', 'resume', 'cross_validate', 'average_states', 'soup',
-           'ensemble']
+           'write_learner', 'RunLoaders', 'part_photos', 'train', 'find_lr', 'resume', 'cross_validate',
+           'average_states', 'soup', 'ensemble']
 
 # %% ../../nbs/training/25_run.ipynb #127a65ad
 import errno, json, logging, os, platform, secrets, warnings
@@ -424,19 +424,22 @@ def to(self: RunLoaders, device) -> RunLoaders:
 def device(self: RunLoaders) -> torch.device: return self.empty.device
 
 # %% ../../nbs/training/25_run.ipynb #4207822d
-@patch
-def _check_left(self: Run, parts: Split, part: str) -> None:
-    "`BadRun` where a part has no photo left."
-    if not len(parts.part(part)):
-        raise BadRun(f'{self.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
+def part_photos(run: Run,
+                parts: Split, # its split, with photos where they are now
+                part: str, # 'train', 'valid' or 'test'
+                ) -> list[Path]: # `BadRun` where none is left
+    "The photos of a part of a run's split."
+    if photos := parts.files(part): return photos
+    raise BadRun(f'{run.path}: no photo of the part {part} is left ({parts.changes_line or "it had none"})')
 
+# %% ../../nbs/training/25_run.ipynb #31f04086
 @patch
 def make_loaders(self: Run,
                  empty: DataLoaders, # of the run's learner
                  ) -> DataLoaders: # over the photos and labels of now
     "Loaders of the train and valid parts; `BadRun` where one of them has no photo left."
     parts = self.split
-    for part in ('train', 'valid'): self._check_left(parts, part)
+    for part in ('train', 'valid'): part_photos(self, parts, part)
     dls = cloud_dls(parts, self.preprocess, None, self.config.bs, device=empty.device, classes=list(empty.vocab))
     _look_unaugmented(dls)
     return dls
@@ -462,8 +465,7 @@ def predictions(self: Run,
                 ) -> tuple: # paths, labels, probabilities, classes, groups
     "The learner's probabilities for the photos of a part."
     learn, parts = self.learner(), self.split
-    self._check_left(parts, part)
-    photos, rows = parts.files(part), parts.part(part)
+    photos, rows = part_photos(self, parts, part), parts.part(part)
     model = learn.model.to(memory_format=torch.channels_last)
     with learn.no_bar(), folded_norms(model, self.preprocess.size):
         probs, _ = learn.get_preds(dl=learn.dls.test_dl(photos, num_workers=0, bs=16))

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from reading import read_line
+
 
 class Child:
     "A process that runs a piece of code."
@@ -59,7 +61,7 @@ class ForkServer:
 
     def ask(self, question):
         print(json.dumps(question), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        return json.loads(read_line(self.process))
 
     def start(self, code, env=None, cwd=None):
         log = self.folder / f'child-{len(self.children)}.log'

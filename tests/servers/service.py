@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+from reading import read_line
 
 from cloud_classifier.images import Preprocess
 from cloud_classifier.prediction.infer import FORMAT, seal
@@ -67,7 +68,7 @@ def served(folder: Path, *options, command=(*COMMAND, 'serve'), env=None):
             stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | (env or {}),
         )  # fmt: skip
     try:
-        line = process.stdout.readline()
+        line = read_line(process)
         assert 'http://' in line, log.read_text(encoding='utf-8')
         yield Served(process, line.split()[0], log)
     finally:

@@ -1,0 +1,16 @@
+"What a process says, waited for no longer than it should take."
+
+import subprocess
+from threading import Thread
+
+
+def read_line(process: subprocess.Popen, seconds: float = 120):
+    "The next line of a process's output; a process that says nothing in time is killed, and the test fails."
+    lines = []
+    reader = Thread(target=lambda: lines.append(process.stdout.readline()), daemon=True)
+    reader.start()
+    reader.join(seconds)
+    if not lines:
+        process.kill()
+        raise AssertionError(f'no line within {seconds:g} seconds from {process.args}')
+    return lines[0]
