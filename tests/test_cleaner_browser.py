@@ -318,14 +318,18 @@ TOO_WIDE = """[...document.querySelectorAll('.cloud-cleaner *')].filter((e) =>
 """
 
 
-def test_it_can_be_read_and_reached_on_a_desk_and_on_a_phone_in_light_and_dark(dataset, serve, visit, tmp_path):
+LOOKS = [
+    ('desk', (1280, 800), 'light'),
+    ('phone dark', (390, 844), 'dark'),
+    ('desk dark', (1280, 800), 'dark'),
+    ('phone', (390, 844), 'light'),
+]
+
+
+@pytest.mark.parametrize('looks', [LOOKS[:2], pytest.param(LOOKS[2:], marks=pytest.mark.soak)], ids=['two', 'others'])
+def test_it_can_be_read_and_reached_on_a_desk_and_on_a_phone_in_light_and_dark(looks, dataset, serve, visit, tmp_path):
     address = serve(dataset, issues_of(dataset))
-    for name, size, scheme in [
-        ('desk', (1280, 800), 'light'),
-        ('desk dark', (1280, 800), 'dark'),
-        ('phone', (390, 844), 'light'),
-        ('phone dark', (390, 844), 'dark'),
-    ]:
+    for name, size, scheme in looks:
         page = visit(address, size, scheme)
         expect(page.locator('.cloud-cleaner')).to_have_attribute('data-theme', scheme)
         page.get_by_label('Class').select_option('Stratus')

@@ -97,7 +97,8 @@ manifest._Connection.execute = dies(manifest._Connection.execute, {when!r}, lamb
 """
 
 
-@pytest.mark.parametrize('when', ['before', 'after'])
+# Before a step is after the one that came before it, but for what stands between them.
+@pytest.mark.parametrize('when', [pytest.param('before', marks=pytest.mark.soak), 'after'])
 @pytest.mark.parametrize('verb', VERBS)
 def test_killed_at_each_step(server, dataset, verb, when):
     "Before and after each statement that writes and each rename, until a command comes to its end."

@@ -27,7 +27,10 @@ def learner(parts, arch, size=64):
     return cloud_learner(dls, arch, weights='none')
 
 
-@pytest.fixture(scope='module', params=['resnet18', 'timm/mobilenetv3_small_050', 'timm/convnext_atto'])
+ARCHS = ['resnet18', 'timm/convnext_atto', pytest.param('timm/mobilenetv3_small_050', marks=pytest.mark.soak)]
+
+
+@pytest.fixture(scope='module', params=ARCHS)
 def fitted(request, parts):
     torch.manual_seed(0)
     learn = learner(parts, request.param)

@@ -171,7 +171,7 @@ def test_the_wheel_of_a_source_distribution_is_the_wheel(sdist_file, wheel, tmp_
         assert sorted(again.namelist()) == sorted(wheel.namelist())
 
 
-@pytest.mark.parametrize('kind', ['wheel', 'sdist'])
+@pytest.mark.parametrize('kind', ['wheel', pytest.param('sdist', marks=pytest.mark.soak)])
 def test_it_runs_where_it_is_the_first_thing_installed(kind, wheel_file, sdist_file, tmp_path):
     "In an empty environment, away from the repository, with the requirements of the base alone."
     file = {'wheel': wheel_file, 'sdist': sdist_file}[kind]

@@ -89,11 +89,12 @@ def answers(page, count):
     return {card['name']: card for card in cards}
 
 
-def odd_photos(folder):
-    "Photos of all the kinds that phones, cameras and accidents make."
+def odd_photos(folder, many):
+    "Photos of all the kinds that phones, cameras and accidents make; where there are to be many, in each combination."
     folder.mkdir()
-    large = render_sky('Altocumulus', 3000, 1, 4000)
-    noisy = np.asarray(large) + np.random.default_rng(0).integers(-9, 10, (3000, 4000, 3))
+    side = 3000 if many else 1500
+    large = render_sky('Altocumulus', side, 1, side * 4 // 3)
+    noisy = np.asarray(large) + np.random.default_rng(0).integers(-9, 10, (side, side * 4 // 3, 3))
     large = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
     large.save(folder / 'large.jpg', quality=90)
     large.transpose(Image.Transpose.ROTATE_90).save(folder / 'large progressive.jpg', quality=75, progressive=True)
@@ -103,12 +104,14 @@ def odd_photos(folder):
         exif[0x0112] = orientation
         image = render_sky('Cirrus', 500, orientation, 900)
         for suffix, how in {'jpg': {'quality': 90}, 'png': {}, 'webp': {'lossless': True}, 'tif': {}}.items():
+            if not many and suffix != 'jpg' and orientation != 6:
+                continue
             image.save(folder / f'turned {orientation}.{suffix}', exif=exif, **how)
     clear = render_sky('Stratus', 400, 3).convert('RGBA')
     clear.putalpha(Image.linear_gradient('L').resize(clear.size))
     clear.save(folder / 'clear.png')
     clear.save(folder / 'clear.webp', lossless=True)
-    for seed, genus in enumerate(('Cirrostratus', 'Cumulonimbus', 'Stratocumulus')):
+    for seed, genus in enumerate(('Cirrostratus', 'Cumulonimbus', 'Stratocumulus')[: None if many else 1]):
         image = render_sky(genus, 420, seed, 460)
         image.convert('CMYK').save(folder / f'ink {seed}.jpg')
         image.convert('CMYK').save(folder / f'ink {seed}.tif')
@@ -140,17 +143,18 @@ def odd_photos(folder):
     Image.new('L', (12_000, 9_000)).save(folder / 'huge.jpg', quality=10)
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='module', params=['few', pytest.param('many', marks=pytest.mark.soak)])
 def photos(tmp_path_factory, request):
     "Odd photos and, where they are at hand, real ones."
-    folder = tmp_path_factory.mktemp('photos')
-    odd_photos(folder / 'odd')
+    folder, many = tmp_path_factory.mktemp('photos'), request.param == 'many'
+    odd_photos(folder / 'odd', many)
     files = sorted((folder / 'odd').iterdir())
     try:
         real = sorted(request.getfixturevalue('ccsn').rglob('*.jpg'))
     except pytest.skip.Exception:
         real = []
-    return [*files, *real[:: max(1, len(real) // 110)][:110]]
+    wanted = 110 if many else 8
+    return [*files, *real[:: max(1, len(real) // wanted)][:wanted]]
 
 
 def test_python_and_the_page_give_the_same_answers(page, clouds, photos):
@@ -397,6 +401,8 @@ def test_paint_and_answer_are_prompt(browser, host):
         page.wait_for_selector('.answer')
         times.append(time.monotonic() - start)
         context.close()
+        if paints[-1] < 1000 and times[-1] < 1.5:
+            break
     busy = os.getloadavg()[0] > os.cpu_count()
     assert min(paints) < 1000 or busy, f'{paints} ms'
     assert min(times) < 1.5 or busy, f'{times} s'
@@ -417,8 +423,15 @@ def axe(tmp_path_factory):
         return tar.extractfile('package/axe.min.js').read().decode()
 
 
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize(
+    ('size', 'scheme'),
+    [
+        ('phone', 'dark'),
+        ('desk', 'light'),
+        pytest.param('phone', 'light', marks=pytest.mark.soak),
+        pytest.param('desk', 'dark', marks=pytest.mark.soak),
+    ],
+)
 def test_everyone_can_use_it(browser, host, axe, size, scheme):
     phone = size == 'phone'
     context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=phone, is_mobile=phone)

@@ -108,17 +108,18 @@ def same(server, *runs):
     assert not [f.name for run in runs for f in run.iterdir() if f.name.endswith('.tmp')]
 
 
-def test_killed_at_ten_random_moments(server, settings, alone, place):
+@pytest.mark.parametrize('times', [3, pytest.param(20, marks=pytest.mark.soak)])
+def test_killed_at_random_moments(times, server, settings, alone, place):
     run, seconds = alone
     chance, moments, tries = random.Random(0), [], 1
-    out = place / 'killed-1'
+    out = place / f'killed-{times}-1'
 
     def go_on():
         return server.command(
             'train', *(['--resume', out] if (out / 'run.json').exists() else [*settings, '--out', out])
         )
 
-    while len(moments) < 10:
+    while len(moments) < times:
         child = go_on()
         end = time.monotonic() + chance.uniform(0, 0.7 * seconds)
         while child.poll() is None and time.monotonic() < end:
@@ -132,7 +133,7 @@ def test_killed_at_ten_random_moments(server, settings, alone, place):
         if finished(out):  # also where it was killed on its way out
             same(server, run, out)
             tries += 1
-            out = place / f'killed-{tries}'
+            out = place / f'killed-{times}-{tries}'
     last = go_on()
     assert last.wait() == 0, last.said()
     same(server, run, out)
@@ -156,8 +157,11 @@ main()
 
 @pytest.mark.parametrize(
     'where',
-    ['follow_recipe', 'Checkpoint.keep_best', 'write_learner'],
-    ids=['before the first epoch', 'between two checkpoints', 'after the last epoch'],
+    [
+        pytest.param('follow_recipe', id='before the first epoch', marks=pytest.mark.soak),
+        pytest.param('Checkpoint.keep_best', id='between two checkpoints'),
+        pytest.param('write_learner', id='after the last epoch', marks=pytest.mark.soak),
+    ],
 )
 def test_killed_at_moments_that_chance_misses(server, settings, alone, place, where):
     history = pd.read_csv(alone[0] / 'history.csv')
@@ -382,7 +386,7 @@ def test_two_processes_make_the_run_that_one_makes(server, pair, alone):
     assert (told['processes'], one['processes']) == (2, 1)
     assert f'trained on {told["trained_on"]} photos' in said[0]
     assert said[1] == ''  # the first process alone speaks
-    child = server.command('evaluate', run)
+    child = server.command('evaluate', run, '--no-look')
     assert child.wait() == 0, child.said()
 
 
