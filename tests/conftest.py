@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from chromium import CHROMIUM, chromium
 from hypothesis import settings
 
 from cloud_classifier import samples
@@ -95,6 +96,15 @@ def model_of_run(run, tmp_path_factory):
     from cloud_classifier.prediction.export import export_run
 
     return export_run(run, tmp_path_factory.mktemp('file') / 'clouds.onnx')[0]
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "Headless Chromium. Other event loops can run when it is closed, so no other file of tests gets it."
+    if CHROMIUM is None:
+        pytest.skip('needs chromium on the PATH')
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope='module')

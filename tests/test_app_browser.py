@@ -1,7 +1,6 @@
 "The app as people meet it: `cloud-classifier app` serves it, and a browser chooses photos in it."
 
 import io
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -9,14 +8,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from chromium import needs_chromium
 from PIL import Image, ImageColor
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from service import COMMAND, served, write_model
 
 from cloud_classifier.hosting import bind_port, serve_notebook
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='needs chromium on the PATH')
+pytestmark = needs_chromium
 
 
 def draw(colour: str, size: tuple[int, int] = (400, 300)) -> bytes:
@@ -44,21 +43,6 @@ def app(model, kept, tmp_path_factory):
     options = ['--model', model, '--keep', kept, '--port', 0]
     with served(tmp_path_factory.mktemp('app'), *options, command=(*COMMAND, 'app')) as running:
         yield running
-
-
-@pytest.fixture(scope='module')
-def browser():
-    quiet = [
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-    ]
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

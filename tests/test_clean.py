@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import read_line
-from wholeness import whole
+from wholeness import files, whole
 
 from cloud_classifier.data import clean
 from cloud_classifier.data.clean import Cleaner, DecidedMeanwhile, NotApplied, photo_name
 from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.files import move_file
+from cloud_classifier.samples import render_sky
 
 CLASSES = ('Cirrus', 'Stratus', 'Cumulus')
 # The names collide on purpose: every class has a 1.jpg, two have a 2.jpg.
@@ -658,3 +659,25 @@ def test_nothing_is_ever_lost(path, batches):
         assert tree(root) == before
         assert paths(cleaner.queue()) == set(PHOTOS)
         assert cleaner.progress == (0, 5)
+
+
+def test_a_photo_whose_name_is_taken_gets_it_back_when_all_is_undone(tmp_path):
+    root = tmp_path / 'skies'
+    for label in ('Cirrus', 'Stratus', 'Cumulus'):
+        (root / label).mkdir(parents=True)
+        render_sky(label, 40).save(root / label / '0.png')
+    before = {path: file.read_bytes() for path, file in files(root).items()}
+    cleaner = Cleaner(root)
+    for path, label in (('Stratus/0.png', 'Cumulus'), ('Cirrus/0.png', 'Stratus')):
+        cleaner.relabel(path, label)
+        cleaner.apply()
+    first = cleaner.dataset.manifest.standing_rows()[-1]['id']
+    assert cleaner.dataset.undo(rows=[first]) == ['Stratus/0-1.png']
+    rows = cleaner.dataset.journal()
+    assert tuple(rows.loc[first, ['action', 'source', 'target']]) == ('rename', 'Stratus/0.png', 'Stratus/0-1.png')
+    undone = rows.iloc[-1]
+    assert (undone.action, undone.target, undone.undone is None) == ('relabel', 'Cumulus/0-1.png', False)
+    assert cleaner.dataset.undo(rows=[first]) == [], 'another photo still has its name'
+    cleaner.undo_all()
+    assert {path: file.read_bytes() for path, file in files(root).items()} == before
+    assert not cleaner.dataset.manifest.standing_rows()

@@ -1,14 +1,13 @@
 "One folder of photos of all kinds, asked from Python, the command line, over HTTP and in the app: the same answers."
 
 import json
-import shutil
 import subprocess
 
 import httpx
 import pytest
-from playwright.sync_api import sync_playwright
+from chromium import chromium, needs_chromium
 from service import COMMAND, served
-from test_site_browser import CHROMIUM, FLAGS, odd_photos
+from test_site_browser import odd_photos
 
 from cloud_classifier.images import BadImage
 from cloud_classifier.prediction.infer import CloudClassifier, shipped_model
@@ -56,12 +55,11 @@ def test_http(photos, expected, tmp_path):
     assert answers == expected
 
 
-@pytest.mark.skipif(CHROMIUM is None or not shutil.which('chromium'), reason='needs chromium on the PATH')
+@needs_chromium
 def test_the_app(photos, expected, tmp_path):
     seen = []
     options = ['--port', 0, '--model', shipped_model()]
-    with served(tmp_path, *options, command=(*COMMAND, 'app')) as running, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with served(tmp_path, *options, command=(*COMMAND, 'app')) as running, chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(600_000)
         page.goto(running.address, wait_until='commit')
@@ -78,7 +76,6 @@ def test_the_app(photos, expected, tmp_path):
             for card in page.locator('.cloud-card').all():
                 answer = card.locator('.answer')
                 seen.append(answer.evaluate('o => ({...o.dataset})') if answer.count() else card.inner_text().strip())
-        browser.close()
     for photo, answer, now in zip(photos, expected, seen, strict=True):
         if 'error' in answer:
             assert now == f'{photo.name}: {answer["error"]}'

@@ -10,28 +10,22 @@ import tarfile
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+from chromium import needs_chromium
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
+from service import served
 from static_site import Host
 
 from cloud_classifier.errors import OperationFailed
 from cloud_classifier.images import BadImage
 from cloud_classifier.prediction.infer import CloudClassifier, seal, shipped_model
-from cloud_classifier.prediction.site import ORT_FILES, NoRuntime, build_site, fetch_ort
+from cloud_classifier.prediction.site import ORT_FILES, NoRuntime, build_site, cached_ort
 from cloud_classifier.samples import ood_samples, render_sky
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='needs chromium on the PATH')
-FLAGS = [
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-]
-FLAGS += ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
+pytestmark = needs_chromium
 SIZES = {'phone': {'width': 390, 'height': 844}, 'desk': {'width': 1280, 'height': 800}}
 
 
@@ -40,7 +34,7 @@ def ort(tmp_path_factory):
     "ONNX Runtime for browsers, as npm brings it."
     folder = tmp_path_factory.mktemp('ort')
     try:
-        files = fetch_ort()
+        files = cached_ort()
     except (NoRuntime, OperationFailed) as error:
         pytest.skip(f'needs onnxruntime-web: {error}')
     for name in ORT_FILES:
@@ -58,14 +52,6 @@ def host(ort, tmp_path_factory):
     host = Host(build_site(tmp_path_factory.mktemp('site') / 'page', shipped_model(), ort))
     yield host
     host.stop()
-
-
-@pytest.fixture(scope='module')
-def browser():
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -226,7 +212,7 @@ def test_photos_are_dropped_and_pasted(page):
 def test_names_are_text(page):
     name = '<img src=x onerror=alert(1)>.jpg'
     page.set_input_files('#photos', [sky() | {'name': name}, {'name': name, 'mimeType': 'image/jpeg', 'buffer': b'x'}])
-    page.wait_for_function('document.querySelectorAll(".answer").length == 2')
+    page.wait_for_function('() => document.querySelectorAll(".answer").length == 2')
     assert page.locator('main img').count() == 0
     assert page.locator('.answer').last.get_attribute('data-name') == name
 
@@ -249,6 +235,18 @@ def test_the_page_answers_without_a_connection_after_the_first_visit(context, ho
         expect(page.locator('#about-text')).to_contain_text('How good it is')
     finally:
         host.start()
+
+
+def test_the_service_shows_the_page_of_its_model(context, ort, tmp_path):
+    with served(tmp_path, '--port', 0, '--ort', ort) as running:
+        page = context.new_page()
+        page.goto(running.address)
+        photo = sky('Cirrus', seed=3)
+        page.set_input_files('#photos', [photo])
+        (card,) = answers(page, 1).values()
+        (expected,) = httpx.post(f'{running.address}predict', files={'files': photo['buffer']}, timeout=60).json()
+    assert (card['label'], card['verdict']) == (expected['label'], expected['verdict'])
+    assert abs(float(card['probability']) - expected['probability']) < 2e-3
 
 
 def renamed_model(folder) -> Path:
@@ -275,7 +273,7 @@ def test_a_new_model_is_taken_up_whole(context, ort, tmp_path):
             page.click('#update')
         page.wait_for_selector('body[data-ready]')
         assert page.evaluate(names) != before
-        page.wait_for_function('caches.keys().then(names => names.length == 1)')
+        page.wait_for_function('() => caches.keys().then(names => names.length == 1)')
         page.set_input_files('#photos', [sky()])
         answers(page, 1)
     finally:
@@ -345,9 +343,9 @@ def test_a_model_that_does_not_come_is_said(context, host):
 
 def test_the_camera_is_answered_twice_a_second(page):
     page.click('#live')
-    page.wait_for_function('+document.getElementById("now").dataset.count >= 2')
+    page.wait_for_function('() => +document.getElementById("now").dataset.count >= 2')
     before, start = int(page.get_attribute('#now', 'data-count')), time.monotonic()
-    page.wait_for_function(f'+document.getElementById("now").dataset.count >= {before + 6}')
+    page.wait_for_function(f'() => +document.getElementById("now").dataset.count >= {before + 6}')
     per_second = 6 / (time.monotonic() - start)
     page.click('#keep')
     (name,) = answers(page, 1)

@@ -622,7 +622,8 @@ def undo_session(self: Cleaner,
 def undo_all(self: Cleaner) -> list[str]: # where the photos are now, relative to the dataset
     "Take back every decision that was ever applied to this dataset, by others too."
     self.dataset.manifest.carry_out()
-    return self.dataset.undo(rows=[row['id'] for row in self.dataset.manifest.standing_rows() if row['session']])
+    return self.dataset.undo(rows=[row['id'] for row in self.dataset.manifest.standing_rows()
+                                   if row['session'] or row['action'] == 'rename'])
 
 # %% ../../nbs/data/18_clean.ipynb #636881bd
 def _dataset_of(cleaner) -> Dataset:

@@ -896,15 +896,29 @@ def _move_rows(self: Manifest, db: sqlite3.Connection, move: sqlite3.Row) -> Non
 
 # %% ../../nbs/data/10_dataset.ipynb #d15827de
 @patch
-def _note_undone(self: Manifest, db: sqlite3.Connection, move: sqlite3.Row) -> None:
-    "Write into the journal that a move was taken back."
-    db.execute('UPDATE journal SET undone = ? WHERE id = ?', (utc_now(), move['journal']))
-    # The photo may have come back under another name than it left. An earlier move that brought it there has to know:
-    # the last one, as it may have been there before
-    db.execute("""UPDATE journal SET target = ? WHERE id = (SELECT max(id) FROM journal
-        WHERE target = (SELECT source FROM journal WHERE id = ?) AND sha256 = ? AND id < ?
-        AND undone IS NULL AND failed = '')""", (move['target'], move['journal'], move['sha256'], move['journal']))
+def _note_new_place(self: Manifest, db: sqlite3.Connection, row: sqlite3.Row, place: str) -> bool:
+    "Let the last move that brought a photo to where this row found it know its new name; whether there is one."
+    return db.execute("""UPDATE journal SET target = ? WHERE id = (SELECT max(id) FROM journal
+        WHERE target = ? AND sha256 = ? AND id < ? AND undone IS NULL AND failed = '')""",
+        (place, row['source'], row['sha256'], row['id'])).rowcount > 0
 
+@patch
+def _note_renamed(self: Manifest, db: sqlite3.Connection, row: sqlite3.Row, place: str) -> None:
+    "Let a row say that its photo has another name, until that can be taken back; what was undone is a row after it."
+    values = {name: row[name] for name in row.keys() if name != 'id'}
+    self._add_journal_row(db, **values | dict(undone=utc_now()))
+    db.execute("""UPDATE journal SET action = 'rename', target = ?, label = given, reason = 'its name was taken',
+        suggested = '', score = NULL, part = '', session = '', by = '' WHERE id = ?""", (place, row['id']))
+
+@patch
+def _note_undone(self: Manifest, db: sqlite3.Connection, move: sqlite3.Row) -> None:
+    "Write into the journal that a move was taken back; the photo may have another name than it had before."
+    row, place = db.execute('SELECT * FROM journal WHERE id = ?', (move['journal'],)).fetchone(), move['target']
+    if place == row['source'] or self._note_new_place(db, row, place):
+        db.execute('UPDATE journal SET undone = ? WHERE id = ?', (utc_now(), row['id']))
+    else: self._note_renamed(db, row, place)
+
+# %% ../../nbs/data/10_dataset.ipynb #763fe85f
 @patch
 def _move_made(self: Manifest, db: sqlite3.Connection, move: sqlite3.Row, file: Path) -> None:
     "Write down a move that was made."
@@ -1069,7 +1083,7 @@ _STANDS = "undone IS NULL AND failed = ''" # of rows of the journal: a move that
 
 @patch
 def _plan_move_back(self: Manifest, db: sqlite3.Connection, row: int) -> str | None:
-    "Plan to take a move back; where the photo goes, or None where the move does not stand any more."
+    "Plan to take a move back; where the photo goes, or None where there is nothing to take back, or not yet."
     query = f'SELECT action, source, target, sha256 FROM journal WHERE {_STANDS} AND id = ?'
     move = db.execute(query, (row,)).fetchone()
     if move is None: return None
@@ -1081,6 +1095,7 @@ def _plan_move_back(self: Manifest, db: sqlite3.Connection, row: int) -> str | N
     if db.execute(moved_again, (row, move['target'], move['sha256'])).fetchone():
         raise Unmovable('was moved again since; take that back first')
     place = self.free(db, move['source'])
+    if move['action'] == 'rename' and place != move['source']: return None # the name is still taken
     self.plan_move(db, move['target'], place, move['sha256'], journal=row, back=1,
                    label=read_label(move['source'].split('/')[0]), status='ok')
     return place
@@ -1114,12 +1129,13 @@ def move_back(self: Manifest,
               ) -> dict[int, str | None | Unmovable]:
     "Take back moves of the journal."
     rows, places = list(rows), {}
+    before = {row['id']: (row['action'], row['target']) for row in rows}
     while rows: places |= self._plan_moves_back(rows)
     with self.consistent() as db: # when they are made
-        query = 'SELECT undone, failed FROM journal WHERE id = ?'
+        query = 'SELECT action, target, undone, failed FROM journal WHERE id = ?'
         results = {id: db.execute(query, (id,)).fetchone() for id, place in places.items() if isinstance(place, str)}
-    failed = {id: Unmovable(result['failed'] or "a folder on its way can't be written in")
-              for id, result in results.items() if result['undone'] is None}
+    failed = {id: Unmovable(result['failed'] or "a folder on its way can't be written in") for id, result
+              in results.items() if result['undone'] is None and (result['action'], result['target']) == before[id]}
     return places | failed
 
 # %% ../../nbs/data/10_dataset.ipynb #d77c46a9
@@ -1331,7 +1347,7 @@ def relabel(self: Dataset,
 # %% ../../nbs/data/10_dataset.ipynb #42f61922
 @patch
 def journal(self: Dataset
-            # by id: time, action ('quarantine', or one of `DECISIONS`), source, target ('' where the photo was kept),
+            # by id: time, action ('quarantine', 'rename' or one of `DECISIONS`), source, target ('' where it was kept),
             # reason, undone, sha256, failed, given (label before), label (label after), suggested, score, part, session
             # ('' where it was not a decision), by
             ) -> 'pd.DataFrame':

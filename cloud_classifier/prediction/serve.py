@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STATUS', 'LINGER_SECONDS', 'HEADER_SECONDS', 'DRAIN_SECONDS', 'Limits', 'Upload', 'pixel_problem', 'answer_photos',
-           'Busy', 'Batcher', 'Answer', 'answer_entry', 'public_address', 'fetch_url', 'Service', 'read_photos',
-           'predict_photos', 'unless_gone', 'plain_page', 'Page', 'make_page', 'start_page', 'Arrival', 'log_line',
-           'Guard', 'api', 'log_requests', 'serve']
+           'Busy', 'Batcher', 'Answer', 'answer_entry', 'public_address', 'fetch_url', 'Service', 'count_problem',
+           'read_photos', 'predict_photos', 'unless_gone', 'plain_page', 'Page', 'make_page', 'start_page', 'Arrival',
+           'log_line', 'early_problem', 'Guard', 'api', 'log_requests', 'serve']
 
 # %% ../../nbs/prediction/45_serve.ipynb #df49e91b
 import asyncio, http.client, io, ipaddress, json, logging, os, socket, ssl, threading, time
@@ -80,6 +80,7 @@ def _cores() -> int: # that this process may use
 class Busy(OperationFailed):
     "There is no room for more photos."
 
+# %% ../../nbs/prediction/45_serve.ipynb #40da3cde
 class Batcher:
     "Answers photos in threads, a micro-batch at a time, in the order in which they came."
     def __init__(self,
@@ -197,17 +198,22 @@ def _read_within(response, max_bytes: int, until: float) -> bytes:
         if time.monotonic() > until: raise ValueError('took too long to arrive')
     return bytes(content)
 
+# %% ../../nbs/prediction/45_serve.ipynb #df85ef19
+def _get(connection: http.client.HTTPConnection, target: str, max_bytes: int, until: float) -> bytes:
+    "What is at a connection's target; `ValueError` where that is no photo to be had."
+    headers = {'User-Agent': f'cloud_classifier/{__version__}', 'Accept': 'image/*'}
+    connection.request('GET', target, headers=headers)
+    response = connection.getresponse()
+    if response.status != 200: raise ValueError(f'was answered with status {response.status}')
+    return _read_within(response, max_bytes, until)
+
 def fetch_url(url: str, max_bytes: int, seconds: float) -> bytes:
     "The photo at an address; `BadImage` where it can't be had."
     connection = None
     try:
         until = time.monotonic() + seconds
         connection, target = _connect(url, min(seconds, 10))
-        headers = {'User-Agent': f'cloud_classifier/{__version__}', 'Accept': 'image/*'}
-        connection.request('GET', target, headers=headers)
-        response = connection.getresponse()
-        if response.status != 200: raise ValueError(f'was answered with status {response.status}')
-        return _read_within(response, max_bytes, until)
+        return _get(connection, target, max_bytes, until)
     except (ValueError, OSError, http.client.HTTPException) as e:
         reason = str(e) if isinstance(e, ValueError) else f'can’t be fetched ({type(e).__name__})'
         raise BadImage(url, 'missing', reason) from None
@@ -244,13 +250,20 @@ async def _fetched(service: Service, url: str, max_bytes: int) -> Upload | BadIm
     except TimeoutError: return BadImage(url, 'missing', 'took too long to arrive')
     return Upload(content, url)
 
+# %% ../../nbs/prediction/45_serve.ipynb #a0544db9
+def count_problem(service: Service, files: int, urls: int, # how many of each a request has
+                  ) -> Exception | None:
+    "Why so many photos are refused."
+    if not (files or urls): return _refuse(422, 'send one photo or more in the field `files`')
+    if urls and not service.allow_urls:
+        return _refuse(403, 'this service fetches no addresses; send the photo itself in the field `files`')
+    if files + urls > service.limits.files:
+        return _refuse(413, f'{files + urls} photos at once are over the limit of {service.limits.files}')
+
+# %% ../../nbs/prediction/45_serve.ipynb #8e789182
 async def read_photos(service: Service, files: Sequence, urls: Sequence[str]) -> list[Upload | BadImage]:
     "The photos of a request, those that were sent before those that are fetched."
-    if not (files or urls): raise _refuse(422, 'send one photo or more in the field `files`')
-    if urls and not service.allow_urls:
-        raise _refuse(403, 'this service fetches no addresses; send the photo itself in the field `files`')
-    if len(files) + len(urls) > service.limits.files:
-        raise _refuse(413, f'{len(files) + len(urls)} photos at once are over the limit of {service.limits.files}')
+    if problem := count_problem(service, len(files), len(urls)): raise problem
     sent = [Upload(await o.read(), o.filename or 'photo') for o in files]
     share = service.limits.bytes//max(1, len(urls)) # bytes of each that is fetched
     return [*sent, *await asyncio.gather(*(_fetched(service, o, share) for o in urls))]
@@ -296,6 +309,7 @@ _REFUSALS = {403: 'Addresses are not fetched here', 408: 'The request took too l
              422: 'No photo, or one that is damaged or empty', 429: 'Too many requests of one client at once',
              503: 'Too many photos are waiting, or the service is stopping'}
 
+# %% ../../nbs/prediction/45_serve.ipynb #89fc24cd
 def _add_predict(app, service: Service) -> None:
     from fastapi import File, Form, Request, UploadFile
     from fastapi.exceptions import RequestValidationError
@@ -447,6 +461,16 @@ def log_line(method: str, # GET or POST, as the client wrote it
     return f'{method} {path} {status} photos={photos} seconds={seconds:.3f}'
 
 # %% ../../nbs/prediction/45_serve.ipynb #42468d5f
+def early_problem(headers: Sequence[tuple[bytes, bytes]], # of a request
+                  client: str, # its address
+                  arrival: Arrival) -> Exception | None:
+    "Why a request is refused before it is read."
+    length, limits = dict(headers).get(b'content-length', b'0'), arrival.limits
+    if length.isdigit() and int(length) > limits.bytes: return arrival.too_large()
+    if arrival.service.requests[client] > limits.per_client:
+        return _refuse(429, f'more than {limits.per_client} requests of one client at once', retry_after=1)
+
+# %% ../../nbs/prediction/45_serve.ipynb #a59ec4a7
 class Guard:
     "Limits, refusals and the log, around a FastAPI app."
     def __init__(self, app, service: Service): self.app, self.service, self.limits = app, service, service.limits
@@ -458,7 +482,8 @@ class Guard:
         reply = _Reply(send, self.service, arrival)
         self.service.requests[client] += 1
         try:
-            if problem := self._problem(scope, arrival, client): await _send_error(problem, scope, arrival, reply)
+            problem = early_problem(scope['headers'], client, arrival)
+            if problem: await _send_error(problem, scope, arrival, reply)
             else: await self.app(scope, arrival, reply)
         finally:
             self.service.requests -= Counter([client]) # without those that are 0 then
@@ -466,18 +491,12 @@ class Guard:
             photos, path = scope.get('state', {}).get('photos', 0), getattr(scope.get('route'), 'path', '')
             _log.info(log_line(scope['method'], path, reply.status, photos, time.perf_counter() - start))
 
-    def _problem(self, scope, arrival: Arrival, client: str) -> Exception | None:
-        "Why a request is refused before it is read."
-        length = dict(scope['headers']).get(b'content-length', b'0')
-        if length.isdigit() and int(length) > self.limits.bytes: return arrival.too_large()
-        if self.service.requests[client] > self.limits.per_client:
-            return _refuse(429, f'more than {self.limits.per_client} requests of one client at once', retry_after=1)
-
-# %% ../../nbs/prediction/45_serve.ipynb #e5da2f1c
+# %% ../../nbs/prediction/45_serve.ipynb #a29b203b
 async def _send_error(problem, scope, arrival: Arrival, send) -> None:
     from fastapi.responses import JSONResponse
     await JSONResponse(dict(detail=problem.detail), problem.status_code, problem.headers)(scope, arrival, send)
 
+# %% ../../nbs/prediction/45_serve.ipynb #d4a6db6c
 class _Reply:
     "The answer on its way out: remembers the status, and closes a connection that is not to be used again."
     def __init__(self, send: Callable, service: Service, arrival: Arrival):
@@ -568,6 +587,16 @@ def log_requests() -> None:
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%Y-%m-%dT%H:%M:%S', level=logging.WARNING)
     _log.setLevel(logging.INFO)
 
+# %% ../../nbs/prediction/45_serve.ipynb #877f3b46
+def _config(app, limits: Limits): # of uvicorn
+    "How uvicorn runs the app; the end waits for no request longer than any may take."
+    import uvicorn
+    longest = round(limits.upload_seconds + limits.answer_seconds) + 1
+    return uvicorn.Config(app, http=_timed_protocol(), ws='none', access_log=False, log_config=None,
+                          server_header=False, timeout_keep_alive=15, limit_concurrency=1000,
+                          timeout_graceful_shutdown=longest)
+
+# %% ../../nbs/prediction/45_serve.ipynb #dffd995d
 def serve(model: str | Path | None = None, # an .onnx file; where None, `find_model` looks for one
           host: str = '127.0.0.1', # this machine alone; '0.0.0.0' for all that can reach it
           port: int = 8000, # 0: any that is free
@@ -578,13 +607,8 @@ def serve(model: str | Path | None = None, # an .onnx file; where None, `find_mo
           ort: str | Path | None = None, # a folder with onnxruntime-web, for the page; where None, npm fetches it once
           ) -> None:
     "Serve a model over HTTP until SIGTERM or Ctrl-C; `PortTaken` where the port can't be had."
-    import uvicorn
     with bind_port(host, port) as sock, TemporaryDirectory(prefix='cloud-page-', ignore_cleanup_errors=True) as folder:
         model, page = find_model(model), Page(None if site is True else site)
         app = api(model, page, limits, allow_urls)
         if site is True: start_page(page, folder, model, ort)
-        longest = round(limits.upload_seconds + limits.answer_seconds) + 1
-        config = uvicorn.Config(app, http=_timed_protocol(), ws='none', access_log=False, log_config=None,
-                                server_header=False, timeout_keep_alive=15, limit_concurrency=1000,
-                                timeout_graceful_shutdown=longest)
-        _graceful_server(app.state.service, config, lambda: announce(address_of(sock))).run([sock])
+        _graceful_server(app.state.service, _config(app, limits), lambda: announce(address_of(sock))).run([sock])
