@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,12 +92,13 @@ def test_turning_is_what_pillow_does(turn):
     assert (turned(picture[None], turn)[0] == np.asarray(wanted)).all()
 
 
-def test_real_photos_are_known_again(ccsn, tmp_path):
-    photos = random.Random(0).sample(sorted(ccsn.rglob('*.jpg')), 60)
+@pytest.mark.parametrize('many', [30, pytest.param(60, marks=pytest.mark.soak)])
+def test_real_photos_are_known_again(many, ccsn, tmp_path):
+    photos = random.Random(0).sample(sorted(ccsn.rglob('*.jpg')), many)
     found, mixed = recall(fingerprints(save_variants(photos, tmp_path / 'variants'), tmp_path / 'variants'))
     print(found)
     assert min(found.values()) >= 0.95
-    assert mixed <= 1  # two of the sixty may be copies of each other themselves
+    assert mixed <= 1  # two of them may be copies of each other themselves
 
 
 def test_rendered_skies_are_known_again(tmp_path):
@@ -132,18 +134,34 @@ def test_different_rendered_smooth_skies_are_never_one():
     assert ((scores >= (0.65, 0.74)).all(1)).sum() <= 5
 
 
-def test_what_ccsn_has_twice(ccsn):
-    found = find_duplicates(ccsn, progress=False)
+@pytest.fixture
+def judged():
+    "Pairs that a person judged."
+    return pd.read_csv(Path(__file__).with_name('ccsn_pairs.csv'), comment='#')
+
+
+@pytest.fixture(params=['judged photos', pytest.param('all photos', marks=pytest.mark.soak)])
+def real_photos(request, ccsn, judged, tmp_path):
+    "The photos of these pairs, or the whole database."
+    if request.param == 'all photos':
+        return ccsn
+    for photo in {*judged.a, *judged.b}:
+        (tmp_path / photo).parent.mkdir(exist_ok=True)
+        shutil.copy(ccsn / photo, tmp_path / photo)
+    return tmp_path
+
+
+def test_what_ccsn_has_twice(real_photos, judged):
+    found = find_duplicates(real_photos, progress=False)
     print(found.summary())
     exact = [g for g in found.groups if g.kind == 'exact']
     by_bytes = {}
-    for photo, _ in Dataset(ccsn).photos():
-        by_bytes.setdefault(hashlib.sha256((ccsn / photo).read_bytes()).hexdigest(), []).append(photo)
+    for photo, _ in Dataset(real_photos).photos():
+        by_bytes.setdefault(hashlib.sha256((real_photos / photo).read_bytes()).hexdigest(), []).append(photo)
     copies = [set(photos) for photos in by_bytes.values() if len(photos) > 1]
     assert all(any(photos <= set(g.photos) for g in found.groups) for photos in copies)
     assert 15 <= len(exact) <= len(copies)
     assert not found.unreadable
-    judged = pd.read_csv(Path(__file__).with_name('ccsn_pairs.csv'), comment='#')
     one, told = (
         {frozenset(pair) for pair in pairs}
         for pairs in (
