@@ -47,13 +47,16 @@ def app(model, kept, tmp_path_factory):
 
 @pytest.fixture
 def page(browser):
-    "A page from which nothing but this machine can be reached."
+    "A page from which nothing but this machine can be reached, or is even asked for anything."
     context = browser.new_context(viewport={'width': 1100, 'height': 1000})
     context.set_default_timeout(30_000)
     page = context.new_page()
+    others, local = [], ('http://127.0.0.1:', 'ws://127.0.0.1:', 'data:', 'blob:')
+    page.on('request', lambda request: request.url.startswith(local) or others.append(request.url))
     page.route('**', lambda route: route.continue_() if '//127.0.0.1' in route.request.url else route.abort())
     yield page
     context.close()
+    assert others == []
 
 
 def choose(page: Page, files: dict[str, bytes]):
