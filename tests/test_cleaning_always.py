@@ -119,18 +119,6 @@ def taken_away(photos, rows, path, sha):
     )  # None: of equal photos the journal does not tell which one it was
 
 
-def renamed(photos, rows, here):
-    "What the journal starts from, when undo gave photos other names: somebody put others in their places."
-    told = carried_out(photos, rows)
-    for (old, sha), (new, other) in itertools.product(told - here, here - told):
-        after = told - Counter([(old, sha)]) + Counter([(new, sha)])
-        for origin in [o for o in photos if o[:2] == (old, sha) == (old, other)]:
-            names = photos - Counter([origin]) + Counter([(new, sha, origin[2])])
-            if labelled(after) == labelled(told) and carried_out(names, rows) == after:
-                return renamed(names, rows, here)
-    return photos
-
-
 def decisions(dataset):
     "What is decided and not applied."
     return {(row['sha256'], row['path']): (row['decision'], row['label']) for row in dataset.manifest.decisions()}
@@ -179,8 +167,6 @@ class Cleaning(RuleBasedStateMachine):
         if not self.cleaners:
             self.cleaners = [Cleaner(self.root), Cleaner(self.root)]
         self.dataset.manifest.carry_out()
-        if self.by_hand and self.traced:
-            self.start = renamed(self.start, self.standing(), tree(self.root))
         done = {(row.sha256, row.action) for row in self.dataset.journal()[journal:].itertuples() if not row.failed}
         self.decided = decisions(self.dataset)
         for (sha, path), (decision, label) in before.items():
