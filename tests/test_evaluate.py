@@ -18,6 +18,7 @@ from cloud_classifier.prediction.export import export_run
 from cloud_classifier.prediction.infer import CloudClassifier
 from cloud_classifier.training.run import Run, train
 
+pytestmark = pytest.mark.usefixtures('traced_once')
 TINY = {'arch': 'timm/test_resnet', 'size': 32, 'weights': 'none', 'bs': 8, 'cache': False, 'progress': False}
 
 

@@ -3,8 +3,8 @@
 import os
 import random
 import re
+import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -13,7 +13,6 @@ import onnx
 import pytest
 import torch
 from fork_server import ForkServer
-from reading import read_line
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import split
@@ -27,19 +26,24 @@ from cloud_classifier.training.config import BadConfig
 from cloud_classifier.training.dataloaders import cloud_dls
 from cloud_classifier.training.learner import cloud_learner
 
-
-@pytest.fixture(scope='module')
-def hundred(ccsn):
-    "A hundred real JPEGs, of all classes."
-    frame = Dataset(ccsn).listing().groupby('label').sample(10, random_state=0)
-    return [ccsn / p for p in frame.path][:100]
+pytestmark = pytest.mark.usefixtures('traced_once')
 
 
 @pytest.fixture(scope='module')
-def learner(ccsn):
-    "resnet34 at 224 pixels over the real photos; untrained, because what is compared is not whether it is right."
+def hundred(ccsn, tmp_path_factory):
+    "A hundred real JPEGs, of all classes, in a folder of their own."
+    root, frame = tmp_path_factory.mktemp('ccsn'), Dataset(ccsn).listing().groupby('label').sample(10, random_state=0)
+    for photo in frame.path[:100]:
+        (root / photo).parent.mkdir(exist_ok=True)
+        shutil.copy(ccsn / photo, root / photo)
+    return [root / photo for photo in frame.path[:100]]
+
+
+@pytest.fixture(scope='module')
+def learner(hundred):
+    "resnet18 at 224 pixels over the real photos; untrained, because what is compared is not whether it is right."
     torch.manual_seed(0)
-    return cloud_learner(cloud_dls(split(ccsn, group_by=()), bs=16), 'resnet34', weights='none')
+    return cloud_learner(cloud_dls(split(hundred[0].parents[1], group_by=()), bs=16), 'resnet18', weights='none')
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +97,8 @@ def test_the_file_is_all_there_is(exported):
     )
 
 
-def test_exporting_leaves_the_learner_as_it_was(run, tmp_path):
+def test_exporting_leaves_the_learner_as_it_was(run, tmp_path, traced_once, monkeypatch):
+    monkeypatch.setattr(export, '_to_onnx', traced_once)
     learn = run.learner()
     before = {k: v.clone() for k, v in learn.model.state_dict().items()}
     for training in (True, False):
@@ -229,33 +234,37 @@ def test_no_path_of_this_machine_is_in_the_file(model):
 
 
 SLOW_EXPORT = """
-import sys, time
+import time
 from cloud_classifier.prediction import export
 from cloud_classifier.training.run import Run
 def prove(*args):
     print('proving', flush=True)
     time.sleep(600)
 export._max_difference = prove
-export.export_model(Run(sys.argv[1]).learner(), sys.argv[2])
+export.export_model(Run(RUN).learner(), OUT)
 """
 
 
+@pytest.fixture(scope='module')
+def server(tmp_path_factory):
+    "Where processes begin with all that is slow to import."
+    server = ForkServer(tmp_path_factory.mktemp('children'), 'cloud_classifier.prediction.export')
+    yield server
+    server.close()
+
+
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGINT])
-def test_an_export_that_is_ended_leaves_no_model(signum, run, learn, tmp_path, monkeypatch):
+def test_an_export_that_is_ended_leaves_no_model(signum, server, run, learn, tmp_path, monkeypatch):
     "While it proves the file: what was being written is no model, and the next export takes it away."
     monkeypatch.delenv('CLOUD_MODEL', raising=False)
     folder = tmp_path / 'models' / 'runs' / 'a'
     folder.mkdir(parents=True)
     path = folder / 'clouds.onnx'
-    argv = [sys.executable, '-c', SLOW_EXPORT, run.path, path]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert read_line(process) == 'proving\n'
-            [part] = files(folder)
-            process.send_signal(signum)
-            process.wait(60)
-        finally:
-            process.kill()
+    child = server.start(SLOW_EXPORT.replace('RUN', repr(str(run.path))).replace('OUT', repr(str(path))))
+    child.wait_for(lambda: files(folder) and 'proving' in child.said())
+    [part] = files(folder)
+    child.kill(signum)
+    assert child.wait() != 0
     assert files(folder) == ([part] if signum == signal.SIGKILL else [])
     monkeypatch.setattr('cloud_classifier.prediction.infer.shipped_model', lambda: None)
     with pytest.raises(BadModel, match='there is no model: '):
@@ -265,7 +274,7 @@ def test_an_export_that_is_ended_leaves_no_model(signum, run, learn, tmp_path, m
 
 
 @pytest.mark.soak
-def test_an_export_that_is_killed_thirty_times_leaves_the_file_before_or_the_new_one(run, tmp_path):
+def test_an_export_that_is_killed_thirty_times_leaves_the_file_before_or_the_new_one(server, run, tmp_path):
     "Each kill -9 is really sent; what there is answers, and the next export goes on."
     folder, chance = tmp_path / 'models' / 'runs' / 'a', random.Random(30)
     folder.mkdir(parents=True)
@@ -274,24 +283,20 @@ def test_an_export_that_is_killed_thirty_times_leaves_the_file_before_or_the_new
         'from cloud_classifier.prediction.export import export_run\nfrom cloud_classifier.training.run import Run\n'
         f'export_run(Run({str(run.path)!r}), {str(path)!r})'
     )
-    server = ForkServer(tmp_path, 'cloud_classifier.prediction.export')
-    try:
-        server.run(code)  # which also finds out what the run's answers may claim, once
-        start = time.monotonic()
-        server.run(code)
-        whole, killed = time.monotonic() - start, 0
-        pixels = np.zeros((1, 3, run.preprocess.size, run.preprocess.size), np.float32)
-        logits = CloudClassifier(path).run(pixels)[0]
-        while killed < 30:
-            child = server.start(code)
-            time.sleep(chance.uniform(0, whole))
-            if child.poll() is None:
-                child.kill()
-                killed += child.wait() == -signal.SIGKILL
-            assert np.allclose(CloudClassifier(find_model(path)).run(pixels)[0], logits, atol=1e-4)
-        server.run(code)
-    finally:
-        server.close()
+    server.run(code)  # which also finds out what the run's answers may claim, once
+    start = time.monotonic()
+    server.run(code)
+    whole, killed = time.monotonic() - start, 0
+    pixels = np.zeros((1, 3, run.preprocess.size, run.preprocess.size), np.float32)
+    logits = CloudClassifier(path).run(pixels)[0]
+    while killed < 30:
+        child = server.start(code)
+        time.sleep(chance.uniform(0, whole))
+        if child.poll() is None:
+            child.kill()
+            killed += child.wait() == -signal.SIGKILL
+        assert np.allclose(CloudClassifier(find_model(path)).run(pixels)[0], logits, atol=1e-4)
+    server.run(code)
     assert files(folder) == ['clouds.onnx']
 
 

@@ -160,7 +160,7 @@ def test_a_failed_write_leaves_what_was_there(exact, photos, monkeypatch):
     assert file.read_bytes() == before
 
 
-def test_a_run_is_exported_smaller(run, tmp_path, monkeypatch):
+def test_a_run_is_exported_smaller(run, tmp_path, monkeypatch, traced_once):
     "With temperature, rules and limit of OOD score of its own, and a word on what it costs."
     from cloud_classifier.prediction import export
     from cloud_classifier.prediction.export import ParityError, export_run

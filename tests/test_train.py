@@ -446,15 +446,18 @@ def test_a_run_that_was_begun_on_a_gpu_says_so(command, at, skies, tmp_path):
     assert 'was begun in fp16 (fp16 is for GPUs' in err
 
 
+@pytest.mark.parametrize(
+    'without', [('suggest_lr', 'plot_', 'oof', 'cleaner', 'retrain_round'), pytest.param((), marks=pytest.mark.soak)]
+)
 @pytest.mark.filterwarnings('ignore')  # which a notebook shows and goes on
-def test_the_tutorial_in_bfloat16(hardware, monkeypatch):
-    "Its code cells, as they stand, on a processor that has it."
+def test_the_tutorial_in_bfloat16(without, hardware, monkeypatch):
+    "Its code cells, as they stand, on a processor that has it; or those alone that train, judge, export and answer."
     monkeypatch.delenv('CLOUD_DATA', raising=False)
     hardware(True)
     cells = nbformat.read(ROOT / 'nbs' / 'tutorials' / 'cloud_learner.ipynb', as_version=4).cells
     there = {}
     for cell in cells:
-        if cell.cell_type == 'code':
+        if cell.cell_type == 'code' and not any(word in cell.source for word in without):
             exec(cell.source, there)
     assert there['run'].metadata['precision'] == 'bf16'
     assert there['worst'] < 1e-5
