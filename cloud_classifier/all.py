@@ -34,3 +34,4 @@ from .prediction.export import *
 from .prediction.app import *
 from .prediction.site import *
 from .prediction.serve import *
+from .prediction.watch import *
