@@ -35,3 +35,4 @@ from .prediction.app import *
 from .prediction.site import *
 from .prediction.serve import *
 from .prediction.watch import *
+from .prediction.batch import *

@@ -11,14 +11,14 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
-           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'Model', 'Prior',
-           'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status', 'extra_for',
-           'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json',
-           'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
-           'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
-           'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
-           'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'predict', 'site',
-           'serve', 'show_app', 'info', 'card']
+           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'ANSWER_COLUMNS',
+           'Model', 'Prior', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv', 'show_table',
+           'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error',
+           'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice',
+           'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made',
+           'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample',
+           'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean',
+           'shorten_folders', 'draw_answers', 'predict', 'site', 'serve', 'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
@@ -132,6 +132,8 @@ def _draw_table(header: Sequence[str], rows: list[list[str]], key: int) -> None:
 # %% ../nbs/51_cli.ipynb #f5be8308
 def _tsv_cell(cell: str) -> str: return printable(cell.replace('\\', '\\\\'))
 
+def print_tsv(cells: Iterable[str]) -> None: print('\t'.join(map(_tsv_cell, cells)))
+
 def show_table(header: Sequence[str], # names of the columns
                rows: Iterable[Sequence], # a cell for each column; None is empty
                key: int = 0, # the column that is never cut
@@ -139,7 +141,7 @@ def show_table(header: Sequence[str], # names of the columns
     "Print a table: drawn in a terminal, tab-separated elsewhere."
     rows = [['' if cell is None else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty(): return _draw_table(header, [list(map(printable, row)) for row in rows], key)
-    for row in (header, *rows): print('\t'.join(map(_tsv_cell, row)))
+    for row in (header, *rows): print_tsv(row)
 
 # %% ../nbs/51_cli.ipynb #e74c9452
 class BadPath(UserError):
@@ -1112,9 +1114,13 @@ def _check_target_error(value: float | None) -> float | None:
     raise typer.BadParameter(f'is a share above 0 and below 1, not {value:g}', param_hint='--target-error')
 
 def existing_model(path: Path) -> Path:
-    "A file that may be a model; whether it is one, ONNX Runtime says."
-    if path.is_dir(): raise BadPath(f'{path}: is a folder; a model is one .onnx file')
-    return existing_file(path, 'a model')
+    "A file that may be a model, or that of a run's folder; whether it is one, ONNX Runtime says."
+    if not path.is_dir(): return existing_file(path, 'a model')
+    if (path/'clouds.onnx').is_file(): return path/'clouds.onnx'
+    if (path/'run.json').is_file():
+        raise BadPath(f'{path}: this run has no clouds.onnx yet; `cloud-classifier export {shlex.quote(str(path))}` '
+                      'writes it')
+    raise BadPath(f'{path}: is a folder; a model is one .onnx file, or a run that was exported')
 
 # %% ../nbs/51_cli.ipynb #05d90222
 def _check_target(target: Path, # a run or a model
@@ -1418,8 +1424,59 @@ def _parse_prior(shares: list[str]) -> dict[str, float]: # shares by genus
     return prior
 
 # %% ../nbs/51_cli.ipynb #97884e96
+def shorten_folders(path: str, # of a photo, with '/'
+                    width: int, # columns of a terminal
+                    ) -> str: # at most `width` wide, or '…/' and the whole name
+    "A path without some of the folders in its middle, where it is too wide."
+    from rich.cells import cell_len
+    *folders, name = path.split('/')
+    if cell_len(path) <= width or len(folders) < 2: return path
+    for n in range(len(folders) - 1, -1, -1): # folders that are kept, half of them at each end
+        kept = '/'.join((*folders[:n//2], '…', *folders[len(folders) - (n + 1)//2:], name))
+        if cell_len(kept) <= width: break
+    return kept
+
+# %% ../nbs/51_cli.ipynb #ec699a86
+ANSWER_COLUMNS = ('photo', 'label', 'probability', 'verdict', 'cloud base', 'precipitation', 'model')
+
+def _answer_widths(columns: Mapping[str, Sequence[str]], # cells of each column, its name the first
+                   width: int, # of the terminal
+                   ) -> dict[str, int]: # of each column that there is room for
+    "How wide the columns of a table of answers may be."
+    natural, widths = {name: _width(cells) for name, cells in columns.items()}, {}
+    names = max(12, *(_width([shorten_folders(o, 0)]) for o in columns['photo']))
+    for given_up in (None, 'precipitation', 'cloud base'):
+        natural.pop(given_up, None)
+        widths = {name: min(n, 16) for name, n in natural.items()}
+        room = width - 3*len(widths) - 1 - sum(widths.values()) + widths['photo'] # rich draws three between columns
+        if room >= names: break
+    photo = min(natural['photo'], max(room, 12))
+    return widths | dict(photo=photo, verdict=min(natural['verdict'], widths['verdict'] + max(0, room - photo)))
+
+# %% ../nbs/51_cli.ipynb #1ed4788c
+def draw_answers(rows: Iterable[Sequence[str]], # a cell for each of `ANSWER_COLUMNS`
+                 ) -> None:
+    "Draw a table of answers that is as wide as the terminal."
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+    console, table = Console(), Table(box=SIMPLE_HEAD)
+    columns = {name: [name, *map(printable, cells)] for name, *cells in zip(ANSWER_COLUMNS[:-1], *rows)}
+    columns['probability'][0] = 'prob.' # no wider than it needs to be
+    widths = _answer_widths(columns, console.width)
+    for name, width in widths.items(): table.add_column(columns[name][0], width=width, overflow='fold')
+    columns['photo'] = [shorten_folders(o, widths['photo']) for o in columns['photo']]
+    for row in list(zip(*(columns[name] for name in widths)))[1:]: table.add_row(*map(Text, row))
+    console.width = max(console.width, sum(widths.values()) + 3*len(widths) + 1)
+    console.print(table)
+
+# %% ../nbs/51_cli.ipynb #5f6c75c3
+def _answer_row(photo: str, answer) -> tuple[str, ...]: # a cell for each of `ANSWER_COLUMNS`
+    return (photo, *answer.as_row(), answer.model)
+
 def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool) -> bool: # whether all photos could be used
-    "Print answers as they come, as lines of JSON, or in the end as a table."
+    "Print answers as they come, as lines of JSON or of tab-separated cells, or in the end as a table."
     from cloud_classifier.images import BadImage
     rows, failed = [], 0
     for photo, answer in zip(photos, answers):
@@ -1427,12 +1484,16 @@ def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool) -> b
         failed += bad
         if as_json: print_json(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()))
         elif bad: print_error(' '.join(str(answer).split()))
-        else: rows.append((photo, *answer.as_row()))
-    if rows: show_table(('photo', 'label', 'probability', 'verdict', 'cloud base', 'precipitation'), rows)
+        elif sys.stdout.isatty(): rows.append(_answer_row(photo, answer))
+        else:
+            if not rows: print_tsv(ANSWER_COLUMNS)
+            rows = [_answer_row(photo, answer)]
+            print_tsv(rows[0])
+    if rows and sys.stdout.isatty(): draw_answers(rows)
     return not failed
 
 # %% ../nbs/51_cli.ipynb #1e5d7ac2
-Model = option(Path | None, 'An .onnx file.', '--model', '-m',
+Model = option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
                default='$CLOUD_MODEL, models/clouds.onnx, the newest run, or the model that ships')
 Prior = option(list[str] | None, 'How often a genus comes where and when the photos were taken, such as Stratus=0.3; '
                                  'repeatable.', metavar='GENUS=SHARE', show_default=False)
@@ -1561,7 +1622,8 @@ def info(path: argument(Path | None, 'A model, a run or a dataset.', 'PATH') = N
 
 # %% ../nbs/51_cli.ipynb #61e388d1
 @verb()
-def card(model: option(Path | None, 'An .onnx file.', '--model', '-m', default='the one that predict would use') = None,
+def card(model: option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
+                        default='the one that predict would use') = None,
          as_json: AsJson = False):
     "Show the card of a model: what it was trained on, how good it is, what it is not for."
     if model: existing_model(model)

@@ -129,6 +129,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'prediction.site': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide', 'prediction.infer'},
     'prediction.serve': {'errors', 'files', 'hosting', 'images', 'prediction.infer'},
     'prediction.watch': {'errors', 'files', 'images', 'prediction.decide', 'prediction.infer'},
+    'prediction.batch': {'errors', 'files', 'images', 'prediction.infer'},
     'demo': {
         'images',
         'samples',

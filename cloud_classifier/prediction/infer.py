@@ -7,14 +7,15 @@ __all__ = ['MAX_BYTES', 'FORMAT', 'METADATA', 'OPTIONAL_METADATA', 'MAX_CLASSES'
            'MAX_TEXT', 'OPERATORS', 'MAX_NODES', 'FLOAT', 'OUTPUTS', 'MAX_RESTORED', 'MAX_MEMORY', 'EXIT_SECONDS',
            'MAX_SECONDS', 'Prediction', 'ModelInfo', 'predict_logits', 'predict_batches', 'PhotoClassifier',
            'shipped_model', 'is_shipped', 'BadModel', 'find_model', 'read_info', 'seal', 'is_sealed', 'NotONNX',
-           'read_metadata', 'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'CloudClassifier', 'card_text']
+           'read_metadata', 'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'model_name', 'CloudClassifier',
+           'card_text']
 
 # %% ../../nbs/prediction/41_infer.ipynb #16e657f8
-import atexit, hashlib, math, os, re, stat, sys
+import atexit, hashlib, math, os, re, shlex, stat, sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -38,6 +39,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     # What the model's rules make of all its probabilities.
     decision: Decision = Decision('unsure', (), Backoff('none', ''))
+    model: str = '' # which model said so: the `name` in its `ModelInfo`
 
     @property
     def label(self) -> str: return self.top[0][0] # the most probable class; not always a genus
@@ -63,7 +65,8 @@ class Prediction:
         "The prediction as the command line prints it: cloud base in metres, lowest and highest."
         return dict(label=self.label, genus=self.genus, probability=round(self.probability, 6), level=self.level,
                     cloud_base=self.cloud_base and list(self.cloud_base), precipitation=self.precipitation,
-                    top=[dict(label=o, probability=round(p, 6)) for o, p in self.top], **self.decision.as_dict())
+                    top=[dict(label=o, probability=round(p, 6)) for o, p in self.top], **self.decision.as_dict(),
+                    model=self.model)
 
 # %% ../../nbs/prediction/41_infer.ipynb #21e3485d
 @dataclass(frozen=True)
@@ -75,13 +78,14 @@ class ModelInfo:
     rules: Rules             # when an answer is sure enough
     trained: np.ndarray      # (c,) share of each class in training, sums to 1
     card: dict               # how the model was made and how good it is, in JSON's types
+    name: str = ''           # what answers call the model, see `model_name`; '' where there is no file
 
 # %% ../../nbs/prediction/41_infer.ipynb #0817fbdc
 def _prediction(probs: np.ndarray, ood_score: float | None, info: ModelInfo, k: int) -> Prediction:
     "The `k` most probable classes, and what the rules make of all."
     best = np.argsort(-probs, kind='stable')[:k]
     return Prediction(tuple((info.classes[i], float(probs[i])) for i in best),
-                      decide(probs, info.classes, info.rules, ood_score))
+                      decide(probs, info.classes, info.rules, ood_score), info.name)
 
 # %% ../../nbs/prediction/41_infer.ipynb #d300ba8e
 def predict_logits(logits: np.ndarray, # (n, c)
@@ -168,7 +172,7 @@ class BadModel(UserError):
 def _model_inside(folder: Path) -> str:
     "Where the model is, for the message about a folder that was given as one."
     if os.path.isfile(folder/'clouds.onnx'): return f', and this one’s is {folder/"clouds.onnx"}'
-    if os.path.isfile(folder/'run.json'): return f'; `cloud-classifier export {folder}` writes one'
+    if os.path.isfile(folder/'run.json'): return f'; `cloud-classifier export {shlex.quote(str(folder))}` writes one'
     return ''
 
 # %% ../../nbs/prediction/41_infer.ipynb #c9c64a84
@@ -185,20 +189,25 @@ def _path_problem(path: Path) -> str | None:
     if state.st_size > MAX_BYTES: return f'is {state.st_size/1e9:.1f} GB large; a model is smaller than a gigabyte'
 
 # %% ../../nbs/prediction/41_infer.ipynb #4199da1e
-def find_model(path: str | Path | None = None, # a model file, or None to look for one
+def find_model(path: str | Path | None = None, # a model file or the folder of its run; None to look for one
                root: str | Path = '.', # the project's folder
                ) -> Path: # the file
     "The model to use: `path`, $CLOUD_MODEL, models/clouds.onnx, the newest run's or the one that ships, in this order."
-    if path: return Path(path)
+    if path: return _file_of(Path(path), root)
     if named := os.environ.get('CLOUD_MODEL'):
-        if problem := _path_problem(Path(root, named)): raise BadModel(f'$CLOUD_MODEL names {named}: {problem}')
-        return Path(named)
+        file = _file_of(Path(named), root)
+        if problem := _path_problem(Path(root, file)): raise BadModel(f'$CLOUD_MODEL names {named}: {problem}')
+        return file
     models = Path(root)/'models'
     if os.path.isfile(models/'clouds.onnx') and not is_shipped(models/'clouds.onnx'): return models/'clouds.onnx'
     runs = filter(os.path.isfile, models.glob('runs/*/clouds.onnx'))
     model = max(runs, key=os.path.getmtime, default=None) or shipped_model()
     if model is None: raise BadModel(_NO_MODEL)
     return model
+
+def _file_of(path: Path, root: str | Path) -> Path:
+    "The model in a run's folder; any other path as it is."
+    return path/'clouds.onnx' if os.path.isfile(Path(root, path, 'clouds.onnx')) else path
 
 _NO_MODEL = ('there is no model: neither $CLOUD_MODEL nor models/clouds.onnx nor models/runs/*/clouds.onnx, and this '
              'installation lacks the one that ships; install cloud_classifier again, or make a model with '
@@ -557,6 +566,14 @@ def _load_network(model: str | bytes, # a path, or what is in the file
     try: return ort.InferenceSession(model, options, providers=providers, disabled_optimizers=disabled)
     except Exception as e: raise BadModel('is a model that ONNX Runtime can’t run') from e # its errors share no class
 
+# %% ../../nbs/prediction/41_infer.ipynb #bdfe8e08
+def model_name(path: Path, # a model file
+               sha256: str, # of the file, 64 hex digits
+               ) -> str: # for example 'clouds@c0a1e25a'
+    "What answers call a model: its run, or the file without its suffix, and the first digits of its SHA-256."
+    is_run = os.path.isfile(path.parent/'run.json')
+    return f'{printable(path.resolve().parent.name if is_run else path.stem)}@{sha256[:8]}'
+
 # %% ../../nbs/prediction/41_infer.ipynb #b149b484
 _NOT_UTF8 = re.compile('[\ud800-\udfff]') # in a path, which ONNX Runtime then can't open
 
@@ -566,6 +583,7 @@ def _load_model(path: Path, threads: int | None = None) -> tuple[ModelInfo, ort.
     try: before, data = path.stat(), path.read_bytes()
     except OSError as e: raise BadModel(f'can’t be read ({e.strerror})') from e
     info, source = check_model(data), data if _NOT_UTF8.search(str(path)) else str(path)
+    info = replace(info, name=model_name(path, hashlib.sha256(data).hexdigest()))
     try: fold = is_safe_to_fold(data)
     except ValueError as e: raise BadModel(f'can’t be used: {e}') from e
     del data # as large as the weights, which come into memory now
