@@ -28,7 +28,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import OperationFailed, UserError
-from ..files import from_json, printable, to_json
+from ..files import from_json, printable, spreadsheet_text, to_json
 from ..images import BadImage, is_photo_name, MAX_BYTES, photo_names
 from .decide import decide, Rules
 from .infer import CloudClassifier, Prediction
@@ -535,7 +535,7 @@ def _flat(answer: Mapping) -> dict[str, str]: # cells
     flat = {k: v for k, v in answer.items() if k not in ('cloud_base', 'top')}
     flat |= dict(cloud_base_low=low, cloud_base_high=high, backoff=(answer.get('backoff') or {}).get('text'),
                  set='; '.join(answer.get('set') or ()))
-    return {k: '' if v is None else printable(v) for k, v in flat.items()}
+    return {k: '' if v is None else spreadsheet_text(str(v)) for k, v in flat.items()}
 
 _ANSWER = tuple(_flat(Prediction((('', 0.),)).as_dict()))
 _POOLED = ('label', 'probability', 'verdict', 'set', 'backoff', 'frames')
@@ -597,6 +597,7 @@ class RowFile:
         self._open()
 
     def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self.path, 'a+b', buffering=0)
         try:
             _lock(self.file, self.path)
