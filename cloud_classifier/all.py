@@ -34,4 +34,5 @@ from .prediction.export import *
 from .prediction.app import *
 from .prediction.site import *
 from .prediction.serve import *
+from .prediction.watch import *
 from .prediction.batch import *
