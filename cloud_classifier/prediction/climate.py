@@ -6,19 +6,18 @@
 __all__ = ['SEASONS', 'CLIMATE', 'STRENGTH', 'PhotoExif', 'photo_exif', 'season_of', 'Climate', 'BadClimate', 'read_climate',
            'why_no_prior', 'prior_for', 'prior_of_photo']
 
-# %% ../../nbs/prediction/48_climate.ipynb #7e39d33f
+# %% ../../nbs/prediction/48_climate.ipynb #9188a0e8
 import csv, math, re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..errors import UserError
 from ..images import BadImage, exif_tags
-from ..taxonomy import GENERA, genus, read_label
+from ..taxonomy import genus, read_label
 
 # %% ../../nbs/prediction/48_climate.ipynb #03660d11
 def _text(value) -> str: # what a tag says; '' where it is not text
