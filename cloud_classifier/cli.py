@@ -12,13 +12,14 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
            'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'ANSWER_COLUMNS',
-           'Model', 'Prior', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv', 'show_table',
-           'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error',
-           'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice',
-           'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made',
-           'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample',
-           'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean',
-           'shorten_folders', 'draw_answers', 'predict', 'site', 'serve', 'show_app', 'info', 'card']
+           'Model', 'Prior', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv',
+           'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument',
+           'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file',
+           'check_choice', 'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file',
+           'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates',
+           'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues',
+           'clean', 'shorten_folders', 'draw_answers', 'predict', 'watch_line', 'watch', 'site', 'serve', 'show_app',
+           'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
@@ -1516,6 +1517,57 @@ def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'
                     '`cloud-classifier card` says what they are worth')
     answers = clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)
     if not _print_answers(photos, answers, as_json): raise typer.Exit(3)
+
+# %% ../nbs/51_cli.ipynb #8966a873
+WATCH_COLUMNS = ('time', 'photo', 'label', 'probability', 'verdict', 'sky', 'of the sky')
+
+def watch_line(row: Mapping) -> str: # of a frame
+    "A frame in a line of a terminal, with the local time."
+    from datetime import datetime
+    from cloud_classifier.prediction.watch import frame_cells
+    time, name, label, probability, verdict, sky, share = frame_cells(row)
+    clock = datetime.fromisoformat(time).astimezone().strftime('%H:%M:%S')
+    return f'{clock}  {label:14} {probability:>4}  {verdict:9}  the sky: {sky or "not known"} {share}  {name}'
+
+def _print_watched(row: Mapping, as_json: bool, n: int) -> None: # the row's number
+    "Print a row of `watch`."
+    from cloud_classifier.prediction.watch import frame_cells, row_text
+    if n == 0 and not (as_json or sys.stdout.isatty()): print_tsv(WATCH_COLUMNS)
+    if as_json: print_json(row)
+    if row['event'] in ('start', 'end') and invocation.quiet: return
+    if row['event'] != 'frame': print_error(row_text(row))
+    elif not as_json: echo(watch_line(row)) if sys.stdout.isatty() else print_tsv(frame_cells(row))
+    sys.stdout.flush()
+
+# %% ../nbs/51_cli.ipynb #9c301e98
+@verb()
+def watch(where: Annotated[str, typer.Argument(
+              help='A folder that a camera writes to, a photo that is overwritten, or the address of a still.',
+              metavar='WHERE', show_default=False)],
+          every: option(float, 'Seconds from one look to the next.') = 10,
+          count: option(int | None, 'End after so many frames.', min=1, show_default=False) = None,
+          out: option(Path | None, 'File to append all that happens to, .jsonl or .csv; a watch that is started again '
+                                   'goes on with it.', '--out', '-o') = None,
+          pool: option(int, 'Frames whose probabilities are averaged.', min=1) = 6,
+          everything: option(bool, 'Answer the photos that are in the folder already, too.', '--all') = False,
+          command: option(str, 'Command to run when the sky changes. It gets the answer as JSON on stdin; no shell '
+                               'reads it.', '--exec', metavar='COMMAND', show_default=False) = '',
+          model: Model = None,
+          prior: Prior = None,
+          as_json: AsJson = False):
+    """Watch a camera, and say which cloud it shows and when the sky changes.
+
+    Each new photo is answered once. What is said of the sky is the mean of the last few, so that an odd one changes
+    nothing. Ctrl-C ends it."""
+    shares = _parse_prior(prior or [])
+    if model: existing_model(model)
+    writable_file(out)
+    from cloud_classifier.prediction import watch as room
+    from cloud_classifier.prediction.infer import CloudClassifier, find_model
+    with room.heed_signals() as stopped:
+        rows = room.watch(where, CloudClassifier(find_model(model)), every, count, out, pool, command, everything,
+                          shares, stopped)
+        for n, row in enumerate(rows): _print_watched(row, as_json, n)
 
 # %% ../nbs/51_cli.ipynb #c8517e6e
 @verb()
