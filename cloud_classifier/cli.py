@@ -12,19 +12,19 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
            'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'ANSWER_COLUMNS',
-           'Model', 'Prior', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv',
-           'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument',
-           'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file',
-           'check_choice', 'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file',
-           'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates',
-           'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues',
-           'clean', 'shorten_folders', 'draw_answers', 'predict', 'watch_line', 'watch', 'site', 'serve', 'show_app',
-           'info', 'card']
+           'FEW', 'Model', 'Prior', 'Places', 'TableOut', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo',
+           'json_line', 'print_tsv', 'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation',
+           'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result',
+           'main', 'existing_file', 'check_choice', 'check_spelling', 'existing_dataset', 'check_label',
+           'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal',
+           'undo', 'verify', 'duplicates', 'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model',
+           'evaluate', 'export', 'issues', 'clean', 'shorten_folders', 'draw_answers', 'answers_bar', 'predict',
+           'watch_line', 'watch', 'site', 'serve', 'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import wraps
@@ -1405,13 +1405,6 @@ def clean(data: Data,
     _serve(data, oof, run, everything, host=host, port=port)
 
 # %% ../nbs/51_cli.ipynb #e2d505c4
-def _photos_below(paths: list[Path]) -> Iterator[str]:
-    "Photos as they are named; those below a folder, whatever their format, or the folder itself where it has none."
-    from cloud_classifier.images import other_photos, photo_files
-    for path in paths:
-        photos = sorted([*photo_files(path), *other_photos(path, os.path.join(path, ''))]) if path.is_dir() else []
-        yield from photos or [str(path)]
-
 def _parse_prior(shares: list[str]) -> dict[str, float]: # shares by genus
     "Shares of genera as they are written on the command line."
     prior = {}
@@ -1476,14 +1469,16 @@ def draw_answers(rows: Iterable[Sequence[str]], # a cell for each of `ANSWER_COL
 def _answer_row(photo: str, answer) -> tuple[str, ...]: # a cell for each of `ANSWER_COLUMNS`
     return (photo, *answer.as_row(), answer.model)
 
-def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool) -> bool: # whether all photos could be used
-    "Print answers as they come, as lines of JSON or of tab-separated cells, or in the end as a table."
+def _print_answers(answers: Iterable[tuple], as_json: bool, bar: Callable) -> bool: # whether all could be used
+    "Print photos' answers as they come, as lines of JSON or of tab-separated cells, or in the end as a table."
     from cloud_classifier.images import BadImage
+    from cloud_classifier.prediction.batch import photo_entry
     rows, failed = [], 0
-    for photo, answer in zip(photos, answers):
+    for photo, answer in answers:
         bad = isinstance(answer, BadImage)
         failed += bad
-        if as_json: print_json(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()))
+        bar(photo, answer, 0)
+        if as_json: print_json(photo_entry(photo, answer))
         elif bad: print_error(' '.join(str(answer).split()))
         elif sys.stdout.isatty(): rows.append(_answer_row(photo, answer))
         else:
@@ -1494,15 +1489,68 @@ def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool) -> b
     return not failed
 
 # %% ../nbs/51_cli.ipynb #1e5d7ac2
+FEW = 30 # photos, for which a bar is not worth it
+
+@contextmanager
+def answers_bar(places: Sequence[str], # as `find_photos` takes them
+                shown: bool = True,
+                ) -> Iterator[Callable]: # takes a photo, its answer and the number of photos that were kept
+    "A progress bar on stderr, and what to call after each photo."
+    from cloud_classifier.prediction.batch import find_photos
+    shown = shown and sys.stderr.isatty()
+    total = sum(1 for _ in find_photos(places)) if shown and '-' not in places else None
+    if not shown or total is not None and total <= FEW:
+        yield lambda photo, answer, kept: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    what = 'photos', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*what, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task('', total=total)
+        yield lambda photo, answer, kept: bar.update(task, advance=1, total=total and total - kept)
+
+# %% ../nbs/51_cli.ipynb #c0338826
+def _write_answers(out: Path, clouds, photos: Iterable, bar: Callable, **options): # a `Written`
+    "Answer photos into a file, and name the first that can't be used."
+    from cloud_classifier.images import BadImage
+    from cloud_classifier.prediction.batch import write_answers
+    bad = []
+    def notify(photo, answer, kept):
+        bar(photo, answer, kept)
+        if not isinstance(answer, BadImage): return
+        bad.append(photo)
+        if len(bad) <= 10: print_error(' '.join(str(answer).split()))
+        if len(bad) == 11: print_error('cloud-classifier: more photos can’t be used; the file says which')
+    try: return write_answers(out, clouds, photos, notify=notify, **options)
+    except KeyboardInterrupt:
+        print_error(f'\ncloud-classifier: what was answered is kept in {out}.journal; the same command goes on')
+        raise
+
+def _print_written(written, as_json: bool) -> None: # a `Written`
+    if as_json: return print_json(vars(written))
+    kept = f', {written.kept} had their answer already' if written.kept else ''
+    bad = f'; {written.errors} can’t be used, see the column error' if written.errors else ''
+    print_result(written.table, f'{written.table}: {written.rows} photos; {written.answered} answered now{kept}{bad}')
+
+# %% ../nbs/51_cli.ipynb #36a6e8f5
 Model = option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
                default='$CLOUD_MODEL, models/clouds.onnx, the newest run, or the model that ships')
 Prior = option(list[str] | None, 'How often a genus comes where and when the photos were taken, such as Stratus=0.3; '
                                  'repeatable.', metavar='GENUS=SHARE', show_default=False)
 
+Places = Annotated[list[str], typer.Argument(
+    help='Photos, folders, patterns such as "2026/**/*.jpg", addresses (with --urls), or - for names from stdin.',
+    metavar='PATHS', parser=lambda text: str(_path(text)) and text, show_default=False)]
+TableOut = option(Path | None, 'File for the answers, .csv, .jsonl or .parquet. When it is cut off, the same command '
+                               'goes on; later it adds new photos.', '--out', '-o')
+
 @verb()
-def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'),
+def predict(paths: Places,
             model: Model = None,
             prior: Prior = None,
+            out: TableOut = None,
+            overwrite: option(bool, 'Replace what is in --out.', '--overwrite') = False,
+            urls: option(bool, 'Fetch photos from addresses.', '--urls') = False,
             as_json: AsJson = False):
     """Say which cloud each photo shows.
 
@@ -1510,13 +1558,20 @@ def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'
     family that is."""
     shares = _parse_prior(prior or [])
     if model: existing_model(model)
+    writable_file(out)
+    from cloud_classifier.prediction.batch import check_table, find_photos, predict_all
     from cloud_classifier.prediction.infer import CloudClassifier, find_model, is_shipped
-    clouds, photos = CloudClassifier(find_model(model)), list(_photos_below(paths))
+    if out: check_table(out)
+    clouds = CloudClassifier(find_model(model), threads=1)
+    photos = find_photos(paths, urls, getattr(sys.stdin, 'buffer', None))
     if not (model or as_json or invocation.quiet) and is_shipped(clouds.path):
         print_error('cloud-classifier: these are answers of the model that ships; '
                     '`cloud-classifier card` says what they are worth')
-    answers = clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)
-    if not _print_answers(photos, answers, as_json): raise typer.Exit(3)
+    with answers_bar(paths, shown=not invocation.quiet and (bool(out) or not as_json)) as bar:
+        if out: written = _write_answers(out, clouds, photos, bar, prior=shares, overwrite=overwrite, urls=urls)
+        else: whole = _print_answers(predict_all(clouds, photos, prior=shares, urls=urls), as_json, bar)
+    if out: _print_written(written, as_json)
+    if written.errors if out else not whole: raise typer.Exit(3)
 
 # %% ../nbs/51_cli.ipynb #8966a873
 WATCH_COLUMNS = ('time', 'photo', 'label', 'probability', 'verdict', 'sky', 'of the sky')
