@@ -2394,6 +2394,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'cloud_classifier/prediction/climate.py'),
                                                      'cloud_classifier.prediction.climate.season_of': ( 'prediction/climate.html#season_of',
                                                                                                         'cloud_classifier/prediction/climate.py'),
+                                                     'cloud_classifier.prediction.climate.when_and_where': ( 'prediction/climate.html#when_and_where',
+                                                                                                             'cloud_classifier/prediction/climate.py'),
                                                      'cloud_classifier.prediction.climate.why_no_prior': ( 'prediction/climate.html#why_no_prior',
                                                                                                            'cloud_classifier/prediction/climate.py')},
             'cloud_classifier.prediction.decide': { 'cloud_classifier.prediction.decide.Backoff': ( 'prediction/decide.html#backoff',
