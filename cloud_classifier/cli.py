@@ -11,15 +11,16 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
-           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'ANSWER_COLUMNS',
-           'FEW', 'Model', 'Prior', 'Places', 'TableOut', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo',
-           'json_line', 'print_tsv', 'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation',
-           'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result',
-           'main', 'existing_file', 'check_choice', 'check_spelling', 'existing_dataset', 'check_label',
-           'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal',
-           'undo', 'verify', 'duplicates', 'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model',
-           'evaluate', 'export', 'issues', 'clean', 'shorten_folders', 'draw_answers', 'answers_bar', 'predict',
-           'watch_line', 'watch', 'site', 'serve', 'show_app', 'info', 'card']
+           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'ShowExif',
+           'ByClimate', 'ClimateTable', 'Latitude', 'Taken', 'ANSWER_COLUMNS', 'FEW', 'Model', 'Prior', 'Places',
+           'TableOut', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv',
+           'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument',
+           'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file',
+           'check_choice', 'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file',
+           'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates',
+           'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues',
+           'clean', 'shorten_folders', 'draw_answers', 'answers_bar', 'predict', 'watch_line', 'watch', 'site', 'serve',
+           'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
@@ -37,7 +38,7 @@ import typer
 
 from . import __version__
 from .errors import OperationFailed, UserError
-from .files import printable
+from .files import file_hash, printable
 from .training.config import packaged_archs
 
 # %% ../nbs/51_cli.ipynb #cb082204
@@ -1417,6 +1418,75 @@ def _parse_prior(shares: list[str]) -> dict[str, float]: # shares by genus
             raise typer.BadParameter(message, param_hint='--prior')
     return prior
 
+# %% ../nbs/51_cli.ipynb #1b303a9b
+ShowExif = option(bool, 'Show when and where each photo was taken, as its Exif says.', '--exif')
+ByClimate = option(bool, 'Expect the clouds that are common where each photo was taken.', '--climate')
+ClimateTable = option(Path | None, 'With --climate: a CSV file of season, latitude and amounts of genera.',
+                      '--climate-table', metavar='FILE', default='a coarse one, without seasons')
+Latitude = option(float | None, 'With --climate: latitude of photos that do not say theirs, degrees, south negative.',
+                  min=-90, max=90, show_default=False)
+Taken = option(str | None, 'With --climate: when photos that do not say so were taken, such as 2026-06-21 or 2026-06.',
+               metavar='DATE', show_default=False)
+
+def _parse_date(text: str):
+    "The moment that YYYY-MM-DD or YYYY-MM means."
+    from datetime import datetime
+    for form in ('%Y-%m-%d', '%Y-%m'):
+        try: return datetime.strptime(text, form)
+        except ValueError: continue
+    raise typer.BadParameter(f'{text!r} is not YYYY-MM-DD or YYYY-MM', param_hint='--taken')
+
+# %% ../nbs/51_cli.ipynb #a6d02198
+def _read_climate_table(table: Path):
+    "The climate in a file; `BadClimate` names it."
+    from cloud_classifier.prediction.climate import BadClimate, read_climate
+    existing_file(table, 'a table of a climate')
+    try:
+        with table.open(encoding='utf-8-sig', newline='') as lines: return read_climate(lines)
+    except UnicodeDecodeError: raise BadClimate(f'{table}: is not UTF-8 text') from None
+    except UserError as e: raise BadClimate(f'{table}: {e}') from None
+
+def _parse_climate(by_climate: bool, table: Path | None, latitude: float | None, taken: str | None, prior: list | None,
+                   ) -> dict | None: # arguments of `prior_of_photo`; None where no climate is asked for
+    "What the options say of the climate."
+    given = {'--climate-table': table, '--latitude': latitude, '--taken': taken}
+    if not by_climate:
+        if extra := next((name for name, value in given.items() if value is not None), ''):
+            raise typer.BadParameter('is of use with --climate alone', param_hint=extra)
+        return None
+    if prior: raise typer.BadParameter('and --climate say the same; give one of them', param_hint='--prior')
+    climate = dict(taken=_parse_date(taken) if taken else None, latitude=latitude)
+    return climate | (dict(climate=_read_climate_table(table)) if table else {})
+
+# %% ../nbs/51_cli.ipynb #2b73aeb6
+def _prior_of_photos(clouds, climate: Mapping) -> Callable: # takes a photo
+    "The prior of each photo."
+    from functools import partial
+    from cloud_classifier.prediction.climate import prior_of_photo
+    return partial(prior_of_photo, classes=clouds.classes, trained=clouds.trained, **climate)
+
+def _facts_of_photos(exif: bool, climate: Mapping | None) -> Callable: # takes a photo, returns entries for its answer
+    "When and where a photo was taken, and whether its answer knows of the climate there, where that is asked for."
+    if not exif and climate is None: return lambda photo: {}
+    from cloud_classifier.prediction.climate import CLIMATE, photo_exif, when_and_where, why_no_prior
+    def facts(photo) -> dict:
+        entries = photo_exif(photo).as_dict() if exif else {}
+        if climate is None: return entries
+        place = when_and_where(photo, climate['taken'], climate['latitude'])
+        return entries | dict(climate=why_no_prior(*place, climate.get('climate', CLIMATE)) or 'used')
+    return facts
+
+
+def _further_columns(exif: bool, climate: Mapping | None) -> dict[str, type]: # types by names
+    "The columns of a table for what `_facts_of_photos` returns."
+    columns = dict(taken=str, latitude=float, longitude=float) if exif else {}
+    return columns if climate is None else columns | dict(climate=str)
+
+def _kept_options(climate: Mapping | None, table: Path | None) -> dict: # JSON's types alone
+    "The options that answers in one table have in common."
+    if climate is None: return {}
+    return dict(taken=str(climate['taken']), latitude=climate['latitude'], table=file_hash(table) if table else '')
+
 # %% ../nbs/51_cli.ipynb #97884e96
 def shorten_folders(path: str, # of a photo, with '/'
                     width: int, # columns of a terminal
@@ -1469,23 +1539,32 @@ def draw_answers(rows: Iterable[Sequence[str]], # a cell for each of `ANSWER_COL
 def _answer_row(photo: str, answer) -> tuple[str, ...]: # a cell for each of `ANSWER_COLUMNS`
     return (photo, *answer.as_row(), answer.model)
 
-def _print_answers(answers: Iterable[tuple], as_json: bool, bar: Callable) -> bool: # whether all could be used
+def _draw_answers_and_facts(rows: list[tuple[str, ...]], facts: list[dict]) -> None:
+    draw_answers(rows)
+    if any(facts): show_table(('photo', *facts[0]), [(row[0], *o.values()) for row, o in zip(rows, facts)])
+
+def _print_answers(answers: Iterable[tuple], as_json: bool, bar: Callable, # called after each photo
+                   facts: Callable = lambda photo: {}, # takes a photo, returns entries that stand beside its answer
+                   ) -> bool: # whether all photos could be used
     "Print photos' answers as they come, as lines of JSON or of tab-separated cells, or in the end as a table."
     from cloud_classifier.images import BadImage
     from cloud_classifier.prediction.batch import photo_entry
-    rows, failed = [], 0
+    rows, beside, failed = [], [], 0
     for photo, answer in answers:
-        bad = isinstance(answer, BadImage)
+        entry, bad = photo_entry(photo, answer), isinstance(answer, BadImage)
+        more = facts(entry['path'])
         failed += bad
         bar(photo, answer, 0)
-        if as_json: print_json(photo_entry(photo, answer))
+        if as_json: print_json(entry | more)
         elif bad: print_error(' '.join(str(answer).split()))
-        elif sys.stdout.isatty(): rows.append(_answer_row(photo, answer))
+        elif sys.stdout.isatty():
+            rows.append(_answer_row(photo, answer))
+            beside.append(more)
         else:
-            if not rows: print_tsv(ANSWER_COLUMNS)
-            rows = [_answer_row(photo, answer)]
+            if not rows: print_tsv((*ANSWER_COLUMNS, *more))
+            rows = [(*_answer_row(photo, answer), *('' if o is None else str(o) for o in more.values()))]
             print_tsv(rows[0])
-    if rows and sys.stdout.isatty(): draw_answers(rows)
+    if rows and sys.stdout.isatty(): _draw_answers_and_facts(rows, beside)
     return not failed
 
 # %% ../nbs/51_cli.ipynb #1e5d7ac2
@@ -1509,7 +1588,7 @@ def answers_bar(places: Sequence[str], # as `find_photos` takes them
         task = bar.add_task('', total=total)
         yield lambda photo, answer, kept: bar.update(task, advance=1, total=total and total - kept)
 
-# %% ../nbs/51_cli.ipynb #c0338826
+# %% ../nbs/51_cli.ipynb #43ae45ee
 def _write_answers(out: Path, clouds, photos: Iterable, bar: Callable, **options): # a `Written`
     "Answer photos into a file, and name the first that can't be used."
     from cloud_classifier.images import BadImage
@@ -1532,7 +1611,7 @@ def _print_written(written, as_json: bool) -> None: # a `Written`
     bad = f'; {written.errors} can’t be used, see the column error' if written.errors else ''
     print_result(written.table, f'{written.table}: {written.rows} photos; {written.answered} answered now{kept}{bad}')
 
-# %% ../nbs/51_cli.ipynb #36a6e8f5
+# %% ../nbs/51_cli.ipynb #431fda43
 Model = option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
                default='$CLOUD_MODEL, models/clouds.onnx, the newest run, or the model that ships')
 Prior = option(list[str] | None, 'How often a genus comes where and when the photos were taken, such as Stratus=0.3; '
@@ -1548,6 +1627,11 @@ TableOut = option(Path | None, 'File for the answers, .csv, .jsonl or .parquet. 
 def predict(paths: Places,
             model: Model = None,
             prior: Prior = None,
+            by_climate: ByClimate = False,
+            climate_table: ClimateTable = None,
+            latitude: Latitude = None,
+            taken: Taken = None,
+            exif: ShowExif = False,
             out: TableOut = None,
             overwrite: option(bool, 'Replace what is in --out.', '--overwrite') = False,
             urls: option(bool, 'Fetch photos from addresses.', '--urls') = False,
@@ -1557,8 +1641,11 @@ def predict(paths: Places,
     Beside the most probable label stands how far it can be relied on, and where no genus is sure enough, the level or
     family that is."""
     shares = _parse_prior(prior or [])
+    climate = _parse_climate(by_climate, climate_table, latitude, taken, prior)
     if model: existing_model(model)
     writable_file(out)
+    if urls and (exif or by_climate):
+        raise typer.BadParameter('does not go with --exif and --climate', param_hint='--urls')
     from cloud_classifier.prediction.batch import check_table, find_photos, predict_all
     from cloud_classifier.prediction.infer import CloudClassifier, find_model, is_shipped
     if out: check_table(out)
@@ -1567,11 +1654,17 @@ def predict(paths: Places,
     if not (model or as_json or invocation.quiet) and is_shipped(clouds.path):
         print_error('cloud-classifier: these are answers of the model that ships; '
                     '`cloud-classifier card` says what they are worth')
+    if climate is not None: shares = _prior_of_photos(clouds, climate)
+    facts = _facts_of_photos(exif, climate)
     with answers_bar(paths, shown=not invocation.quiet and (bool(out) or not as_json)) as bar:
-        if out: written = _write_answers(out, clouds, photos, bar, prior=shares, overwrite=overwrite, urls=urls)
-        else: whole = _print_answers(predict_all(clouds, photos, prior=shares, urls=urls), as_json, bar)
+        if not out: whole = _print_answers(predict_all(clouds, photos, 3, shares, urls=urls), as_json, bar, facts)
+        else:
+            written = _write_answers(out, clouds, photos, bar, prior=shares, overwrite=overwrite, urls=urls,
+                                     facts=facts, further=_further_columns(exif, climate),
+                                     options=_kept_options(climate, climate_table))
+            whole = not written.errors
     if out: _print_written(written, as_json)
-    if written.errors if out else not whole: raise typer.Exit(3)
+    if not whole: raise typer.Exit(3)
 
 # %% ../nbs/51_cli.ipynb #8966a873
 WATCH_COLUMNS = ('time', 'photo', 'label', 'probability', 'verdict', 'sky', 'of the sky')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEASONS', 'CLIMATE', 'STRENGTH', 'PhotoExif', 'photo_exif', 'season_of', 'Climate', 'BadClimate', 'read_climate',
-           'why_no_prior', 'prior_for', 'prior_of_photo']
+           'why_no_prior', 'prior_for', 'when_and_where', 'prior_of_photo']
 
 # %% ../../nbs/prediction/48_climate.ipynb #9188a0e8
 import csv, math, re
@@ -216,16 +216,22 @@ def prior_for(taken: datetime | None, # when; it matters where the table is seas
     if len(known) > 1: shares = _scaled(shares, [members[i] for i in known], now[known], strength)
     return dict(zip(classes, shares.tolist()))
 
-# %% ../../nbs/prediction/48_climate.ipynb #c27639f6
+# %% ../../nbs/prediction/48_climate.ipynb #bf9817db
+def when_and_where(photo, # as `photo_exif` takes it
+                   taken: datetime | None = None, # where the photo does not say when
+                   latitude: float | None = None, # where it does not say where, degrees
+                   ) -> tuple[datetime | None, float | None]: # moment, and degrees of latitude
+    "When, and how far north or south, a photo was taken."
+    exif = photo_exif(photo)
+    return exif.taken or taken, latitude if exif.latitude is None else exif.latitude
+
 def prior_of_photo(photo, # as `photo_exif` takes it
                    classes: Sequence[str], # (c,) of the model
                    trained: np.ndarray | None = None, # (c,) share of each class in training; equal where None
                    strength: float = STRENGTH, # how far the table is believed, 0 to 1
                    climate: Climate = CLIMATE,
-                   taken: datetime | None = None, # where the photo does not say when
-                   latitude: float | None = None, # where it does not say where, degrees
+                   taken: datetime | None = None, # as in `when_and_where`
+                   latitude: float | None = None, # likewise
                    ) -> dict[str, float] | None: # as `prior_for`
     "How common the classes are when and where a photo was taken."
-    exif = photo_exif(photo)
-    here = latitude if exif.latitude is None else exif.latitude
-    return prior_for(exif.taken or taken, here, classes, trained, strength, climate)
+    return prior_for(*when_and_where(photo, taken, latitude), classes, trained, strength, climate)
