@@ -36,3 +36,4 @@ from .prediction.site import *
 from .prediction.serve import *
 from .prediction.watch import *
 from .prediction.batch import *
+from .prediction.climate import *

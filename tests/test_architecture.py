@@ -128,8 +128,9 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'prediction.app': {'errors', 'taxonomy', 'files', 'images', 'hosting', 'data.scrape', 'prediction.infer'},
     'prediction.site': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide', 'prediction.infer'},
     'prediction.serve': {'errors', 'files', 'hosting', 'images', 'prediction.infer'},
+    'prediction.batch': {'errors', 'files', 'images', 'prediction.infer', 'prediction.serve'},
     'prediction.watch': {'errors', 'files', 'images', 'prediction.decide', 'prediction.infer'},
-    'prediction.batch': {'errors', 'files', 'images', 'prediction.infer'},
+    'prediction.climate': {'errors', 'taxonomy', 'images'},
     'demo': {
         'images',
         'samples',

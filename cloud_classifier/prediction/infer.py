@@ -137,10 +137,12 @@ class PhotoClassifier:
     def predict(self,
                 photo, # path, bytes, binary file object or image
                 k: int = 3, # labels in `top`
-                prior: Mapping[str, float] | None = None, # share of a class by its name; as in training where None
+                # Share of a class by its name, or a function that takes the photo and returns its prior or None.
+                prior: Mapping[str, float] | Callable | None = None,
                 ) -> Prediction:
         "Which cloud `photo` shows; `BadImage` where it can't be used."
-        return predict_logits(*self.run(self.preprocess(photo)[None]), self.info, k, prior)[0]
+        outputs = self.run(self.preprocess(photo)[None])
+        return predict_logits(*outputs, self.info, k, prior(photo) if callable(prior) else prior)[0]
 
     def predict_many(self,
                      photos: Iterable, # as `predict` takes them
