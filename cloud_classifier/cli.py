@@ -11,19 +11,20 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
-           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'ANSWER_COLUMNS',
-           'Model', 'Prior', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv', 'show_table',
-           'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error',
-           'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice',
-           'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made',
-           'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample',
-           'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean',
-           'shorten_folders', 'draw_answers', 'predict', 'site', 'serve', 'show_app', 'info', 'card']
+           'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'ShowExif',
+           'ByClimate', 'ClimateTable', 'Latitude', 'Taken', 'ANSWER_COLUMNS', 'Model', 'Prior', 'WATCH_COLUMNS',
+           'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv', 'show_table', 'BadPath', 'exit_status',
+           'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for',
+           'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
+           'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
+           'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
+           'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'shorten_folders',
+           'draw_answers', 'predict', 'watch_line', 'watch', 'site', 'serve', 'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import wraps
@@ -1423,6 +1424,64 @@ def _parse_prior(shares: list[str]) -> dict[str, float]: # shares by genus
             raise typer.BadParameter(message, param_hint='--prior')
     return prior
 
+# %% ../nbs/51_cli.ipynb #1b303a9b
+ShowExif = option(bool, 'Show when and where each photo was taken, as its Exif says.', '--exif')
+ByClimate = option(bool, 'Expect the clouds that are common where each photo was taken.', '--climate')
+ClimateTable = option(Path | None, 'With --climate: a CSV file of season, latitude and amounts of genera.',
+                      '--climate-table', metavar='FILE', default='a coarse one, without seasons')
+Latitude = option(float | None, 'With --climate: latitude of photos that do not say theirs, degrees, south negative.',
+                  min=-90, max=90, show_default=False)
+Taken = option(str | None, 'With --climate: when photos that do not say so were taken, such as 2026-06-21 or 2026-06.',
+               metavar='DATE', show_default=False)
+
+def _parse_date(text: str):
+    "The moment that YYYY-MM-DD or YYYY-MM means."
+    from datetime import datetime
+    for form in ('%Y-%m-%d', '%Y-%m'):
+        try: return datetime.strptime(text, form)
+        except ValueError: continue
+    raise typer.BadParameter(f'{text!r} is not YYYY-MM-DD or YYYY-MM', param_hint='--taken')
+
+# %% ../nbs/51_cli.ipynb #a6d02198
+def _read_climate_table(table: Path):
+    "The climate in a file; `BadClimate` names it."
+    from cloud_classifier.prediction.climate import BadClimate, read_climate
+    existing_file(table, 'a table of a climate')
+    try:
+        with table.open(encoding='utf-8-sig', newline='') as lines: return read_climate(lines)
+    except UnicodeDecodeError: raise BadClimate(f'{table}: is not UTF-8 text') from None
+    except UserError as e: raise BadClimate(f'{table}: {e}') from None
+
+def _parse_climate(by_climate: bool, table: Path | None, latitude: float | None, taken: str | None, prior: list | None,
+                   ) -> dict | None: # arguments of `prior_of_photo`; None where no climate is asked for
+    "What the options say of the climate."
+    given = {'--climate-table': table, '--latitude': latitude, '--taken': taken}
+    if not by_climate:
+        if extra := next((name for name, value in given.items() if value is not None), ''):
+            raise typer.BadParameter('is of use with --climate alone', param_hint=extra)
+        return None
+    if prior: raise typer.BadParameter('and --climate say the same; give one of them', param_hint='--prior')
+    climate = dict(taken=_parse_date(taken) if taken else None, latitude=latitude)
+    return climate | (dict(climate=_read_climate_table(table)) if table else {})
+
+# %% ../nbs/51_cli.ipynb #2b73aeb6
+def _prior_of_photos(clouds, climate: Mapping) -> Callable: # takes a photo
+    "The prior of each photo."
+    from functools import partial
+    from cloud_classifier.prediction.climate import prior_of_photo
+    return partial(prior_of_photo, classes=clouds.classes, trained=clouds.trained, **climate)
+
+def _facts_of_photos(exif: bool, climate: Mapping | None) -> Callable: # takes a photo, returns entries for its answer
+    "When and where a photo was taken, and whether its answer knows of the climate there, where that is asked for."
+    if not exif and climate is None: return lambda photo: {}
+    from cloud_classifier.prediction.climate import CLIMATE, photo_exif, when_and_where, why_no_prior
+    def facts(photo) -> dict:
+        entries = photo_exif(photo).as_dict() if exif else {}
+        if climate is None: return entries
+        place = when_and_where(photo, climate['taken'], climate['latitude'])
+        return entries | dict(climate=why_no_prior(*place, climate.get('climate', CLIMATE)) or 'used')
+    return facts
+
 # %% ../nbs/51_cli.ipynb #97884e96
 def shorten_folders(path: str, # of a photo, with '/'
                     width: int, # columns of a terminal
@@ -1475,21 +1534,29 @@ def draw_answers(rows: Iterable[Sequence[str]], # a cell for each of `ANSWER_COL
 def _answer_row(photo: str, answer) -> tuple[str, ...]: # a cell for each of `ANSWER_COLUMNS`
     return (photo, *answer.as_row(), answer.model)
 
-def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool) -> bool: # whether all photos could be used
+def _draw_answers_and_facts(rows: list[tuple[str, ...]], facts: list[dict]) -> None:
+    draw_answers(rows)
+    if any(facts): show_table(('photo', *facts[0]), [(row[0], *o.values()) for row, o in zip(rows, facts)])
+
+def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool,
+                   facts: Callable = lambda photo: {}, # takes a photo, returns entries that stand beside its answer
+                   ) -> bool: # whether all photos could be used
     "Print answers as they come, as lines of JSON or of tab-separated cells, or in the end as a table."
     from cloud_classifier.images import BadImage
-    rows, failed = [], 0
+    rows, beside, failed = [], [], 0
     for photo, answer in zip(photos, answers):
-        bad = isinstance(answer, BadImage)
+        bad, more = isinstance(answer, BadImage), facts(photo)
         failed += bad
-        if as_json: print_json(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()))
+        if as_json: print_json(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()) | more)
         elif bad: print_error(' '.join(str(answer).split()))
-        elif sys.stdout.isatty(): rows.append(_answer_row(photo, answer))
+        elif sys.stdout.isatty():
+            rows.append(_answer_row(photo, answer))
+            beside.append(more)
         else:
-            if not rows: print_tsv(ANSWER_COLUMNS)
-            rows = [_answer_row(photo, answer)]
+            if not rows: print_tsv((*ANSWER_COLUMNS, *more))
+            rows = [(*_answer_row(photo, answer), *('' if o is None else str(o) for o in more.values()))]
             print_tsv(rows[0])
-    if rows and sys.stdout.isatty(): draw_answers(rows)
+    if rows and sys.stdout.isatty(): _draw_answers_and_facts(rows, beside)
     return not failed
 
 # %% ../nbs/51_cli.ipynb #1e5d7ac2
@@ -1502,20 +1569,78 @@ Prior = option(list[str] | None, 'How often a genus comes where and when the pho
 def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'),
             model: Model = None,
             prior: Prior = None,
+            by_climate: ByClimate = False,
+            climate_table: ClimateTable = None,
+            latitude: Latitude = None,
+            taken: Taken = None,
+            exif: ShowExif = False,
             as_json: AsJson = False):
     """Say which cloud each photo shows.
 
     Beside the most probable label stands how far it can be relied on, and where no genus is sure enough, the level or
     family that is."""
     shares = _parse_prior(prior or [])
+    climate = _parse_climate(by_climate, climate_table, latitude, taken, prior)
     if model: existing_model(model)
     from cloud_classifier.prediction.infer import CloudClassifier, find_model, is_shipped
     clouds, photos = CloudClassifier(find_model(model)), list(_photos_below(paths))
     if not (model or as_json or invocation.quiet) and is_shipped(clouds.path):
         print_error('cloud-classifier: these are answers of the model that ships; '
                     '`cloud-classifier card` says what they are worth')
+    if climate is not None: shares = _prior_of_photos(clouds, climate)
     answers = clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)
-    if not _print_answers(photos, answers, as_json): raise typer.Exit(3)
+    if not _print_answers(photos, answers, as_json, _facts_of_photos(exif, climate)): raise typer.Exit(3)
+
+# %% ../nbs/51_cli.ipynb #8966a873
+WATCH_COLUMNS = ('time', 'photo', 'label', 'probability', 'verdict', 'sky', 'of the sky')
+
+def watch_line(row: Mapping) -> str: # of a frame
+    "A frame in a line of a terminal, with the local time."
+    from datetime import datetime
+    from cloud_classifier.prediction.watch import frame_cells
+    time, name, label, probability, verdict, sky, share = frame_cells(row)
+    clock = datetime.fromisoformat(time).astimezone().strftime('%H:%M:%S')
+    return f'{clock}  {label:14} {probability:>4}  {verdict:9}  the sky: {sky or "not known"} {share}  {name}'
+
+def _print_watched(row: Mapping, as_json: bool, n: int) -> None: # the row's number
+    "Print a row of `watch`."
+    from cloud_classifier.prediction.watch import frame_cells, row_text
+    if n == 0 and not (as_json or sys.stdout.isatty()): print_tsv(WATCH_COLUMNS)
+    if as_json: print_json(row)
+    if row['event'] in ('start', 'end') and invocation.quiet: return
+    if row['event'] != 'frame': print_error(row_text(row))
+    elif not as_json: echo(watch_line(row)) if sys.stdout.isatty() else print_tsv(frame_cells(row))
+    sys.stdout.flush()
+
+# %% ../nbs/51_cli.ipynb #9c301e98
+@verb()
+def watch(where: Annotated[str, typer.Argument(
+              help='A folder that a camera writes to, a photo that is overwritten, or the address of a still.',
+              metavar='WHERE', show_default=False)],
+          every: option(float, 'Seconds from one look to the next.') = 10,
+          count: option(int | None, 'End after so many frames.', min=1, show_default=False) = None,
+          out: option(Path | None, 'File to append all that happens to, .jsonl or .csv; a watch that is started again '
+                                   'goes on with it.', '--out', '-o') = None,
+          pool: option(int, 'Frames whose probabilities are averaged.', min=1) = 6,
+          everything: option(bool, 'Answer the photos that are in the folder already, too.', '--all') = False,
+          command: option(str, 'Command to run when the sky changes. It gets the answer as JSON on stdin; no shell '
+                               'reads it.', '--exec', metavar='COMMAND', show_default=False) = '',
+          model: Model = None,
+          prior: Prior = None,
+          as_json: AsJson = False):
+    """Watch a camera, and say which cloud it shows and when the sky changes.
+
+    Each new photo is answered once. What is said of the sky is the mean of the last few, so that an odd one changes
+    nothing. Ctrl-C ends it."""
+    shares = _parse_prior(prior or [])
+    if model: existing_model(model)
+    writable_file(out)
+    from cloud_classifier.prediction import watch as room
+    from cloud_classifier.prediction.infer import CloudClassifier, find_model
+    with room.heed_signals() as stopped:
+        rows = room.watch(where, CloudClassifier(find_model(model)), every, count, out, pool, command, everything,
+                          shares, stopped)
+        for n, row in enumerate(rows): _print_watched(row, as_json, n)
 
 # %% ../nbs/51_cli.ipynb #c8517e6e
 @verb()

@@ -12,11 +12,12 @@ __all__ = ['MAX_BYTES', 'FORMAT', 'METADATA', 'OPTIONAL_METADATA', 'MAX_CLASSES'
 
 # %% ../../nbs/prediction/41_infer.ipynb #16e657f8
 import atexit, hashlib, math, os, re, shlex, stat, sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import tee
 from pathlib import Path
 from threading import Thread
 
@@ -88,15 +89,23 @@ def _prediction(probs: np.ndarray, ood_score: float | None, info: ModelInfo, k: 
                       decide(probs, info.classes, info.rules, ood_score), info.name)
 
 # %% ../../nbs/prediction/41_infer.ipynb #d300ba8e
+def _with_prior(probs: np.ndarray, prior, info: ModelInfo) -> np.ndarray: # (n, c)
+    "The probabilities with one prior for all rows, or one for each; a row whose prior is None stays as it is."
+    shares = lambda o: read_prior(o, info.classes, info.trained) if o else info.trained
+    if isinstance(prior, Mapping): return adjust_prior(probs, info.trained, shares(prior))
+    adjusted = adjust_prior(probs, info.trained, np.stack([shares(o) for o in prior]))
+    return np.where([[bool(o)] for o in prior], adjusted, probs)
+
 def predict_logits(logits: np.ndarray, # (n, c)
                    ood_score: np.ndarray | None, # (n,) how little each photo is like a sky; None: not known
                    info: ModelInfo,
                    k: int = 3, # labels in each `top`
-                   prior: Mapping[str, float] | None = None, # share of a class by its name; as in training where None
+                   # Share of a class by its name, for all photos or one for each; as in training where None.
+                   prior: Mapping[str, float] | Sequence[Mapping[str, float] | None] | None = None,
                    ) -> list[Prediction]: # n
     "A prediction for each row of logits; `BadPrior` where the prior can't be."
     probs = softmax(logits, info.temperature)
-    if prior: probs = adjust_prior(probs, info.trained, read_prior(prior, info.classes, info.trained))
+    if prior: probs = _with_prior(probs, prior, info)
     scores = [None]*len(probs) if ood_score is None else ood_score.tolist()
     return [_prediction(p, score, info, k) for p, score in zip(probs, scores)]
 
@@ -128,20 +137,36 @@ class PhotoClassifier:
     def predict(self,
                 photo, # path, bytes, binary file object or image
                 k: int = 3, # labels in `top`
-                prior: Mapping[str, float] | None = None, # as in `predict_logits`
+                # Share of a class by its name, or a function that takes the photo and returns its prior or None.
+                prior: Mapping[str, float] | Callable | None = None,
                 ) -> Prediction:
         "Which cloud `photo` shows; `BadImage` where it can't be used."
-        return predict_logits(*self.run(self.preprocess(photo)[None]), self.info, k, prior)[0]
+        outputs = self.run(self.preprocess(photo)[None])
+        return predict_logits(*outputs, self.info, k, prior(photo) if callable(prior) else prior)[0]
 
     def predict_many(self,
                      photos: Iterable, # as `predict` takes them
                      k: int = 3, # labels in each `top`
                      batch_size: int = 8, # photos in the network at once; larger batches leave the processor's cache
-                     prior: Mapping[str, float] | None = None, # as in `predict_logits`
+                     # Share of a class by its name, or a function that takes a photo and returns its prior or None.
+                     prior: Mapping[str, float] | Callable | None = None,
                      ) -> Iterator[Prediction | BadImage]: # one a photo, in order
         "A prediction for each photo, or what is wrong with it."
+        if callable(prior): return self._predict_each(photos, k, batch_size, prior)
         predict = lambda pixels: predict_logits(*self.run(pixels), self.info, k, prior)
         return predict_batches(self.preprocess, photos, predict, batch_size)
+
+    def _predict_each(self, photos: Iterable, k: int, batch_size: int, prior: Callable) -> Iterator:
+        "`predict_many` with a prior for each photo."
+        photos, again = (photos, photos) if isinstance(photos, Sequence) else tee(photos)
+        with closing(predict_batches(self.preprocess, photos, self._outputs, batch_size)) as outputs:
+            for output, photo in zip(outputs, again):
+                if isinstance(output, BadImage): yield output
+                else: yield predict_logits(*output, self.info, k, [prior(photo)])[0]
+
+    def _outputs(self, pixels: np.ndarray) -> list[tuple]: # n, each (1, c) logits and (1,) OOD scores or None
+        logits, ood_score = self.run(pixels)
+        return [(logits[i:i + 1], None if ood_score is None else ood_score[i:i + 1]) for i in range(len(pixels))]
 
     def probabilities(self,
                       pixels: np.ndarray, # (n, 3, size, size) float32, normalised
