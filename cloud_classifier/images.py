@@ -8,9 +8,9 @@ __all__ = ['MAX_SIDE', 'MAX_JPEG_SCANS', 'MAX_JPEG_BLOCKS', 'MAX_JPEG_SEGMENTS',
            'MAX_PIXELS', 'MAX_MEMORY', 'UNREADABLE_SUFFIXES', 'UNREADABLE_MAGIC', 'CHECK_MEMORY', 'MAX_BYTES',
            'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'TiffTag',
            'read_tiff_directory', 'TiffTags', 'check_exif', 'decoding_cost', 'can_open_heic', 'unreadable_suffixes',
-           'unreadable_format', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image', 'PhotoInfo',
-           'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches', 'photo_suffixes',
-           'photo_names', 'other_photos', 'is_photo_name', 'photo_files']
+           'unreadable_format', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'exif_tags', 'check_image',
+           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches',
+           'photo_suffixes', 'photo_names', 'other_photos', 'is_photo_name', 'photo_files']
 
 # %% ../nbs/03_images.ipynb #74db2f80
 import base64, hashlib, io, json, math, os, re, struct, sys, threading, warnings, zlib
@@ -789,6 +789,35 @@ def photo_header(source, # path (str or Path), bytes, or a binary file object
                  ) -> PhotoHeader:
     "Format and size of a photo, without decoding it; `BadImage` where it is not a photo."
     with _identified(source) as photo: return _header(photo.img)
+
+# %% ../nbs/03_images.ipynb #f955fb28
+_EXIF_DIRECTORY, _GPS_DIRECTORY = 0x8769, 0x8825 # Exif 2.32, section 4.6.3
+
+def _exif(photo: _Identified) -> Image.Exif:
+    "The Exif of an identified photo."
+    info = photo.img.info
+    if photo.img.format != 'PNG' or 'exif' in info:
+        check_exif(info.get('exif', b''))
+        return photo.img.getexif()
+    exif = Image.Exif()
+    for name, offset, length in _png_chunks(photo.file):
+        if name == b'eXIf': exif.load(_read_at(photo.file, offset, length)) # `_identify` has checked it
+    return exif
+
+# %% ../nbs/03_images.ipynb #ca7e6e53
+def _tags(exif: Image.Exif, directory: int) -> dict[int, Any]: # empty where they can't be read
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # of what is wrong in it
+        try: return dict(exif.get_ifd(directory))
+        except Exception: return {} # Pillow's errors share no class
+
+def exif_tags(source, # path (str or Path), bytes, or a binary file object
+              ) -> tuple[dict[int, Any], dict[int, Any]]: # values by tag: of the shot, and of its place (GPS)
+    "What Exif says of a photo, empty where it says nothing; `BadImage` where `source` is not a photo."
+    with _identified(source) as photo:
+        try: exif = _exif(photo)
+        except Exception: return {}, {}
+        return _tags(exif, _EXIF_DIRECTORY), _tags(exif, _GPS_DIRECTORY)
 
 # %% ../nbs/03_images.ipynb #ea361861
 _decoding_alone = threading.Lock()
