@@ -126,32 +126,34 @@ class Watcher:
     def __init__(self, pool: Pool):
         self.pool, self.counts = pool, Counter() # of frames, unchanged, bad, away and changes
         self.last = None # the `Unchanged`, or the name and the reason of the `Trouble`, that was last made a row
-        self.away_since, self.attempts = None, 0 # when the camera went away, and how often it was asked since
+        self.away = None # the camera that is away, since when, and how often it was asked
 
     def rows(self,
              item: Answered | Unchanged | Trouble,
              now: float, # as `Pool.add` has it
              ) -> Iterator[dict]: # of JSON's types
         "What is to be said of it: nothing, or a row or two."
-        if isinstance(item, Trouble) and item.away: return (yield from self._away(item, now))
-        yield from self._back(item, now)
+        if isinstance(item, Trouble) and item.away: return (yield from self._gone(item, now))
+        yield from self.back(now)
         if isinstance(item, Answered): return (yield from self._frame(item, now))
         kind = 'bad' if isinstance(item, Trouble) else 'unchanged'
         self.counts[kind] += 1
         if item != self.last: yield dict(event=kind, **{k: v for k, v in vars(item).items() if k in ('name', 'reason')})
         self.last = item
 
-    def _away(self, item: Trouble, now: float) -> Iterator[dict]:
-        if self.away_since is None: self.away_since, self.attempts = now, 0
-        self.attempts += 1
+    def _gone(self, item: Trouble, now: float) -> Iterator[dict]:
+        name, since, attempts = self.away or (item.name, now, 0)
+        self.away = name, since, attempts + 1
         self.counts['away'] += 1
         if item != self.last: yield dict(event='away', name=item.name, reason=item.reason)
         self.last = item
 
-    def _back(self, item, now: float) -> Iterator[dict]:
-        if self.away_since is None: return
-        yield dict(event='back', name=item.name, seconds=round(now - self.away_since, 1), attempts=self.attempts)
-        self.away_since = self.last = None
+    def back(self, now: float) -> Iterator[dict]:
+        "The camera has answered, whatever it said: a row where it was away."
+        if self.away is None: return
+        name, since, attempts = self.away
+        self.away = self.last = None
+        yield dict(event='back', name=name, seconds=round(now - since, 1), attempts=attempts)
 
     def _frame(self, item: Answered, now: float) -> Iterator[dict]:
         self.last = None
@@ -406,7 +408,10 @@ def fetch_still(url: str, # that begins with http:// or https://
                 ) -> Still:
     "The still that a camera serves now; `CameraAway` where there is none."
     until = time.monotonic() + limits.total
-    try: return _follow(url, limits, validators, until)
+    try:
+        still = _follow(url, limits, validators, until)
+        if time.monotonic() >= until: raise TimeoutError # what was shut looks like a still that has ended
+        return still
     except (CameraAway, OSError, http.client.HTTPException, ValueError) as e:
         if time.monotonic() >= until: raise CameraAway(f'took more than {limits.total:g} seconds') from None
         if isinstance(e, CameraAway): raise
@@ -711,13 +716,14 @@ def _rounds(source, look_once: Callable, watcher: Watcher, every: float, count: 
             stopped: Callable[[], bool], runner: Runner) -> Iterator[dict]:
     "The rows of a watch, without their times."
     start, failures, stalled = clock.now(), 0, Trouble(source.name, 'says nothing', away=True)
-    while watcher.counts['frames'] < count and not stopped():
-        wait, away = 0., False
+    while not stopped():
+        wait, trouble = 0., False
         for item in in_background(look_once(clock.now()), stopped, stalled):
             yield from watcher.rows(item, clock.now())
             if watcher.counts['frames'] >= count: return
-            if isinstance(item, Trouble): wait, away = max(wait, item.wait), away or isinstance(source, StillSource)
-        failures = failures + 1 if away else 0
+            if isinstance(item, Trouble): wait, trouble = max(wait, item.wait), True
+        if not trouble and not stopped(): yield from watcher.back(clock.now())
+        failures = failures + 1 if trouble and isinstance(source, StillSource) else 0
         until = next_round(start, every, clock.now(), failures, wait)
         yield from _pause(min(until, source.recheck), clock, stopped, runner)
 
