@@ -1604,11 +1604,11 @@ def watch_line(row: Mapping) -> str: # of a frame
 
 def _print_watched(row: Mapping, as_json: bool, n: int) -> None: # the row's number
     "Print a row of `watch`."
-    from cloud_classifier.prediction.watch import frame_cells, row_text
+    from cloud_classifier.prediction.watch import frame_cells, event_text
     if n == 0 and not (as_json or sys.stdout.isatty()): print_tsv(WATCH_COLUMNS)
     if as_json: print_json(row)
     if row['event'] in ('start', 'end') and invocation.quiet: return
-    if row['event'] != 'frame': print_error(row_text(row))
+    if row['event'] != 'frame': print_error(event_text(row))
     elif not as_json: echo(watch_line(row)) if sys.stdout.isatty() else print_tsv(frame_cells(row))
     sys.stdout.flush()
 
