@@ -106,6 +106,7 @@ def test_metadata_comes_from_settings_ini(wheel):
         'curate',
         'app',
         'serve',
+        'heic',
         'explain',
         'notebooks',
         'dev',

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from ..errors import OperationFailed, UserError
 from ..taxonomy import GENERA, known_label, read_label, warn_near_misses
 from ..files import atomic_write, file_hash, move_file, printable, spreadsheet_text, to_json
-from ..images import BadImage, inspect_photo, photo_files, PhotoInfo, photo_names, UNREADABLE_SUFFIXES
+from ..images import BadImage, inspect_photo, photo_files, PhotoInfo, photo_names, unreadable_format
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ def unreadable(self: Dataset) -> dict[str, str]: # reason by path, relative to t
 def unreadable_status(path: str, # a key of `Dataset.unreadable`
                       ) -> str: # 'unsupported' for a photo in a format that nothing here reads; else 'missing'
     "The status of what is left out."
-    return 'unsupported' if path.lower().endswith(tuple(UNREADABLE_SUFFIXES)) else 'missing'
+    return 'unsupported' if unreadable_format(path) else 'missing'
 
 # %% ../../nbs/data/10_dataset.ipynb #6688c270
 @patch
