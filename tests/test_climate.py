@@ -1,9 +1,9 @@
 "When and where: read from any Exif without a fault, told where it is asked for, and never anywhere else."
 
 import base64
-import importlib.util
 import io
 import json
+import shutil
 import struct
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -72,10 +72,8 @@ def test_time_and_place_are_read_from_each_format(format):
     assert photo_exif(photo(exif_of(), format)) == PhotoExif(datetime(2026, 1, 15, 9, 30), *PLACE)
 
 
-@pytest.mark.skipif(not importlib.util.find_spec('pillow_heif'), reason='pillow-heif is not installed')
 def test_time_and_place_are_read_from_heic():
-    import pillow_heif
-
+    pillow_heif = pytest.importorskip('pillow_heif')
     image = pillow_heif.from_pillow(render_sky('Stratus', 128, 3))
     file = io.BytesIO()
     image.save(file, exif=exif_of().tobytes())
@@ -386,6 +384,25 @@ def test_predict_by_climate(command, journey, tmp_path):
         assert not [o for o in SECRETS if o in out.replace(str(journey[0].parent), '')]
 
 
+@pytest.mark.parametrize('kind', ['csv', 'jsonl', 'parquet'])
+def test_tables_hold_time_and_place_only_where_asked(command, journey, tmp_path, kind):
+    if kind == 'parquet':
+        pytest.importorskip('pyarrow')
+    photos = [shutil.copy(file, tmp_path) for file in journey]
+    for args, told in {(): False, ('--climate', '--latitude', '13.25'): False, ('--exif',): True}.items():
+        folder = tmp_path / f'tables {len(args)}'
+        folder.mkdir()
+        predict(command, *photos, '--out', folder / f'answers.{kind}', *args)
+        content = b''.join(p.read_bytes() for p in folder.rglob('*') if p.is_file())
+        assert (b'latitude' in content, b'taken' in content) == (told, told)
+        assert told or not [o for o in (b'2026', b'13.25') if o in content]
+        assert b'Anna' not in content
+    if kind == 'parquet':
+        from pyarrow.parquet import read_table
+
+        assert read_table(folder / 'answers.parquet')['latitude'].to_pylist()[:3] == [60, 60, -60]
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
@@ -462,6 +479,8 @@ def test_a_dataset_keeps_the_file_as_it_is_and_notes_nothing_of_it(told, tmp_pat
 
 def test_the_service_and_the_app_answer_without_it(told, tmp_path):
     from cloud_classifier.prediction.app import answer_html
+
+    pytest.importorskip('fastapi_offline')
     from cloud_classifier.prediction.serve import api
 
     model = write_model(tmp_path / 'clouds.onnx')
