@@ -12,14 +12,15 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
            'ApplyFile', 'Retrain', 'RunBefore', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'ShowExif',
-           'ByClimate', 'ClimateTable', 'Latitude', 'Taken', 'ANSWER_COLUMNS', 'Model', 'Prior', 'WATCH_COLUMNS',
-           'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv', 'show_table', 'BadPath', 'exit_status',
-           'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for',
-           'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
-           'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
-           'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
-           'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'shorten_folders',
-           'draw_answers', 'predict', 'watch_line', 'watch', 'site', 'serve', 'show_app', 'info', 'card']
+           'ByClimate', 'ClimateTable', 'Latitude', 'Taken', 'ANSWER_COLUMNS', 'FEW', 'Model', 'Prior', 'Places',
+           'TableOut', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv',
+           'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument',
+           'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file',
+           'check_choice', 'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file',
+           'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates',
+           'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues',
+           'clean', 'shorten_folders', 'draw_answers', 'answers_bar', 'predict', 'watch_line', 'watch', 'site', 'serve',
+           'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
@@ -37,7 +38,7 @@ import typer
 
 from . import __version__
 from .errors import OperationFailed, UserError
-from .files import printable
+from .files import file_hash, printable
 from .training.config import packaged_archs
 
 # %% ../nbs/51_cli.ipynb #cb082204
@@ -1405,13 +1406,6 @@ def clean(data: Data,
     _serve(data, oof, run, everything, host=host, port=port)
 
 # %% ../nbs/51_cli.ipynb #e2d505c4
-def _photos_below(paths: list[Path]) -> Iterator[str]:
-    "Photos as they are named; those below a folder, whatever their format, or the folder itself where it has none."
-    from cloud_classifier.images import other_photos, photo_files
-    for path in paths:
-        photos = sorted([*photo_files(path), *other_photos(path, os.path.join(path, ''))]) if path.is_dir() else []
-        yield from photos or [str(path)]
-
 def _parse_prior(shares: list[str]) -> dict[str, float]: # shares by genus
     "Shares of genera as they are written on the command line."
     prior = {}
@@ -1482,6 +1476,17 @@ def _facts_of_photos(exif: bool, climate: Mapping | None) -> Callable: # takes a
         return entries | dict(climate=why_no_prior(*place, climate.get('climate', CLIMATE)) or 'used')
     return facts
 
+
+def _further_columns(exif: bool, climate: Mapping | None) -> dict[str, type]: # types by names
+    "The columns of a table for what `_facts_of_photos` returns."
+    columns = dict(taken=str, latitude=float, longitude=float) if exif else {}
+    return columns if climate is None else columns | dict(climate=str)
+
+def _kept_options(climate: Mapping | None, table: Path | None) -> dict: # JSON's types alone
+    "The options that answers in one table have in common."
+    if climate is None: return {}
+    return dict(taken=str(climate['taken']), latitude=climate['latitude'], table=file_hash(table) if table else '')
+
 # %% ../nbs/51_cli.ipynb #97884e96
 def shorten_folders(path: str, # of a photo, with '/'
                     width: int, # columns of a terminal
@@ -1538,16 +1543,19 @@ def _draw_answers_and_facts(rows: list[tuple[str, ...]], facts: list[dict]) -> N
     draw_answers(rows)
     if any(facts): show_table(('photo', *facts[0]), [(row[0], *o.values()) for row, o in zip(rows, facts)])
 
-def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool,
+def _print_answers(answers: Iterable[tuple], as_json: bool, bar: Callable, # called after each photo
                    facts: Callable = lambda photo: {}, # takes a photo, returns entries that stand beside its answer
                    ) -> bool: # whether all photos could be used
-    "Print answers as they come, as lines of JSON or of tab-separated cells, or in the end as a table."
+    "Print photos' answers as they come, as lines of JSON or of tab-separated cells, or in the end as a table."
     from cloud_classifier.images import BadImage
+    from cloud_classifier.prediction.batch import photo_entry
     rows, beside, failed = [], [], 0
-    for photo, answer in zip(photos, answers):
-        bad, more = isinstance(answer, BadImage), facts(photo)
+    for photo, answer in answers:
+        entry, bad = photo_entry(photo, answer), isinstance(answer, BadImage)
+        more = facts(entry['path'])
         failed += bad
-        if as_json: print_json(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()) | more)
+        bar(photo, answer, 0)
+        if as_json: print_json(entry | more)
         elif bad: print_error(' '.join(str(answer).split()))
         elif sys.stdout.isatty():
             rows.append(_answer_row(photo, answer))
@@ -1560,13 +1568,63 @@ def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool,
     return not failed
 
 # %% ../nbs/51_cli.ipynb #1e5d7ac2
+FEW = 30 # photos, for which a bar is not worth it
+
+@contextmanager
+def answers_bar(places: Sequence[str], # as `find_photos` takes them
+                shown: bool = True,
+                ) -> Iterator[Callable]: # takes a photo, its answer and the number of photos that were kept
+    "A progress bar on stderr, and what to call after each photo."
+    from cloud_classifier.prediction.batch import find_photos
+    shown = shown and sys.stderr.isatty()
+    total = sum(1 for _ in find_photos(places)) if shown and '-' not in places else None
+    if not shown or total is not None and total <= FEW:
+        yield lambda photo, answer, kept: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    what = 'photos', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*what, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task('', total=total)
+        yield lambda photo, answer, kept: bar.update(task, advance=1, total=total and total - kept)
+
+# %% ../nbs/51_cli.ipynb #43ae45ee
+def _write_answers(out: Path, clouds, photos: Iterable, bar: Callable, **options): # a `Written`
+    "Answer photos into a file, and name the first that can't be used."
+    from cloud_classifier.images import BadImage
+    from cloud_classifier.prediction.batch import write_answers
+    bad = []
+    def notify(photo, answer, kept):
+        bar(photo, answer, kept)
+        if not isinstance(answer, BadImage): return
+        bad.append(photo)
+        if len(bad) <= 10: print_error(' '.join(str(answer).split()))
+        if len(bad) == 11: print_error('cloud-classifier: more photos can’t be used; the file says which')
+    try: return write_answers(out, clouds, photos, notify=notify, **options)
+    except KeyboardInterrupt:
+        print_error(f'\ncloud-classifier: what was answered is kept in {out}.journal; the same command goes on')
+        raise
+
+def _print_written(written, as_json: bool) -> None: # a `Written`
+    if as_json: return print_json(vars(written))
+    kept = f', {written.kept} had their answer already' if written.kept else ''
+    bad = f'; {written.errors} can’t be used, see the column error' if written.errors else ''
+    print_result(written.table, f'{written.table}: {written.rows} photos; {written.answered} answered now{kept}{bad}')
+
+# %% ../nbs/51_cli.ipynb #431fda43
 Model = option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
                default='$CLOUD_MODEL, models/clouds.onnx, the newest run, or the model that ships')
 Prior = option(list[str] | None, 'How often a genus comes where and when the photos were taken, such as Stratus=0.3; '
                                  'repeatable.', metavar='GENUS=SHARE', show_default=False)
 
+Places = Annotated[list[str], typer.Argument(
+    help='Photos, folders, patterns such as "2026/**/*.jpg", addresses (with --urls), or - for names from stdin.',
+    metavar='PATHS', parser=lambda text: str(_path(text)) and text, show_default=False)]
+TableOut = option(Path | None, 'File for the answers, .csv, .jsonl or .parquet. When it is cut off, the same command '
+                               'goes on; later it adds new photos.', '--out', '-o')
+
 @verb()
-def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'),
+def predict(paths: Places,
             model: Model = None,
             prior: Prior = None,
             by_climate: ByClimate = False,
@@ -1574,6 +1632,9 @@ def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'
             latitude: Latitude = None,
             taken: Taken = None,
             exif: ShowExif = False,
+            out: TableOut = None,
+            overwrite: option(bool, 'Replace what is in --out.', '--overwrite') = False,
+            urls: option(bool, 'Fetch photos from addresses.', '--urls') = False,
             as_json: AsJson = False):
     """Say which cloud each photo shows.
 
@@ -1582,14 +1643,28 @@ def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'
     shares = _parse_prior(prior or [])
     climate = _parse_climate(by_climate, climate_table, latitude, taken, prior)
     if model: existing_model(model)
+    writable_file(out)
+    if urls and (exif or by_climate):
+        raise typer.BadParameter('does not go with --exif and --climate', param_hint='--urls')
+    from cloud_classifier.prediction.batch import check_table, find_photos, predict_all
     from cloud_classifier.prediction.infer import CloudClassifier, find_model, is_shipped
-    clouds, photos = CloudClassifier(find_model(model)), list(_photos_below(paths))
+    if out: check_table(out)
+    clouds = CloudClassifier(find_model(model), threads=1)
+    photos = find_photos(paths, urls, getattr(sys.stdin, 'buffer', None))
     if not (model or as_json or invocation.quiet) and is_shipped(clouds.path):
         print_error('cloud-classifier: these are answers of the model that ships; '
                     '`cloud-classifier card` says what they are worth')
     if climate is not None: shares = _prior_of_photos(clouds, climate)
-    answers = clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)
-    if not _print_answers(photos, answers, as_json, _facts_of_photos(exif, climate)): raise typer.Exit(3)
+    facts = _facts_of_photos(exif, climate)
+    with answers_bar(paths, shown=not invocation.quiet and (bool(out) or not as_json)) as bar:
+        if not out: whole = _print_answers(predict_all(clouds, photos, 3, shares, urls=urls), as_json, bar, facts)
+        else:
+            written = _write_answers(out, clouds, photos, bar, prior=shares, overwrite=overwrite, urls=urls,
+                                     facts=facts, further=_further_columns(exif, climate),
+                                     options=_kept_options(climate, climate_table))
+            whole = not written.errors
+    if out: _print_written(written, as_json)
+    if not whole: raise typer.Exit(3)
 
 # %% ../nbs/51_cli.ipynb #8966a873
 WATCH_COLUMNS = ('time', 'photo', 'label', 'probability', 'verdict', 'sky', 'of the sky')
@@ -1604,11 +1679,11 @@ def watch_line(row: Mapping) -> str: # of a frame
 
 def _print_watched(row: Mapping, as_json: bool, n: int) -> None: # the row's number
     "Print a row of `watch`."
-    from cloud_classifier.prediction.watch import frame_cells, row_text
+    from cloud_classifier.prediction.watch import frame_cells, event_text
     if n == 0 and not (as_json or sys.stdout.isatty()): print_tsv(WATCH_COLUMNS)
     if as_json: print_json(row)
     if row['event'] in ('start', 'end') and invocation.quiet: return
-    if row['event'] != 'frame': print_error(row_text(row))
+    if row['event'] != 'frame': print_error(event_text(row))
     elif not as_json: echo(watch_line(row)) if sys.stdout.isatty() else print_tsv(frame_cells(row))
     sys.stdout.flush()
 

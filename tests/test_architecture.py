@@ -172,6 +172,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.infer',
         'prediction.export',
         'prediction.app',
+        'prediction.batch',
         'prediction.serve',
         'prediction.site',
         'prediction.watch',

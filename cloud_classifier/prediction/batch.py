@@ -183,7 +183,7 @@ AHEAD = 32 # photos a worker that are on their way, or wait to be taken
 def predict_all(model: PhotoClassifier, # best a `CloudClassifier` with `threads=1`
                 photos: Iterable, # paths, addresses, or a `BadImage`, which is its own answer
                 k: int = 3, # labels in each `top`
-                prior: Mapping[str, float] | None = None, # as in `predict_logits`
+                prior: Mapping[str, float] | Callable | None = None, # as `predict` takes it
                 workers: int | None = None, # threads; one a core where None
                 urls: bool = False, # whether addresses are fetched
                 ) -> Iterator[tuple]: # a photo and its `Prediction` or `BadImage`, in order
@@ -205,11 +205,13 @@ def predict_all(model: PhotoClassifier, # best a `CloudClassifier` with `threads
 COLUMNS = dict(path=str, label=str, genus=str, probability=float, verdict=str, level=str, cloud_base_low=int,
                cloud_base_high=int, precipitation=str, set=str, backoff=str) # metres, probabilities from 0 to 1
 LAST_COLUMNS = dict(model=str, error=str)
+_TYPES = dict(str=str, float=float, int=int)
 
 def columns(classes: Sequence[str], # of the model
+            further: Mapping[str, type] = {}, # what stands beside the answers
             ) -> dict[str, type]: # types by names
     "The columns of a table of answers, in their order."
-    return COLUMNS | {f'p_{o}': float for o in classes} | LAST_COLUMNS
+    return COLUMNS | {f'p_{o}': float for o in classes} | LAST_COLUMNS | further
 
 # %% ../../nbs/prediction/46_batch.ipynb #57cf9b66
 def photo_entry(photo, # a path, an address, or a `BadImage`
@@ -220,43 +222,43 @@ def photo_entry(photo, # a path, an address, or a `BadImage`
     return dict(path=path) | (dict(error=answer.reason) if isinstance(answer, BadImage) else answer.as_dict())
 
 def photo_row(entry: Mapping, # as of `photo_entry`; the probabilities are those of its `top`
-              classes: Sequence[str], # of the model
-              ) -> dict: # a value or None for each of `columns`
+              types: Mapping[str, type], # as of `columns`
+              ) -> dict: # a value or None for each column
     "An answer as a row of a table."
     low, high = entry.get('cloud_base') or (None, None)
     flat = dict(entry, cloud_base_low=low, cloud_base_high=high, set='; '.join(entry.get('set', ())) or None,
                 backoff=entry.get('backoff', {}).get('text'))
     flat |= {f'p_{o["label"]}': o['probability'] for o in entry.get('top', ())}
-    return {name: flat.get(name) for name in columns(classes)}
+    return {name: flat.get(name) for name in types}
 
 # %% ../../nbs/prediction/46_batch.ipynb #16c38501
-def _write_jsonl(file: Path, entries: Iterable[Mapping], classes: Sequence[str]) -> None:
+def _write_jsonl(file: Path, entries: Iterable[Mapping], types: Mapping[str, type]) -> None:
     with open(file, 'w', encoding='utf-8', newline='\n') as f:
         for entry in entries: f.write(to_json(dict(entry, top=entry['top'][:3]) if 'top' in entry else entry) + '\n')
 
-def _write_csv(file: Path, entries: Iterable[Mapping], classes: Sequence[str]) -> None:
+def _write_csv(file: Path, entries: Iterable[Mapping], types: Mapping[str, type]) -> None:
     text = lambda value: spreadsheet_text(value) if isinstance(value, str) else value
     with open(file, 'w', encoding='utf-8', newline='') as f:
         rows = csv.writer(f, lineterminator='\n')
-        rows.writerow(map(text, columns(classes)))
-        rows.writerows(map(text, photo_row(entry, classes).values()) for entry in entries)
+        rows.writerow(map(text, types))
+        rows.writerows(map(text, photo_row(entry, types).values()) for entry in entries)
 
 # %% ../../nbs/prediction/46_batch.ipynb #1d3ad34a
 PIECE = 10_000 # rows that are written to Parquet at once
 
-def _schema(classes: Sequence[str]): # of PyArrow
+def _schema(types: Mapping[str, type]): # of PyArrow
     "The columns as Parquet knows them."
     import pyarrow as pa
     kinds = {str: pa.string(), float: pa.float64(), int: pa.int32()}
-    return pa.schema([(_utf8(name), kinds[kind]) for name, kind in columns(classes).items()])
+    return pa.schema([(_utf8(name), kinds[kind]) for name, kind in types.items()])
 
 def _utf8(value):
     "A value with what is no letter of UTF-8 written out."
     return value.encode('utf-8', 'backslashreplace').decode('utf-8') if isinstance(value, str) else value
 
-def _write_parquet(file: Path, entries: Iterable[Mapping], classes: Sequence[str]) -> None:
+def _write_parquet(file: Path, entries: Iterable[Mapping], types: Mapping[str, type]) -> None:
     import pyarrow as pa, pyarrow.parquet as pq
-    schema, rows = _schema(classes), (photo_row(entry, classes) for entry in entries)
+    schema, rows = _schema(types), (photo_row(entry, types) for entry in entries)
     with pq.ParquetWriter(file, schema) as writer:
         while piece := list(islice(rows, PIECE)):
             piece = [{_utf8(name): _utf8(value) for name, value in row.items()} for row in piece]
@@ -279,18 +281,24 @@ def check_table(file: str | Path) -> Path: # the same
     return file
 
 # %% ../../nbs/prediction/46_batch.ipynb #9456e607
-def answers_settings(model: PhotoClassifier, prior: Mapping[str, float] | None = None) -> dict: # JSON's types alone
+def answers_settings(model: PhotoClassifier,
+                     prior: Mapping[str, float] | Callable | None = None, # one for each photo has its options below
+                     further: Mapping[str, type] = {}, # columns beside the answers
+                     options: Mapping = {}, # what else the answers depend on, in JSON's types
+                     ) -> dict: # JSON's types alone
     "What all answers of a table have in common."
-    path = getattr(model, 'path', None)
+    path, prior = getattr(model, 'path', None), {} if callable(prior) or not prior else prior
     return dict(answers=1, model=model.info.name, sha256=file_hash(path) if path else '',
-                prior={k: float(v) for k, v in sorted((prior or {}).items())}, classes=list(model.classes))
+                prior={k: float(v) for k, v in sorted(prior.items())}, classes=list(model.classes),
+                further={name: kind.__name__ for name, kind in further.items()}, options=dict(options))
 
 def _difference(old: Mapping, new: Mapping) -> str:
     "How the answers of a journal were got otherwise than those that are wanted."
     if old.get('answers') != new['answers']: return 'is of another version of cloud_classifier'
     if [old.get(k) for k in ('sha256', 'classes')] != [new[k] for k in ('sha256', 'classes')]:
         return f'has answers of another model ({printable(old.get("model"))})'
-    return '' if old.get('prior') == new['prior'] else f'has answers with another prior ({to_json(old.get("prior"))})'
+    if old.get('prior') != new['prior']: return f'has answers with another prior ({to_json(old.get("prior"))})'
+    return '' if all(old.get(k) == new[k] for k in ('further', 'options')) else 'has answers with other options'
 
 # %% ../../nbs/prediction/46_batch.ipynb #d8919225
 def _stamp(photo) -> tuple[int, int] | None: # bytes; nanoseconds
@@ -405,9 +413,12 @@ def missing_photos(answers: Answers, photos: Iterable) -> Iterator:
 # %% ../../nbs/prediction/46_batch.ipynb #463b621c
 SYNC_SECONDS = 5 # that a power cut may cost
 
-def keep_answer(answers: Answers, photo, answer: Prediction | BadImage) -> None: # in the order of `missing_photos`
+def keep_answer(answers: Answers, photo, answer: Prediction | BadImage, # in the order of `missing_photos`
+                facts: Callable | None = None, # takes a path, returns entries that stand beside its answer
+                ) -> None:
     "Keep an answer."
-    record = dict(stamp=answers.stamps.popleft(), entry=photo_entry(photo, answer))
+    entry = photo_entry(photo, answer)
+    record = dict(stamp=answers.stamps.popleft(), entry=entry | (facts(entry['path']) if facts else {}))
     offset = answers.file.seek(0, os.SEEK_END)
     answers.file.write(to_json(record).encode() + b'\n')
     answers.file.flush()
@@ -430,8 +441,9 @@ def finish_table(answers: Answers) -> int: # rows
     os.fsync(answers.file.fileno())
     sweep(answers.table)
     entries = (json.loads(line)['entry'] for line in _in_order(answers))
+    further = {name: _TYPES[kind] for name, kind in answers.settings['further'].items()}
     with atomic_path(answers.table) as part:
-        WRITERS[answers.table.suffix.lower()](part, entries, answers.settings['classes'])
+        WRITERS[answers.table.suffix.lower()](part, entries, columns(answers.settings['classes'], further))
     if answers.lines > len(answers.rows): _compact(answers)
     return len(answers.rows)
 
@@ -454,18 +466,21 @@ class Written:
 def write_answers(table: str | Path, # .csv, .jsonl or .parquet
                   model: PhotoClassifier, # best a `CloudClassifier` with `threads=1`
                   photos: Iterable, # as of `find_photos`
-                  prior: Mapping[str, float] | None = None, # as in `predict_logits`
+                  prior: Mapping[str, float] | Callable | None = None, # as `predict` takes it
                   overwrite: bool = False, # whether what is there is replaced
                   urls: bool = False, # whether addresses are fetched
+                  facts: Callable | None = None, # takes a path, returns entries that stand beside its answer
+                  further: Mapping[str, type] = {}, # columns for these entries
+                  options: Mapping = {}, # what else the answers depend on, in JSON's types
                   notify: Callable | None = None, # called after each photo: photo, answer, number of kept ones
                   ) -> Written:
     "Answer the photos that have no row yet, and write the table; `BadTable` where it has other answers."
     answered = errors = 0
-    with Answers(table, answers_settings(model, prior), overwrite) as answers:
+    with Answers(table, answers_settings(model, prior, further, options), overwrite) as answers:
         every = predict_all(model, missing_photos(answers, photos), len(model.classes), prior, urls=urls)
         with closing(every):
             for photo, answer in every:
-                keep_answer(answers, photo, answer)
+                keep_answer(answers, photo, answer, facts)
                 answered, errors = answered + 1, errors + isinstance(answer, BadImage)
                 if notify: notify(photo, answer, answers.kept)
         return Written(answers.table, finish_table(answers), answered, answers.kept, errors)
