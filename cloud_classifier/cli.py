@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import wraps
+from hashlib import sha256
 from inspect import Parameter, signature
 from pathlib import Path
 from time import perf_counter
@@ -1485,7 +1486,8 @@ def _further_columns(exif: bool, climate: Mapping | None) -> dict[str, type]: # 
 def _kept_options(climate: Mapping | None, table: Path | None) -> dict: # JSON's types alone
     "The options that answers in one table have in common."
     if climate is None: return {}
-    return dict(taken=str(climate['taken']), latitude=climate['latitude'], table=file_hash(table) if table else '')
+    told = f'{climate["taken"]} {climate["latitude"]} {file_hash(table) if table else ""}'
+    return dict(climate=sha256(told.encode()).hexdigest()) # when and where itself is not kept
 
 # %% ../nbs/51_cli.ipynb #97884e96
 def shorten_folders(path: str, # of a photo, with '/'
@@ -1679,11 +1681,11 @@ def watch_line(row: Mapping) -> str: # of a frame
 
 def _print_watched(row: Mapping, as_json: bool, n: int) -> None: # the row's number
     "Print a row of `watch`."
-    from cloud_classifier.prediction.watch import frame_cells, row_text
+    from cloud_classifier.prediction.watch import frame_cells, event_text
     if n == 0 and not (as_json or sys.stdout.isatty()): print_tsv(WATCH_COLUMNS)
     if as_json: print_json(row)
     if row['event'] in ('start', 'end') and invocation.quiet: return
-    if row['event'] != 'frame': print_error(row_text(row))
+    if row['event'] != 'frame': print_error(event_text(row))
     elif not as_json: echo(watch_line(row)) if sys.stdout.isatty() else print_tsv(frame_cells(row))
     sys.stdout.flush()
 
