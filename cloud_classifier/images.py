@@ -495,7 +495,8 @@ def _name_and_file(source) -> tuple[str, BinaryIO]:
 # %% ../nbs/03_images.ipynb #62e187cb
 _RAW = '.dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .rwl .x3f .3fr .iiq .erf .kdc .mrw .gpr'
 UNREADABLE_SUFFIXES = { # suffixes of photos that Pillow alone can't read, and their formats
-    '.heic': 'HEIC', '.heif': 'HEIC', '.hif': 'HEIC', '.heics': 'HEIC', '.heifs': 'HEIC', '.jxl': 'JPEG XL', '.jp2': 'JPEG 2000', '.j2k': 'JPEG 2000',
+    '.heic': 'HEIC', '.heif': 'HEIC', '.hif': 'HEIC', '.heics': 'HEIC', '.heifs': 'HEIC',
+    '.jxl': 'JPEG XL', '.jp2': 'JPEG 2000', '.j2k': 'JPEG 2000',
     '.jpx': 'JPEG 2000', '.jxr': 'JPEG XR', '.psd': 'Photoshop'} | dict.fromkeys(_RAW.split(), 'RAW')
 UNREADABLE_MAGIC = {
     'HEIC': _HEIF_MAGIC, 'AVIF': rb'....ftypavi', 'JPEG XL': rb'\xff\x0a|\0\0\0\x0cJXL ',
@@ -730,6 +731,7 @@ def _upright(photo: _Identified, max_memory: int) -> Image.Image:
     turn = _TURNS.get(_orientation(img))
     try: img = _to_rgb(img)
     except Exception as e: raise BadImage(photo.name, 'not an image', f"can't be turned into pixels ({e})") from e
+    img.info = {} # comments, places and dates stay in the file: no copy is to carry them
     if turn is None: return img
     _check_memory(photo.name, img, 8*img.width*img.height, max_memory) # a PNG may tell it behind its pixels only
     return img.transpose(turn)

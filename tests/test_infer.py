@@ -1,6 +1,7 @@
 "The predictor alone: what it imports, and what it makes of files that are no models."
 
 import hashlib
+import html
 import json
 import os
 import pickle
@@ -17,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from cloud_classifier.prediction import infer
-from cloud_classifier.prediction.decide import BadPrior
+from cloud_classifier.prediction.decide import Backoff, BadPrior, Decision
 from cloud_classifier.prediction.infer import (
     BadModel,
     CloudClassifier,
@@ -432,3 +433,24 @@ def test_nothing_is_told_to_anybody(model, skies, tmp_path):
     env = {k: v for k, v in os.environ.items() if not k.startswith(('ORT_', 'XDG_'))} | {'HOME': str(tmp_path)}
     subprocess.run([sys.executable, '-c', code], env=env, check=True)
     assert list(tmp_path.rglob('*')) == []
+
+
+def test_a_notebook_and_a_terminal_show_an_answer(model, skies):
+    answer = CloudClassifier(model).predict(next((skies / 'Stratus').iterdir()))
+    page, line = answer._repr_html_(), repr(answer)
+    assert '\n' not in line
+    for text in (*(label for label, _ in answer.top), answer.model, answer.decision.verdict_text):
+        assert text in line
+    for text in (answer.label, answer.model, *(cue for _, cue in infer.lookalikes(answer))):
+        assert html.escape(text) in page
+    assert page.count('</b></i>') == 3
+
+
+@pytest.mark.parametrize('name', ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "a'b&c"])
+def test_what_a_model_calls_its_classes_is_shown_and_never_obeyed(name):
+    verdicts = [Decision(o, (name, 'x'), Backoff('none', '')) for o in ('confident', 'unsure', 'not_a_sky')]
+    for decision in verdicts:
+        page = Prediction(((name, 0.5), ('x', 0.5)), decision, model=name)._repr_html_()
+        assert name not in page.partition('</style>')[2]
+        assert html.escape(name) in page
+        assert page.count('<img') == page.count('<script') == 0

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MAX_BYTES', 'FORMAT', 'METADATA', 'OPTIONAL_METADATA', 'MAX_CLASSES', 'MAX_NAME', 'MAX_SIZE', 'MAX_FIELDS',
            'MAX_TEXT', 'OPERATORS', 'MAX_NODES', 'FLOAT', 'OUTPUTS', 'MAX_RESTORED', 'MAX_MEMORY', 'EXIT_SECONDS',
-           'MAX_SECONDS', 'Prediction', 'ModelInfo', 'predict_logits', 'predict_batches', 'PhotoClassifier',
-           'shipped_model', 'is_shipped', 'BadModel', 'find_model', 'read_info', 'seal', 'is_sealed', 'NotONNX',
-           'read_metadata', 'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'model_name', 'CloudClassifier',
-           'card_text']
+           'MAX_SECONDS', 'Prediction', 'percent', 'headline', 'doubt', 'meaning', 'rows', 'lookalikes', 'answer_html',
+           'notebook_html', 'ModelInfo', 'predict_logits', 'predict_batches', 'PhotoClassifier', 'shipped_model',
+           'is_shipped', 'BadModel', 'find_model', 'read_info', 'seal', 'is_sealed', 'NotONNX', 'read_metadata',
+           'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'model_name', 'CloudClassifier', 'card_text']
 
 # %% ../../nbs/prediction/41_infer.ipynb #16e657f8
 import atexit, hashlib, math, os, re, shlex, stat, sys
@@ -17,6 +17,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from html import escape
 from itertools import tee
 from pathlib import Path
 from threading import Thread
@@ -33,7 +34,7 @@ from .decide import Backoff, decide, Decision, read_prior, Rules, softmax, adjus
 from ..taxonomy import GENERA, height_range
 
 # %% ../../nbs/prediction/41_infer.ipynb #2e62b160
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     "What the model says of one photo."
     # The most probable labels, best first, with probabilities from 0 to 1.
@@ -68,6 +69,125 @@ class Prediction:
                     cloud_base=self.cloud_base and list(self.cloud_base), precipitation=self.precipitation,
                     top=[dict(label=o, probability=round(p, 6)) for o, p in self.top], **self.decision.as_dict(),
                     model=self.model)
+
+    def __repr__(self):
+        top, model = ', '.join(f'{o} {percent(p)}' for o, p in self.top), f'; {self.model}' if self.model else ''
+        return f'Prediction({top}: {self.decision.verdict_text}{model})'
+
+    def _repr_html_(self): return notebook_html(self)
+
+# %% ../../nbs/prediction/41_infer.ipynb #14341d83
+def percent(p: float, # a probability, 0 to 1
+            ) -> str: # for example '83%'
+    "`p` for people; never '100%' or '0%'."
+    if p > .99: return '> 99%'
+    return '< 1%' if p < .01 else f'{p:.0%}'
+
+# %% ../../nbs/prediction/41_infer.ipynb #f4e72fa1
+def headline(prediction: Prediction,
+             ) -> str: # a few words
+    "The answer, as far as it is sure."
+    decision = prediction.decision
+    if decision.verdict == 'not_a_sky': return 'This doesn’t look like a sky'
+    if decision.verdict == 'confident': return prediction.label
+    if decision.backoff.depth in ('level', 'family'): return f'Unsure: a {decision.backoff.name} cloud'
+    return f'Unsure: perhaps {prediction.label}'
+
+# %% ../../nbs/prediction/41_infer.ipynb #c351a21b
+def _any_of(labels) -> str:
+    *others, last = labels
+    return f'{", ".join(others)} or {last}' if others else last
+
+def doubt(prediction: Prediction,
+          ) -> str: # a sentence; '' for a confident answer
+    "Why the answer is not reliable, and what can be said instead."
+    decision = prediction.decision
+    if decision.verdict == 'confident': return ''
+    if decision.verdict == 'not_a_sky':
+        return 'The photo is unlike those that the model learned from, so it names no cloud.'
+    if decision.backoff.depth in ('level', 'family'):
+        return f'It is most likely {_any_of(decision.backoff.likely)}, but the model can’t tell which.'
+    if len(decision.labels) > 1: return f'The model is not sure: it can’t rule out {_any_of(decision.labels[1:4])}.'
+    return 'The model is not sure of this answer.'
+
+# %% ../../nbs/prediction/41_infer.ipynb #2d190edb
+def meaning(prediction: Prediction,
+            ) -> str: # one line
+    "What the cloud says about the weather."
+    if not prediction.genus: return 'Not one of the ten genera: it tells nothing of height or weather.'
+    weather = GENERA[prediction.genus].weather
+    return weather if prediction.decision.verdict == 'confident' else f'If it is {prediction.label}: {weather}'
+
+# %% ../../nbs/prediction/41_infer.ipynb #1dd049bb
+def rows(prediction: Prediction,
+         ) -> list[tuple[str, str]]: # headings and values, not escaped
+    "What the card says of the most probable label, line by line."
+    lines = [('Probability', percent(prediction.probability)), ('Level', prediction.level or ''),
+             ('Cloud base', height_range(prediction.cloud_base)), ('Precipitation', prediction.precipitation or '')]
+    return [(heading, value) for heading, value in lines if value]
+
+# %% ../../nbs/prediction/41_infer.ipynb #d757f4a5
+def lookalikes(prediction: Prediction,
+               n: int = 3, # at the most
+               ) -> list[tuple[str, str]]: # genera and cues
+    "What to check, to tell the label from others."
+    if not prediction.genus: return []
+    cues, likely = GENERA[prediction.genus].lookalikes, [label for label, _ in prediction.top]
+    order = sorted(cues, key=lambda o: likely.index(o) if o in likely else len(likely))
+    return [(o, cues[o]) for o in order[:n]]
+
+# %% ../../nbs/prediction/41_infer.ipynb #5df68f19
+def _bar(label: str, p: float) -> str:
+    "A label with its probability, as a bar and as a number."
+    return f'<li><span>{escape(label)}</span><i><b style="width:{100 * p:.0f}%"></b></i><span>{percent(p)}</span></li>'
+
+# %% ../../nbs/prediction/41_infer.ipynb #22c53109
+def _details(prediction: Prediction) -> str:
+    "Facts, weather, bars and look-alikes of a photo that shows a sky."
+    facts = ''.join(f'<dt>{heading}</dt><dd>{escape(value)}</dd>' for heading, value in rows(prediction))
+    bars = ''.join(_bar(label, p) for label, p in prediction.top[:3])
+    cues = ''.join(f'<dt>{escape(o)}</dt><dd>{escape(cue)}</dd>' for o, cue in lookalikes(prediction))
+    check = f'<details><summary>Look-alikes: what to check</summary><dl>{cues}</dl></details>' if cues else ''
+    return f'<p class="cloud-weather">{escape(meaning(prediction))}</p><ol>{bars}</ol><dl>{facts}</dl>{check}'
+
+def answer_html(prediction: Prediction,
+                name: str = '', # of the photo
+                ) -> str: # for the inside of the card
+    "The answer: what is sure, why no more, the weather, the top three with bars, facts, look-alikes."
+    verdict = prediction.decision.verdict
+    about = dict(name=printable(name), label=prediction.label, probability=f'{prediction.probability:.4f}',
+                 verdict=verdict)
+    data = ' '.join(f'data-{k}="{escape(v)}"' for k, v in about.items())
+    doubts = f'<p>{escape(doubt(prediction))}</p>' if verdict != 'confident' else ''
+    details = '' if verdict == 'not_a_sky' else _details(prediction)
+    return f'<div class="answer" role="status" {data}><h2>{escape(headline(prediction))}</h2>{doubts}{details}</div>'
+
+# %% ../../nbs/prediction/41_infer.ipynb #10f6b286
+_STYLE = '''<style>
+.cloud-answer {max-width: 32rem; padding: .7rem .9rem; border: 1px solid #8886; border-radius: 10px;
+  font: 14px/1.45 system-ui, sans-serif}
+.cloud-answer h2 {margin: 0; font-size: 1.2rem; color: #3d8fd1}
+.cloud-answer [data-verdict=unsure] h2 {color: #bf7a1b}
+.cloud-answer [data-verdict=not_a_sky] h2 {color: #d9534a}
+.cloud-answer p {margin: .4rem 0}
+.cloud-answer ol {list-style: none; margin: .6rem 0; padding: 0}
+.cloud-answer li {display: grid; grid-template-columns: minmax(0, 8.5rem) 1fr 3rem; gap: .6rem; align-items: center}
+.cloud-answer li > span {overflow-wrap: anywhere}
+.cloud-answer li i {height: 8px; border-radius: 4px; background: #8884; overflow: hidden}
+.cloud-answer li b {display: block; height: 100%; background: #4a93cc}
+.cloud-answer li span:last-child {text-align: right; white-space: nowrap}
+.cloud-answer dl {display: grid; grid-template-columns: auto 1fr; gap: .1rem 1rem; margin: .4rem 0}
+.cloud-answer dt {opacity: .75; font-weight: 400}
+.cloud-answer dd {margin: 0; text-align: left}
+.cloud-answer summary {cursor: pointer}
+.cloud-answer small {display: block; margin-top: .4rem; opacity: .75; overflow-wrap: anywhere}
+</style>'''
+
+def notebook_html(prediction: Prediction,
+                  ) -> str: # for the output of a cell
+    "The answer as a card, with the model that gave it."
+    model = f'<small>{escape(prediction.model)}</small>' if prediction.model else ''
+    return f'{_STYLE}<div class="cloud-answer">{answer_html(prediction)}{model}</div>'
 
 # %% ../../nbs/prediction/41_infer.ipynb #21e3485d
 @dataclass(frozen=True)
