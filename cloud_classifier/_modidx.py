@@ -2339,6 +2339,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'cloud_classifier/prediction/batch.py'),
                                                    'cloud_classifier.prediction.batch._begin': ( 'prediction/batch.html#_begin',
                                                                                                  'cloud_classifier/prediction/batch.py'),
+                                                   'cloud_classifier.prediction.batch._check_pyarrow': ( 'prediction/batch.html#_check_pyarrow',
+                                                                                                         'cloud_classifier/prediction/batch.py'),
                                                    'cloud_classifier.prediction.batch._compact': ( 'prediction/batch.html#_compact',
                                                                                                    'cloud_classifier/prediction/batch.py'),
                                                    'cloud_classifier.prediction.batch._cores': ( 'prediction/batch.html#_cores',

@@ -432,7 +432,7 @@ def test_names_come_from_another_program(end, album):
 
 
 def test_parquet_says_what_it_needs(command, album, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, 'find_spec', lambda name: None)
+    monkeypatch.setitem(sys.modules, 'pyarrow.parquet', None)
     status, _, err = command('predict', album, '--out', tmp_path / 'answers.parquet')
     assert (status, err.count('\n')) == (2, 1)
     assert "pip install 'cloud_classifier[parquet]'" in err

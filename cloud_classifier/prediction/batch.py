@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from glob import has_magic, iglob
 from hashlib import blake2b
-from importlib.util import find_spec
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -244,7 +244,7 @@ def _write_csv(file: Path, entries: Iterable[Mapping], types: Mapping[str, type]
         rows.writerows(map(text, photo_row(entry, types).values()) for entry in entries)
 
 # %% ../../nbs/prediction/46_batch.ipynb #1d3ad34a
-PIECE = 10_000 # rows that are written to Parquet at once
+PIECE = 2_000 # rows that are written to Parquet at once
 
 def _schema(types: Mapping[str, type]): # of PyArrow
     "The columns as Parquet knows them."
@@ -275,10 +275,15 @@ def check_table(file: str | Path) -> Path: # the same
     file = Path(file)
     if file.suffix.lower() not in WRITERS: raise BadTable(f'{file}: a table’s name ends in {", ".join(WRITERS)}')
     if file.is_dir(): raise BadTable(f'{file}: is a folder; name a file in it')
-    if file.suffix.lower() == '.parquet' and not find_spec('pyarrow'):
-        raise BadTable(f"{file}: Parquet needs pyarrow, which `pip install 'cloud_classifier[parquet]'` installs; "
-                       'or name a .csv')
+    if file.suffix.lower() == '.parquet': _check_pyarrow(file)
     return file
+
+def _check_pyarrow(file: Path) -> None:
+    "Import what writes Parquet now, and not after the last photo."
+    try: import_module('pyarrow.parquet')
+    except ImportError:
+        raise BadTable(f"{file}: Parquet needs pyarrow, which `pip install 'cloud_classifier[parquet]'` installs; "
+                       'or name a .csv') from None
 
 # %% ../../nbs/prediction/46_batch.ipynb #9456e607
 def answers_settings(model: PhotoClassifier,
