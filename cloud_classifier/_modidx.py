@@ -3133,6 +3133,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'cloud_classifier/prediction/watch.py'),
                                                    'cloud_classifier.prediction.watch._state': ( 'prediction/watch.html#_state',
                                                                                                  'cloud_classifier/prediction/watch.py'),
+                                                   'cloud_classifier.prediction.watch._target': ( 'prediction/watch.html#_target',
+                                                                                                  'cloud_classifier/prediction/watch.py'),
                                                    'cloud_classifier.prediction.watch._watched': ( 'prediction/watch.html#_watched',
                                                                                                    'cloud_classifier/prediction/watch.py'),
                                                    'cloud_classifier.prediction.watch._whole_lines': ( 'prediction/watch.html#_whole_lines',

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import wraps
+from hashlib import sha256
 from inspect import Parameter, signature
 from pathlib import Path
 from time import perf_counter
@@ -1485,7 +1486,8 @@ def _further_columns(exif: bool, climate: Mapping | None) -> dict[str, type]: # 
 def _kept_options(climate: Mapping | None, table: Path | None) -> dict: # JSON's types alone
     "The options that answers in one table have in common."
     if climate is None: return {}
-    return dict(taken=str(climate['taken']), latitude=climate['latitude'], table=file_hash(table) if table else '')
+    told = f'{climate["taken"]} {climate["latitude"]} {file_hash(table) if table else ""}'
+    return dict(climate=sha256(told.encode()).hexdigest()) # when and where itself is not kept
 
 # %% ../nbs/51_cli.ipynb #97884e96
 def shorten_folders(path: str, # of a photo, with '/'

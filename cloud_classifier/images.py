@@ -731,6 +731,7 @@ def _upright(photo: _Identified, max_memory: int) -> Image.Image:
     turn = _TURNS.get(_orientation(img))
     try: img = _to_rgb(img)
     except Exception as e: raise BadImage(photo.name, 'not an image', f"can't be turned into pixels ({e})") from e
+    img.info = {} # comments, places and dates stay in the file: no copy is to carry them
     if turn is None: return img
     _check_memory(photo.name, img, 8*img.width*img.height, max_memory) # a PNG may tell it behind its pixels only
     return img.transpose(turn)

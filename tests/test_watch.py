@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -412,6 +413,11 @@ def test_a_public_camera_does_not_lead_into_the_local_network(monkeypatch):
         assert [o.host for o in server.asked] == ['127.0.0.1']
 
 
+def test_letters_that_may_not_stand_in_an_address(model):
+    with Server({'/my%20roof/caf%C3%A9.jpg?a=%20b': reply(JPEG)}) as server:
+        assert fetch_still(server.url('/my roof/café.jpg?a=%20b'), LIMITS).content == JPEG
+
+
 def test_a_video_and_a_page_are_told_from_stills(model):
     answers = {'/video': reply(b'--x', Content_Type='multipart/x-mixed-replace; boundary=x'), '/page': reply(b'<html>')}
     with Server(answers) as server:
@@ -627,7 +633,7 @@ def test_lines_and_json(command, file, tmp_path, monkeypatch):
 def test_a_wrong_call_is_a_line_and_two(command, file, tmp_path, monkeypatch, args):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'sky.png').write_bytes(frame(1))
-    status, _, err = command('watch', *args, '-m', file, *(['--all'] if '--prior' in args else []))
+    status, _, err = command('watch', *args, '-m', file)
     assert status == 2
     assert len([o for o in err.splitlines() if not o.startswith('watching')]) == 1
 
@@ -639,11 +645,13 @@ def test_signals_end_it_within_a_second_with_a_summary(file, tmp_path, number):
     words = [*COMMAND, 'watch', tmp_path, '--all', '--every', '600', '--out', out, '-m', file, '--json']
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = [json.loads(process.stdout.readline()) for _ in range(2)]
-    start = time.monotonic()
+    start = time.time()
     process.send_signal(number)
     rest, err = process.communicate(timeout=30)
-    assert time.monotonic() - start < 2  # a second, and one for a machine that is busy
-    assert (process.returncode, lines[1]['event'], json.loads(rest)['event']) == (0, 'frame', 'end')
+    end = json.loads(rest)
+    assert (process.returncode, lines[1]['event'], end['event']) == (0, 'frame', 'end')
+    assert datetime.fromisoformat(end['time']).timestamp() - start < 1
+    assert time.time() - start < 5  # Python's own end takes long on a machine that is busy
     assert err.splitlines()[-1].startswith('ended: 1 answered')
     assert [json.loads(o)['event'] for o in out.read_text().splitlines()] == ['start', 'frame', 'end']
 
@@ -722,7 +730,7 @@ def test_a_still_that_is_slow_away_truncated_and_repeated_for_ten_minutes(file, 
 
 
 def test_a_still_that_is_slow_away_truncated_and_repeated(file, tmp_path):
-    check_still(file, tmp_path, 12)
+    check_still(file, tmp_path, 0)
 
 
 def check_still(file, tmp_path, seconds):
@@ -731,7 +739,9 @@ def check_still(file, tmp_path, seconds):
     with Camera(lambda n: KINDS[n % len(KINDS)]) as camera:
         words = [*COMMAND, 'watch', camera.url, '--every', '.5', '--out', out, '-m', file]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(seconds)
+        begun = time.monotonic()
+        while time.monotonic() - begun < seconds or (camera.n < 2 * len(KINDS) and time.monotonic() - begun < 120):
+            time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, err = finished(process, 30)
     rows, asked = [json.loads(o) for o in out.read_text().splitlines()], camera.asked

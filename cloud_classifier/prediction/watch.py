@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
@@ -31,7 +31,7 @@ from .. import __version__
 from ..errors import OperationFailed, UserError
 from ..files import from_json, printable, spreadsheet_text, to_json
 from ..images import BadImage, is_photo_name, MAX_BYTES, photo_names
-from .decide import decide, Rules
+from .decide import decide, read_prior, Rules
 from .infer import CloudClassifier, EXIT_SECONDS, Prediction
 
 # %% ../../nbs/prediction/47_watch.ipynb #3d892d8f
@@ -316,6 +316,11 @@ def shown_address(url: str, # that begins with http:// or https://
 # %% ../../nbs/prediction/47_watch.ipynb #29888c5e
 def _host(url: str) -> tuple: return urlsplit(url).hostname, urlsplit(url).port
 
+def _target(url: str) -> str:
+    "What a host is asked for; letters that may not stand in it are written as their numbers."
+    parts = urlsplit(url)
+    return quote((parts.path or '/') + (f'?{parts.query}' if parts.query else ''), safe="%/?:@!$&'()*+,;=-._~[]")
+
 # %% ../../nbs/prediction/47_watch.ipynb #cc395b32
 def _headers(url: str, camera: str, validators: Mapping[str, str]) -> dict[str, str]:
     "What is sent along to `url`; the name and the password in the camera's address go to its host alone."
@@ -399,13 +404,12 @@ def _follow(url: str, limits: StillLimits, validators: Mapping[str, str], until:
     camera, public = url, False
     for _ in range(limits.redirects + 1):
         with _connected(url, limits, until, public) as connection:
-            public, parts = public or _is_public(connection), urlsplit(url)
-            target = (parts.path or '/') + (f'?{parts.query}' if parts.query else '')
-            connection.request('GET', target, headers=_headers(url, camera, validators))
+            public = public or _is_public(connection)
+            connection.request('GET', _target(url), headers=_headers(url, camera, validators))
             response = connection.getresponse()
             if response.status not in _REDIRECTS: return _read_still(response, limits, validators)
             there = urljoin(url, response.getheader('Location', ''))
-            if there == url or not there.startswith(('https://', f'{parts.scheme}://')):
+            if there == url or not there.startswith(('https://', f'{urlsplit(url).scheme}://')):
                 raise CameraAway('leads on to what is no address')
             url = there
     raise CameraAway(f'leads on more than {limits.redirects} times')
@@ -789,6 +793,7 @@ def watch(where: str | Path, # a folder that a camera writes to, a photo that is
           ) -> Iterator[dict]: # rows in JSON's types, each with `time` and `event`
     "Look at a camera again and again, and say what there is to say."
     _check_numbers(every, count, pool)
+    if prior: read_prior(prior, model.classes, model.trained) # which says so if it can't be
     words, source = parse_command(command), open_source(where, everything)
     file = RowFile(out) if out else NoRows()
     return _watched(source, model, every, count or math.inf, file, pool, words, prior, stopped, clock)
