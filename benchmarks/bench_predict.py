@@ -2,12 +2,12 @@
 
     python benchmarks/bench_predict.py FOLDER [--model clouds.onnx] [--photos 20000] [--kills 10]
 
-Writes benchmarks/results/predict.csv. The photos are hard links to those of FOLDER, each under a name of its own, and one
-in a hundred is broken; where HEIC and AVIF can be written here, one in a hundred of each. While the command
+Writes benchmarks/results/predict.csv. The photos are hard links to those of FOLDER, each under a name of its own, and
+one in a hundred is broken; where HEIC and AVIF can be written here, one in a hundred of each. While the command
 `cloud-classifier predict FOLDER --out answers.parquet` runs, its memory and the lines of its journal are read twice a
-second. Every `--turn` seconds it is stopped and the network runs alone for a while, on photos that were opened before: in
-the ways and batch sizes of a first trial, the best of which is the network's own rate. So both meet the same machine, and
-medians of their rates are compared. Ratios hold on other machines, seconds do not.
+second. Every `--turn` seconds it is stopped and the network runs alone for a while, on photos that were opened before:
+in the ways and batch sizes of a first trial, the best of which is the network's own rate. So both meet the same
+machine, and medians of their rates are compared. Ratios hold on other machines, seconds do not.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from cloud_classifier.images import BadImage, open_image, photo_files
 from cloud_classifier.prediction.infer import CloudClassifier, shipped_model
 
 PAGE = os.sysconf('SC_PAGE_SIZE')
-SAMPLE = 64  # photos that the network is timed on
+SAMPLE = 32  # photos that the network is timed on
 
 
 def other_format(photo, file, suffix):
@@ -106,7 +106,7 @@ class Network:
             list(self.pool.map(lambda batch: session.run(None, {self.name: batch}), batches))
         return len(self.pixels) / (perf_counter() - start)
 
-    def best(self, repeats=5):
+    def best(self, repeats=3):
         "The fastest way: streams, and photos a batch; and the rates of all."
         ways = [(streams, size) for streams in {1, self.cores} for size in (1, 2, 4, 8, 16, 32)]
         rates = {way: [] for way in ways}
@@ -164,6 +164,7 @@ def run_beside(command, network, ways, turn):
         ours.append((command.done() - before) / (perf_counter() - start))
         command.process.send_signal(signal.SIGSTOP)
         for way in ways:
+            network.rate(way)  # warms up
             alone[way].append(network.rate(way))
         command.process.send_signal(signal.SIGCONT)
     return ours, alone, [(n, size) for n, size in memory if size]

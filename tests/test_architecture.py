@@ -173,6 +173,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.export',
         'prediction.app',
         'prediction.batch',
+        'prediction.climate',
         'prediction.serve',
         'prediction.site',
         'prediction.watch',
