@@ -107,6 +107,7 @@ def test_metadata_comes_from_settings_ini(wheel):
         'app',
         'serve',
         'heic',
+        'parquet',
         'explain',
         'notebooks',
         'dev',

@@ -607,7 +607,7 @@ def test_lines_and_json(command, file, tmp_path, monkeypatch):
     lines = [o.split('\t') for o in out.splitlines()]
     assert (status, len(lines), {len(o) for o in lines}) == (0, 4, {7})
     assert [o[1:3] for o in lines[1:]] == [[f'{i}.png', 'Cirrus'] for i in (1, 2, 3)]
-    assert err.splitlines()[-1].startswith('ended: 3 answered')
+    assert err.splitlines()[-1].startswith('ended: answered 3,')
     status, out, err = command('watch', tmp_path, *options, '--json', '-q')
     rows = [json.loads(o) for o in out.splitlines()]
     assert (status, err, [row['event'] for row in rows]) == (0, '', ['start', *['frame'] * 3, 'end'])
@@ -652,7 +652,7 @@ def test_signals_end_it_within_a_second_with_a_summary(file, tmp_path, number):
     assert (process.returncode, lines[1]['event'], end['event']) == (0, 'frame', 'end')
     assert datetime.fromisoformat(end['time']).timestamp() - start < 1
     assert time.time() - start < 5  # Python's own end takes long on a machine that is busy
-    assert err.splitlines()[-1].startswith('ended: 1 answered')
+    assert err.splitlines()[-1].startswith('ended: answered 1,')
     assert [json.loads(o)['event'] for o in out.read_text().splitlines()] == ['start', 'frame', 'end']
 
 
@@ -717,7 +717,7 @@ def test_a_photo_a_second_for_ten_minutes(file, tmp_path):
     rows = [json.loads(o) for o in (tmp_path / 'rows.jsonl').read_text().splitlines()]
     assert of(rows, 'frame', 'name') == [f'{i:04}.png' for i in range(written)]
     assert [row['event'] for row in rows if row['event'] != 'frame'] == ['start', 'end']
-    assert err.splitlines()[-1].startswith(f'ended: {written} answered, 0 unchanged, 0 that')
+    assert err.splitlines()[-1].startswith(f'ended: answered {written}, unchanged 0, unusable 0,')
     assert written > seconds * 0.9
 
 

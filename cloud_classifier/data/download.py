@@ -54,7 +54,7 @@ PERMANENT_REASONS = {
     'too small': 'fewer pixels than the limit',
     'too large': 'so many pixels that opening it might exhaust the memory',
     'truncated': 'cut off or damaged',
-    'unsupported': 'a photo in a format that this package does not read, such as HEIC or RAW; save it as JPEG',
+    'unsupported': 'a photo in a format that this package does not read, such as RAW, or HEIC without the extra heic',
     'not an image': 'something else',
     'link': 'a link, which is not followed',
     'no file': 'a device, a pipe or a folder',

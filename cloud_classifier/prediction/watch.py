@@ -799,15 +799,15 @@ def watch(where: str | Path, # a folder that a camera writes to, a photo that is
     return _watched(source, model, every, count or math.inf, file, pool, words, prior, stopped, clock)
 
 # %% ../../nbs/prediction/47_watch.ipynb #8247e9ea
-_COUNTED = dict(frames='answered', unchanged='unchanged', bad='that can’t be used', away='times away',
-                changes='changes of the sky') # in words, by what a `Watcher` counts
+_COUNTED = dict(frames='answered', unchanged='unchanged', bad='unusable', away='away', changes='changes of the sky')
+# in words, by what a `Watcher` counts
 
 def _ending(watcher: Watcher, runner: Runner, stopped: Callable[[], bool]) -> Iterator[dict]:
     "The last rows: what a command had to say, and what came together."
     runner.close(stopped)
     yield from runner.rows()
     counts = {k: watcher.counts[k] for k in _COUNTED}
-    yield dict(event='end', reason=', '.join(f'{n} {_COUNTED[k]}' for k, n in counts.items()), counts=counts)
+    yield dict(event='end', reason=', '.join(f'{_COUNTED[k]} {n}' for k, n in counts.items()), counts=counts)
 
 # %% ../../nbs/prediction/47_watch.ipynb #7cc55cff
 def _watched(source, model, every, count, file, pool, words, prior, stopped, clock) -> Iterator[dict]:
