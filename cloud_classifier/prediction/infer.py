@@ -242,6 +242,20 @@ def predict_batches(preprocess: Preprocess,
             predictions = iter(predict(np.stack(good)) if good else ())
             yield from (o if isinstance(o, BadImage) else next(predictions) for o in batch)
 
+# %% ../../nbs/prediction/41_infer.ipynb #5e7a91c3
+def _outputs_of_each(model: 'PhotoClassifier', pixels: np.ndarray) -> list[tuple]: # n, as `run` returns them for one
+    logits, ood_score = model.run(pixels)
+    return [(logits[i:i + 1], None if ood_score is None else ood_score[i:i + 1]) for i in range(len(pixels))]
+
+def _predict_each(model: 'PhotoClassifier', photos: Iterable, k: int, batch_size: int, prior: Callable) -> Iterator:
+    "`predict_many` with a prior for each photo."
+    photos, again = (photos, photos) if isinstance(photos, Sequence) else tee(photos)
+    predict = lambda pixels: _outputs_of_each(model, pixels)
+    with closing(predict_batches(model.preprocess, photos, predict, batch_size)) as outputs:
+        for output, photo in zip(outputs, again):
+            if isinstance(output, BadImage): yield output
+            else: yield predict_logits(*output, model.info, k, [prior(photo)])[0]
+
 # %% ../../nbs/prediction/41_infer.ipynb #42669a92
 class PhotoClassifier:
     "Says which class a photo shows; a subclass runs the network."
@@ -272,21 +286,9 @@ class PhotoClassifier:
                      prior: Mapping[str, float] | Callable | None = None,
                      ) -> Iterator[Prediction | BadImage]: # one a photo, in order
         "A prediction for each photo, or what is wrong with it."
-        if callable(prior): return self._predict_each(photos, k, batch_size, prior)
+        if callable(prior): return _predict_each(self, photos, k, batch_size, prior)
         predict = lambda pixels: predict_logits(*self.run(pixels), self.info, k, prior)
         return predict_batches(self.preprocess, photos, predict, batch_size)
-
-    def _predict_each(self, photos: Iterable, k: int, batch_size: int, prior: Callable) -> Iterator:
-        "`predict_many` with a prior for each photo."
-        photos, again = (photos, photos) if isinstance(photos, Sequence) else tee(photos)
-        with closing(predict_batches(self.preprocess, photos, self._outputs, batch_size)) as outputs:
-            for output, photo in zip(outputs, again):
-                if isinstance(output, BadImage): yield output
-                else: yield predict_logits(*output, self.info, k, [prior(photo)])[0]
-
-    def _outputs(self, pixels: np.ndarray) -> list[tuple]: # n, each (1, c) logits and (1,) OOD scores or None
-        logits, ood_score = self.run(pixels)
-        return [(logits[i:i + 1], None if ood_score is None else ood_score[i:i + 1]) for i in range(len(pixels))]
 
     def probabilities(self,
                       pixels: np.ndarray, # (n, 3, size, size) float32, normalised
