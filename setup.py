@@ -19,7 +19,7 @@ def lines(key: str) -> list[str]:
 
 extras = {key.removesuffix('_requirements'): lines(key) for key in settings if key.endswith('_requirements')}
 # Whoever develops needs every stage; fastbook pins ipywidgets below 8 and stays an extra of its own.
-extras['dev'] += [need for stage in ('train', 'scrape', 'curate', 'app', 'serve') for need in extras[stage]]
+extras['dev'] += [need for stage in ('train', 'scrape', 'curate', 'app', 'serve', 'heic') for need in extras[stage]]
 
 
 class BuildWithModel(build_py):

@@ -23,7 +23,9 @@ _ROOMS = {
     'Round': 'evaluation.round', 'CloudClassifier': 'prediction.infer', 'Prediction': 'prediction.infer',
     'BadModel': 'prediction.infer', 'find_model': 'prediction.infer', 'export_run': 'prediction.export',
     'export_model': 'prediction.export', 'CloudApp': 'prediction.app',
-    'build_site': 'prediction.site',
+    'build_site': 'prediction.site', 'watch': 'prediction.watch', 'photo_exif': 'prediction.climate',
+    'prior_of_photo': 'prediction.climate', 'find_photos': 'prediction.batch', 'predict_all': 'prediction.batch',
+    'write_answers': 'prediction.batch',
 }
 __all__ = [*_ROOMS]
 

@@ -34,3 +34,6 @@ from .prediction.export import *
 from .prediction.app import *
 from .prediction.site import *
 from .prediction.serve import *
+from .prediction.watch import *
+from .prediction.batch import *
+from .prediction.climate import *

@@ -11,22 +11,25 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
            'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
            'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
-           'ApplyFile', 'Retrain', 'RunBefore', 'PartsFile', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port', 'Model',
-           'Prior', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'show_table', 'BadPath', 'exit_status',
-           'extra_for', 'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for',
-           'print_json', 'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling',
-           'existing_dataset', 'check_label', 'writable_folder', 'writable_file', 'parents_made', 'fetch', 'add',
-           'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates', 'split', 'sample', 'train',
-           'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues', 'clean', 'predict', 'site',
-           'serve', 'show_app', 'info', 'card']
+           'ApplyFile', 'Retrain', 'RunBefore', 'PartsFile', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port',
+           'ShowExif', 'ByClimate', 'ClimateTable', 'Latitude', 'Taken', 'ANSWER_COLUMNS', 'FEW', 'Model', 'Prior',
+           'Places', 'TableOut', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv',
+           'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument',
+           'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file',
+           'check_choice', 'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file',
+           'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates',
+           'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues',
+           'clean', 'shorten_folders', 'draw_answers', 'answers_bar', 'predict', 'watch_line', 'watch', 'site', 'serve',
+           'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import wraps
+from hashlib import sha256
 from inspect import Parameter, signature
 from pathlib import Path
 from time import perf_counter
@@ -36,7 +39,7 @@ import typer
 
 from . import __version__
 from .errors import OperationFailed, UserError
-from .files import final_name, printable
+from .files import file_hash, final_name, printable
 from .training.config import packaged_archs
 
 # %% ../nbs/51_cli.ipynb #cb082204
@@ -132,6 +135,8 @@ def _draw_table(header: Sequence[str], rows: list[list[str]], key: int) -> None:
 # %% ../nbs/51_cli.ipynb #f5be8308
 def _tsv_cell(cell: str) -> str: return printable(cell.replace('\\', '\\\\'))
 
+def print_tsv(cells: Iterable[str]) -> None: print('\t'.join(map(_tsv_cell, cells)))
+
 def show_table(header: Sequence[str], # names of the columns
                rows: Iterable[Sequence], # a cell for each column; None is empty
                key: int = 0, # the column that is never cut
@@ -139,7 +144,7 @@ def show_table(header: Sequence[str], # names of the columns
     "Print a table: drawn in a terminal, tab-separated elsewhere."
     rows = [['' if cell is None else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty(): return _draw_table(header, [list(map(printable, row)) for row in rows], key)
-    for row in (header, *rows): print('\t'.join(map(_tsv_cell, row)))
+    for row in (header, *rows): print_tsv(row)
 
 # %% ../nbs/51_cli.ipynb #e74c9452
 class BadPath(UserError):
@@ -1110,9 +1115,13 @@ def _check_target_error(value: float | None) -> float | None:
     raise typer.BadParameter(f'is a share above 0 and below 1, not {value:g}', param_hint='--target-error')
 
 def existing_model(path: Path) -> Path:
-    "A file that may be a model; whether it is one, ONNX Runtime says."
-    if path.is_dir(): raise BadPath(f'{path}: is a folder; a model is one .onnx file')
-    return existing_file(path, 'a model')
+    "A file that may be a model, or that of a run's folder; whether it is one, ONNX Runtime says."
+    if not path.is_dir(): return existing_file(path, 'a model')
+    if (path/'clouds.onnx').is_file(): return path/'clouds.onnx'
+    if (path/'run.json').is_file():
+        raise BadPath(f'{path}: this run has no clouds.onnx yet; `cloud-classifier export {shlex.quote(str(path))}` '
+                      'writes it')
+    raise BadPath(f'{path}: is a folder; a model is one .onnx file, or a run that was exported')
 
 # %% ../nbs/51_cli.ipynb #05d90222
 def _check_target(target: Path, # a run or a model
@@ -1413,13 +1422,6 @@ def clean(data: Data,
     _serve(data, oof, run, split, everything, host=host, port=port)
 
 # %% ../nbs/51_cli.ipynb #e2d505c4
-def _photos_below(paths: list[Path]) -> Iterator[str]:
-    "Photos as they are named; those below a folder, whatever their format, or the folder itself where it has none."
-    from cloud_classifier.images import other_photos, photo_files
-    for path in paths:
-        photos = sorted([*photo_files(path), *other_photos(path, os.path.join(path, ''))]) if path.is_dir() else []
-        yield from photos or [str(path)]
-
 def _parse_prior(shares: list[str]) -> dict[str, float]: # shares by genus
     "Shares of genera as they are written on the command line."
     prior = {}
@@ -1432,44 +1434,305 @@ def _parse_prior(shares: list[str]) -> dict[str, float]: # shares by genus
             raise typer.BadParameter(message, param_hint='--prior')
     return prior
 
+# %% ../nbs/51_cli.ipynb #1b303a9b
+ShowExif = option(bool, 'Show when and where each photo was taken, as its Exif says.', '--exif')
+ByClimate = option(bool, 'Expect the clouds that are common where each photo was taken.', '--climate')
+ClimateTable = option(Path | None, 'With --climate: a CSV file of season, latitude and amounts of genera.',
+                      '--climate-table', metavar='FILE', default='a coarse one, without seasons')
+Latitude = option(float | None, 'With --climate: latitude of photos that do not say theirs, degrees, south negative.',
+                  min=-90, max=90, show_default=False)
+Taken = option(str | None, 'With --climate: when photos that do not say so were taken, such as 2026-06-21 or 2026-06.',
+               metavar='DATE', show_default=False)
+
+def _parse_date(text: str):
+    "The moment that YYYY-MM-DD or YYYY-MM means."
+    from datetime import datetime
+    for form in ('%Y-%m-%d', '%Y-%m'):
+        try: return datetime.strptime(text, form)
+        except ValueError: continue
+    raise typer.BadParameter(f'{text!r} is not YYYY-MM-DD or YYYY-MM', param_hint='--taken')
+
+# %% ../nbs/51_cli.ipynb #a6d02198
+def _read_climate_table(table: Path):
+    "The climate in a file; `BadClimate` names it."
+    from cloud_classifier.prediction.climate import BadClimate, read_climate
+    existing_file(table, 'a table of a climate')
+    try:
+        with table.open(encoding='utf-8-sig', newline='') as lines: return read_climate(lines)
+    except UnicodeDecodeError: raise BadClimate(f'{table}: is not UTF-8 text') from None
+    except UserError as e: raise BadClimate(f'{table}: {e}') from None
+
+def _parse_climate(by_climate: bool, table: Path | None, latitude: float | None, taken: str | None, prior: list | None,
+                   ) -> dict | None: # arguments of `prior_of_photo`; None where no climate is asked for
+    "What the options say of the climate."
+    given = {'--climate-table': table, '--latitude': latitude, '--taken': taken}
+    if not by_climate:
+        if extra := next((name for name, value in given.items() if value is not None), ''):
+            raise typer.BadParameter('is of use with --climate alone', param_hint=extra)
+        return None
+    if prior: raise typer.BadParameter('and --climate say the same; give one of them', param_hint='--prior')
+    climate = dict(taken=_parse_date(taken) if taken else None, latitude=latitude)
+    return climate | (dict(climate=_read_climate_table(table)) if table else {})
+
+# %% ../nbs/51_cli.ipynb #2b73aeb6
+def _prior_of_photos(clouds, climate: Mapping) -> Callable: # takes a photo
+    "The prior of each photo."
+    from functools import partial
+    from cloud_classifier.prediction.climate import prior_of_photo
+    return partial(prior_of_photo, classes=clouds.classes, trained=clouds.trained, **climate)
+
+def _facts_of_photos(exif: bool, climate: Mapping | None) -> Callable: # takes a photo, returns entries for its answer
+    "When and where a photo was taken, and whether its answer knows of the climate there, where that is asked for."
+    if not exif and climate is None: return lambda photo: {}
+    from cloud_classifier.prediction.climate import CLIMATE, photo_exif, when_and_where, why_no_prior
+    def facts(photo) -> dict:
+        entries = photo_exif(photo).as_dict() if exif else {}
+        if climate is None: return entries
+        place = when_and_where(photo, climate['taken'], climate['latitude'])
+        return entries | dict(climate=why_no_prior(*place, climate.get('climate', CLIMATE)) or 'used')
+    return facts
+
+
+def _further_columns(exif: bool, climate: Mapping | None) -> dict[str, type]: # types by names
+    "The columns of a table for what `_facts_of_photos` returns."
+    columns = dict(taken=str, latitude=float, longitude=float) if exif else {}
+    return columns if climate is None else columns | dict(climate=str)
+
+def _kept_options(climate: Mapping | None, table: Path | None) -> dict: # JSON's types alone
+    "The options that answers in one table have in common."
+    if climate is None: return {}
+    told = f'{climate["taken"]} {climate["latitude"]} {file_hash(table) if table else ""}'
+    return dict(climate=sha256(told.encode()).hexdigest()) # when and where itself is not kept
+
 # %% ../nbs/51_cli.ipynb #97884e96
-def _print_answers(photos: Sequence[str], answers: Iterable, as_json: bool) -> bool: # whether all photos could be used
-    "Print answers as they come, as lines of JSON, or in the end as a table."
+def shorten_folders(path: str, # of a photo, with '/'
+                    width: int, # columns of a terminal
+                    ) -> str: # at most `width` wide, or '…/' and the whole name
+    "A path without some of the folders in its middle, where it is too wide."
+    from rich.cells import cell_len
+    *folders, name = path.split('/')
+    if cell_len(path) <= width or len(folders) < 2: return path
+    for n in range(len(folders) - 1, -1, -1): # folders that are kept, half of them at each end
+        kept = '/'.join((*folders[:n//2], '…', *folders[len(folders) - (n + 1)//2:], name))
+        if cell_len(kept) <= width: break
+    return kept
+
+# %% ../nbs/51_cli.ipynb #ec699a86
+ANSWER_COLUMNS = ('photo', 'label', 'probability', 'verdict', 'cloud base', 'precipitation', 'model')
+
+def _answer_widths(columns: Mapping[str, Sequence[str]], # cells of each column, its name the first
+                   width: int, # of the terminal
+                   ) -> dict[str, int]: # of each column that there is room for
+    "How wide the columns of a table of answers may be."
+    natural, widths = {name: _width(cells) for name, cells in columns.items()}, {}
+    names = max(12, *(_width([shorten_folders(o, 0)]) for o in columns['photo']))
+    for given_up in (None, 'precipitation', 'cloud base'):
+        natural.pop(given_up, None)
+        widths = {name: min(n, 16) for name, n in natural.items()}
+        room = width - 3*len(widths) - 1 - sum(widths.values()) + widths['photo'] # rich draws three between columns
+        if room >= names: break
+    photo = min(natural['photo'], max(room, 12))
+    return widths | dict(photo=photo, verdict=min(natural['verdict'], widths['verdict'] + max(0, room - photo)))
+
+# %% ../nbs/51_cli.ipynb #1ed4788c
+def draw_answers(rows: Iterable[Sequence[str]], # a cell for each of `ANSWER_COLUMNS`
+                 ) -> None:
+    "Draw a table of answers that is as wide as the terminal."
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+    console, table = Console(), Table(box=SIMPLE_HEAD)
+    columns = {name: [name, *map(printable, cells)] for name, *cells in zip(ANSWER_COLUMNS[:-1], *rows)}
+    columns['probability'][0] = 'prob.' # no wider than it needs to be
+    widths = _answer_widths(columns, console.width)
+    for name, width in widths.items(): table.add_column(columns[name][0], width=width, overflow='fold')
+    columns['photo'] = [shorten_folders(o, widths['photo']) for o in columns['photo']]
+    for row in list(zip(*(columns[name] for name in widths)))[1:]: table.add_row(*map(Text, row))
+    console.width = max(console.width, sum(widths.values()) + 3*len(widths) + 1)
+    console.print(table)
+
+# %% ../nbs/51_cli.ipynb #5f6c75c3
+def _answer_row(photo: str, answer) -> tuple[str, ...]: # a cell for each of `ANSWER_COLUMNS`
+    return (photo, *answer.as_row(), answer.model)
+
+def _draw_answers_and_facts(rows: list[tuple[str, ...]], facts: list[dict]) -> None:
+    draw_answers(rows)
+    if any(facts): show_table(('photo', *facts[0]), [(row[0], *o.values()) for row, o in zip(rows, facts)])
+
+def _print_answers(answers: Iterable[tuple], as_json: bool, bar: Callable, # called after each photo
+                   facts: Callable = lambda photo: {}, # takes a photo, returns entries that stand beside its answer
+                   ) -> bool: # whether all photos could be used
+    "Print photos' answers as they come, as lines of JSON or of tab-separated cells, or in the end as a table."
     from cloud_classifier.images import BadImage
-    rows, failed = [], 0
-    for photo, answer in zip(photos, answers):
-        bad = isinstance(answer, BadImage)
+    from cloud_classifier.prediction.batch import photo_entry
+    rows, beside, failed = [], [], 0
+    for photo, answer in answers:
+        entry, bad = photo_entry(photo, answer), isinstance(answer, BadImage)
+        more = facts(entry['path'])
         failed += bad
-        if as_json: print_json(dict(path=photo) | (dict(error=answer.reason) if bad else answer.as_dict()))
+        bar(photo, answer, 0)
+        if as_json: print_json(entry | more)
         elif bad: print_error(' '.join(str(answer).split()))
-        else: rows.append((photo, *answer.as_row()))
-    if rows: show_table(('photo', 'label', 'probability', 'verdict', 'cloud base', 'precipitation'), rows)
+        elif sys.stdout.isatty():
+            rows.append(_answer_row(photo, answer))
+            beside.append(more)
+        else:
+            if not rows: print_tsv((*ANSWER_COLUMNS, *more))
+            rows = [(*_answer_row(photo, answer), *('' if o is None else str(o) for o in more.values()))]
+            print_tsv(rows[0])
+    if rows and sys.stdout.isatty(): _draw_answers_and_facts(rows, beside)
     return not failed
 
 # %% ../nbs/51_cli.ipynb #1e5d7ac2
-Model = option(Path | None, 'An .onnx file.', '--model', '-m',
+FEW = 30 # photos, for which a bar is not worth it
+
+@contextmanager
+def answers_bar(places: Sequence[str], # as `find_photos` takes them
+                shown: bool = True,
+                ) -> Iterator[Callable]: # takes a photo, its answer and the number of photos that were kept
+    "A progress bar on stderr, and what to call after each photo."
+    from cloud_classifier.prediction.batch import find_photos
+    shown = shown and sys.stderr.isatty()
+    total = sum(1 for _ in find_photos(places)) if shown and '-' not in places else None
+    if not shown or total is not None and total <= FEW:
+        yield lambda photo, answer, kept: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    what = 'photos', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*what, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task('', total=total)
+        yield lambda photo, answer, kept: bar.update(task, advance=1, total=total and total - kept)
+
+# %% ../nbs/51_cli.ipynb #43ae45ee
+def _write_answers(out: Path, clouds, photos: Iterable, bar: Callable, **options): # a `Written`
+    "Answer photos into a file, and name the first that can't be used."
+    from cloud_classifier.images import BadImage
+    from cloud_classifier.prediction.batch import write_answers
+    bad = []
+    def notify(photo, answer, kept):
+        bar(photo, answer, kept)
+        if not isinstance(answer, BadImage): return
+        bad.append(photo)
+        if len(bad) <= 10: print_error(' '.join(str(answer).split()))
+        if len(bad) == 11: print_error('cloud-classifier: more photos can’t be used; the file says which')
+    try: return write_answers(out, clouds, photos, notify=notify, **options)
+    except KeyboardInterrupt:
+        print_error(f'\ncloud-classifier: what was answered is kept in {out}.journal; the same command goes on')
+        raise
+
+def _print_written(written, as_json: bool) -> None: # a `Written`
+    if as_json: return print_json(vars(written))
+    kept = f', {written.kept} had their answer already' if written.kept else ''
+    bad = f'; {written.errors} can’t be used, see the column error' if written.errors else ''
+    print_result(written.table, f'{written.table}: {written.rows} photos; {written.answered} answered now{kept}{bad}')
+
+# %% ../nbs/51_cli.ipynb #431fda43
+Model = option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
                default='$CLOUD_MODEL, models/clouds.onnx, the newest run, or the model that ships')
 Prior = option(list[str] | None, 'How often a genus comes where and when the photos were taken, such as Stratus=0.3; '
                                  'repeatable.', metavar='GENUS=SHARE', show_default=False)
 
+Places = Annotated[list[str], typer.Argument(
+    help='Photos, folders, patterns such as "2026/**/*.jpg", addresses (with --urls), or - for names from stdin.',
+    metavar='PATHS', parser=lambda text: str(_path(text)) and text, show_default=False)]
+TableOut = option(Path | None, 'File for the answers, .csv, .jsonl or .parquet. When it is cut off, the same command '
+                               'goes on; later it adds new photos.', '--out', '-o')
+
 @verb()
-def predict(paths: argument(list[Path], 'Photos, or folders of photos.', 'PATHS'),
+def predict(paths: Places,
             model: Model = None,
             prior: Prior = None,
+            by_climate: ByClimate = False,
+            climate_table: ClimateTable = None,
+            latitude: Latitude = None,
+            taken: Taken = None,
+            exif: ShowExif = False,
+            out: TableOut = None,
+            overwrite: option(bool, 'Replace what is in --out.', '--overwrite') = False,
+            urls: option(bool, 'Fetch photos from addresses.', '--urls') = False,
             as_json: AsJson = False):
     """Say which cloud each photo shows.
 
     Beside the most probable label stands how far it can be relied on, and where no genus is sure enough, the level or
     family that is."""
     shares = _parse_prior(prior or [])
+    climate = _parse_climate(by_climate, climate_table, latitude, taken, prior)
     if model: existing_model(model)
+    writable_file(out)
+    if urls and (exif or by_climate):
+        raise typer.BadParameter('does not go with --exif and --climate', param_hint='--urls')
+    from cloud_classifier.prediction.batch import check_table, find_photos, predict_all
     from cloud_classifier.prediction.infer import CloudClassifier, find_model, is_shipped
-    clouds, photos = CloudClassifier(find_model(model)), list(_photos_below(paths))
+    if out: check_table(out)
+    clouds = CloudClassifier(find_model(model), threads=1)
+    photos = find_photos(paths, urls, getattr(sys.stdin, 'buffer', None))
     if not (model or as_json or invocation.quiet) and is_shipped(clouds.path):
         print_error('cloud-classifier: these are answers of the model that ships; '
                     '`cloud-classifier card` says what they are worth')
-    answers = clouds.predict_many(photos, batch_size=1 if as_json else 16, prior=shares)
-    if not _print_answers(photos, answers, as_json): raise typer.Exit(3)
+    if climate is not None: shares = _prior_of_photos(clouds, climate)
+    facts = _facts_of_photos(exif, climate)
+    with answers_bar(paths, shown=not invocation.quiet and (bool(out) or not as_json)) as bar:
+        if not out: whole = _print_answers(predict_all(clouds, photos, 3, shares, urls=urls), as_json, bar, facts)
+        else:
+            written = _write_answers(out, clouds, photos, bar, prior=shares, overwrite=overwrite, urls=urls,
+                                     facts=facts, further=_further_columns(exif, climate),
+                                     options=_kept_options(climate, climate_table))
+            whole = not written.errors
+    if out: _print_written(written, as_json)
+    if not whole: raise typer.Exit(3)
+
+# %% ../nbs/51_cli.ipynb #8966a873
+WATCH_COLUMNS = ('time', 'photo', 'label', 'probability', 'verdict', 'sky', 'of the sky')
+
+def watch_line(row: Mapping) -> str: # of a frame
+    "A frame in a line of a terminal, with the local time."
+    from datetime import datetime
+    from cloud_classifier.prediction.watch import frame_cells
+    time, name, label, probability, verdict, sky, share = frame_cells(row)
+    clock = datetime.fromisoformat(time).astimezone().strftime('%H:%M:%S')
+    return f'{clock}  {label:14} {probability:>4}  {verdict:9}  the sky: {sky or "not known"} {share}  {name}'
+
+def _print_watched(row: Mapping, as_json: bool, n: int) -> None: # the row's number
+    "Print a row of `watch`."
+    from cloud_classifier.prediction.watch import frame_cells, event_text
+    if n == 0 and not (as_json or sys.stdout.isatty()): print_tsv(WATCH_COLUMNS)
+    if as_json: print_json(row)
+    if row['event'] in ('start', 'end') and invocation.quiet: return
+    if row['event'] != 'frame': print_error(event_text(row))
+    elif not as_json: echo(watch_line(row)) if sys.stdout.isatty() else print_tsv(frame_cells(row))
+    sys.stdout.flush()
+
+# %% ../nbs/51_cli.ipynb #9c301e98
+@verb()
+def watch(where: Annotated[str, typer.Argument(
+              help='A folder that a camera writes to, a photo that is overwritten, or the address of a still.',
+              metavar='WHERE', show_default=False)],
+          every: option(float, 'Seconds from one look to the next.') = 10,
+          count: option(int | None, 'End after so many frames.', min=1, show_default=False) = None,
+          out: option(Path | None, 'File to append all that happens to, .jsonl or .csv; a watch that is started again '
+                                   'goes on with it.', '--out', '-o') = None,
+          pool: option(int, 'Frames whose probabilities are averaged.', min=1) = 6,
+          everything: option(bool, 'Answer the photos that are in the folder already, too.', '--all') = False,
+          command: option(str, 'Command to run when the sky changes. It gets the answer as JSON on stdin; no shell '
+                               'reads it.', '--exec', metavar='COMMAND', show_default=False) = '',
+          model: Model = None,
+          prior: Prior = None,
+          as_json: AsJson = False):
+    """Watch a camera, and say which cloud it shows and when the sky changes.
+
+    Each new photo is answered once. What is said of the sky is the mean of the last few, so that an odd one changes
+    nothing. Ctrl-C ends it."""
+    shares = _parse_prior(prior or [])
+    if model: existing_model(model)
+    writable_file(out)
+    from cloud_classifier.prediction import watch as room
+    from cloud_classifier.prediction.infer import CloudClassifier, find_model
+    with room.heed_signals() as stopped:
+        rows = room.watch(where, CloudClassifier(find_model(model)), every, count, out, pool, command, everything,
+                          shares, stopped)
+        for n, row in enumerate(rows): _print_watched(row, as_json, n)
 
 # %% ../nbs/51_cli.ipynb #c8517e6e
 @verb()
@@ -1576,7 +1839,8 @@ def info(path: argument(Path | None, 'A model, a run or a dataset.', 'PATH') = N
 
 # %% ../nbs/51_cli.ipynb #61e388d1
 @verb()
-def card(model: option(Path | None, 'An .onnx file.', '--model', '-m', default='the one that predict would use') = None,
+def card(model: option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
+                        default='the one that predict would use') = None,
          as_json: AsJson = False):
     "Show the card of a model: what it was trained on, how good it is, what it is not for."
     if model: existing_model(model)

@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['MAX_SIDE', 'MAX_JPEG_SCANS', 'MAX_JPEG_BLOCKS', 'MAX_JPEG_SEGMENTS', 'MAX_PNG_CHUNKS', 'MAX_GIF_BLOCKS',
-           'MAX_TIFF_STRIPS', 'MAX_TAGS', 'MAX_METADATA', 'MAX_SLOW_BYTES', 'PHOTO_FORMATS', 'MAX_PIXELS', 'MAX_MEMORY',
-           'UNREADABLE_SUFFIXES', 'UNREADABLE_MAGIC', 'CHECK_MEMORY', 'MAX_BYTES', 'IMAGENET_MEAN', 'IMAGENET_STD',
-           'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'TiffTag', 'read_tiff_directory', 'TiffTags',
-           'check_exif', 'decoding_cost', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'check_image',
+           'MAX_TIFF_STRIPS', 'MAX_HEIF_PIECES', 'MAX_TAGS', 'MAX_METADATA', 'MAX_SLOW_BYTES', 'PHOTO_FORMATS',
+           'MAX_PIXELS', 'MAX_MEMORY', 'UNREADABLE_SUFFIXES', 'UNREADABLE_MAGIC', 'CHECK_MEMORY', 'MAX_BYTES',
+           'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'TiffTag',
+           'read_tiff_directory', 'TiffTags', 'check_exif', 'decoding_cost', 'can_open_heic', 'unreadable_suffixes',
+           'unreadable_format', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'exif_tags', 'check_image',
            'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches',
-           'photo_names', 'other_photos', 'is_photo_name', 'photo_files']
+           'photo_suffixes', 'photo_names', 'other_photos', 'is_photo_name', 'photo_files']
 
 # %% ../nbs/03_images.ipynb #74db2f80
-import base64, hashlib, io, json, math, os, re, struct, threading, warnings, zlib
+import base64, hashlib, io, json, math, os, re, struct, sys, threading, warnings, zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
@@ -49,6 +51,7 @@ MAX_JPEG_SEGMENTS = 400 # in front of the pixels, 64 kB each
 MAX_PNG_CHUNKS = 50_000 # 400 MB of pixels at 8 kB a chunk
 MAX_GIF_BLOCKS = 250_000 # 255 bytes each
 MAX_TIFF_STRIPS = 70_000 # strips or tiles
+MAX_HEIF_PIECES = 20_000 # of the tiles and tags of a HEIC; a phone's has a few hundred
 MAX_TAGS = 2_000 # of a directory of TIFF or Exif
 MAX_METADATA = 16_000_000 # text, profiles and tags, bytes; of tags, beyond the size of the file
 MAX_SLOW_BYTES = 8_000_000 # read and made by Pillow's decoders that are written in Python, 0.2 microseconds each
@@ -378,6 +381,67 @@ def _webp_cost(file: BinaryIO, size: int) -> int: return 14*_count_pixels(*_webp
 
 def _avif_cost(file: BinaryIO, size: int) -> int: return 2*size
 
+# %% ../nbs/03_images.ipynb #2ed6369e
+def _boxes(file: BinaryIO, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]: # name, where it begins and ends
+    "The boxes between two places of a file, as far as they are whole."
+    while len(head := _read_at(file, offset, 16)) >= 8 and offset < end:
+        length, name = struct.unpack_from('>L4s', head)
+        start = 8 if length != 1 else 16
+        if length == 1: length = int.from_bytes(head[8:], 'big')
+        if length == 0: length = end - offset # as far as the file goes
+        if length < start or offset + length > end: return
+        yield name, offset + start, offset + length
+        offset += length
+
+# %% ../nbs/03_images.ipynb #68ebb3dd
+def _item_pieces(file: BinaryIO, # at the content of a box `iloc`
+                 ) -> Iterator[tuple[int, int, int]]: # the item's number; place in the file, or -1, and size of a piece
+    "Where the items of a HEIC lie."
+    number = lambda size: int.from_bytes(file.read(size), 'big')
+    version, sizes = number(4) >> 24, number(2)
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    for _ in range(min(number(4 if version == 2 else 2), MAX_HEIF_PIECES)):
+        item, method = number(4 if version == 2 else 2), number(2) & 15 if version else 0
+        number(2) # which file: this one
+        base = number(base_size)
+        for _ in range(number(2)):
+            if version: number(index_size)
+            at, size = base + number(offset_size), number(length_size)
+            yield item, -1 if method else at, size
+
+# %% ../nbs/03_images.ipynb #38a78219
+def _copied_tags(file: BinaryIO, start: int, end: int, # of a box `iref`
+                 sizes: Mapping[int, int], # of the items, bytes, by their numbers
+                 ) -> int: # bytes
+    "What it takes to give all pictures of a HEIC their tags."
+    width = 4 if _read_at(file, start, 1) == b'\1' else 2
+    total = 0
+    for count, (name, place, _) in enumerate(_boxes(file, start + 4, end), 1):
+        _check_limit(count, MAX_HEIF_PIECES, 'references')
+        head = _read_at(file, place, width + 2)
+        item, pictures = int.from_bytes(head[:width], 'big'), int.from_bytes(head[width:], 'big')
+        if name == b'cdsc': total += sizes.get(item, 0)*pictures
+    return total
+
+# %% ../nbs/03_images.ipynb #4dcf50c0
+_PACKED_TAGS = re.compile(rb'\0(?:compress_zlib|deflate|gzip|br)\0') # how an item of text is packed, of which few are
+
+def _heif_cost(file: BinaryIO, size: int) -> int:
+    metadata = next((o for o in islice(_boxes(file, 0, size), 1000) if o[0] == b'meta'), None)
+    if metadata is None: raise ValueError('it holds no still picture, or its end is missing')
+    boxes = {name: place for name, *place in islice(_boxes(file, metadata[1] + 4, metadata[2]), 1000)}
+    sizes = {}
+    if b'iloc' in boxes:
+        file.seek(boxes[b'iloc'][0])
+        for count, (item, at, n) in enumerate(_item_pieces(file), 1):
+            _check_limit(count, MAX_HEIF_PIECES, 'pieces')
+            if at + n > size: raise ValueError('its end is missing')
+            sizes[item] = sizes.get(item, 0) + n
+    if _PACKED_TAGS.search(_read_at(file, boxes.get(b'iinf', [size])[0], MAX_METADATA)):
+        raise TooCostly('has compressed tags; save it again without')
+    if sum(sizes.values()) > size + MAX_METADATA: raise TooCostly('has pieces that overlap; save it again as JPEG')
+    return 2*size + (_copied_tags(file, *boxes[b'iref'], sizes) if b'iref' in boxes else 0)
+
 # %% ../nbs/03_images.ipynb #4ef4c497
 def _ppm_cost(file: BinaryIO, size: int) -> int:
     head = re.sub(rb'#[^\r\n]*[\r\n]', b' ', _read_at(file, 0, 65_536)) # without comments
@@ -386,6 +450,8 @@ def _ppm_cost(file: BinaryIO, size: int) -> int:
     return 0
 
 # %% ../nbs/03_images.ipynb #cbd8947b
+_HEIF_MAGIC = rb'....ftyp(?:hei|hev|mif1|msf1)' # of HEIC, and of what may hold AVIF as well
+
 _COSTS = ( # by the first bytes; adding a format is adding a line
     (re.compile(rb'\xff\xd8\xff'), _jpeg_cost),
     (re.compile(rb'\x89PNG\r\n\x1a\n'), _png_cost),
@@ -393,6 +459,7 @@ _COSTS = ( # by the first bytes; adding a format is adding a line
     (re.compile(rb'II\*\0|MM\0\*|II\+\0|MM\0\+|II\0\*|MM\*\0'), _tiff_cost),
     (re.compile(rb'RIFF....WEBP', re.S), _webp_cost),
     (re.compile(rb'....ftypavi[fs]', re.S), _avif_cost),
+    (re.compile(_HEIF_MAGIC, re.S), _heif_cost),
     (re.compile(rb'P[0-9A-Za-z]'), _ppm_cost))
 
 def decoding_cost(file: BinaryIO, # a photo, or anything else
@@ -403,7 +470,7 @@ def decoding_cost(file: BinaryIO, # a photo, or anything else
 
 # %% ../nbs/03_images.ipynb #43ce4ed8
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning) # the limits of this module are lower
-PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'PPM') # Pillow's names of those that are opened
+PHOTO_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'HEIF', 'PPM') # Pillow's names of them
 MAX_PIXELS = 100_000_000 # a photo of more pixels than this is refused before it is decoded
 MAX_MEMORY = 540_000_000 # what decoding photos may take at a time, in all threads together, bytes
 
@@ -427,31 +494,46 @@ def _name_and_file(source) -> tuple[str, BinaryIO]:
 
 # %% ../nbs/03_images.ipynb #62e187cb
 _RAW = '.dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .raf .pef .srw .rwl .x3f .3fr .iiq .erf .kdc .mrw .gpr'
-UNREADABLE_SUFFIXES = { # suffixes of photos that can't be read here, and their formats
-    '.heic': 'HEIC', '.heif': 'HEIC', '.hif': 'HEIC', '.jxl': 'JPEG XL', '.jp2': 'JPEG 2000', '.j2k': 'JPEG 2000',
+UNREADABLE_SUFFIXES = { # suffixes of photos that Pillow alone can't read, and their formats
+    '.heic': 'HEIC', '.heif': 'HEIC', '.hif': 'HEIC', '.heics': 'HEIC', '.heifs': 'HEIC',
+    '.jxl': 'JPEG XL', '.jp2': 'JPEG 2000', '.j2k': 'JPEG 2000',
     '.jpx': 'JPEG 2000', '.jxr': 'JPEG XR', '.psd': 'Photoshop'} | dict.fromkeys(_RAW.split(), 'RAW')
 UNREADABLE_MAGIC = {
-    'HEIC': rb'....ftyp(?:hei|hev|mif1|msf1)', 'AVIF': rb'....ftypavi', 'JPEG XL': rb'\xff\x0a|\0\0\0\x0cJXL ',
+    'HEIC': _HEIF_MAGIC, 'AVIF': rb'....ftypavi', 'JPEG XL': rb'\xff\x0a|\0\0\0\x0cJXL ',
     'JPEG 2000': rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51', 'JPEG XR': rb'II\xbc', 'Photoshop': rb'8BPS',
     'RAW': rb'....ftypcrx|FUJIFILM|FOVb|IIU\0|IIR[OS]|MMOR|II\x1a\0\0\0HEAP|\0MRM|(?:II\*\0|MM\0\*)....CR'}
 
 # %% ../nbs/03_images.ipynb #920cd09c
-def _format_of_name(name: str) -> str:
-    "The unreadable format that a file's name tells; '' for any other name."
-    return UNREADABLE_SUFFIXES.get(os.path.splitext(name)[1].lower(), '')
+def can_open_heic() -> bool:
+    "Whether pillow-heif is installed."
+    try: return 'pillow_heif' in sys.modules or find_spec('pillow_heif') is not None
+    except ImportError: return False # a finder may refuse
 
-# %% ../nbs/03_images.ipynb #d11802da
+# %% ../nbs/03_images.ipynb #7d97c710
+def unreadable_suffixes() -> dict[str, str]: # formats by suffix
+    "The suffixes of photos that can't be read here."
+    readable = 'HEIC' if can_open_heic() else ''
+    return {suffix: format for suffix, format in UNREADABLE_SUFFIXES.items() if format != readable}
+
+def unreadable_format(name: str | Path, # of a file
+                      ) -> str: # for example 'RAW'; '' for any other name
+    "The format that a name tells of a photo that can't be read here."
+    return unreadable_suffixes().get(os.path.splitext(name)[1].lower(), '')
+
+# %% ../nbs/03_images.ipynb #c6bc2290
 def _unreadable_format(name: str, head: bytes) -> str:
     "The format of a photo that can't be read here; '' for anything else."
-    if head[:4] in (b'II*\0', b'MM\0*') and _format_of_name(name) == 'RAW': return 'RAW'
+    if head[:4] in (b'II*\0', b'MM\0*') and unreadable_format(name) == 'RAW': return 'RAW'
     format = next((format for format, magic in UNREADABLE_MAGIC.items() if re.match(magic, head, re.S)), '')
     if format == 'HEIC' and b'avif' in head: format = 'AVIF' # both may begin in the same way
-    return '' if format == 'AVIF' and 'AVIF' in _openable_formats() else format
+    readable = format == 'AVIF' and 'AVIF' in _openable_formats() or format == 'HEIC' and can_open_heic()
+    return '' if readable else format
 
-# %% ../nbs/03_images.ipynb #5b919df7
+# %% ../nbs/03_images.ipynb #3a53781c
 def _unsupported(format: str) -> str:
     "What a user is told of such a photo."
-    return f"is a {format} photo, which can't be opened here; save it as JPEG or PNG"
+    advice = "pip install 'cloud_classifier[heic]' makes it readable, or " if format == 'HEIC' else ''
+    return f"is a {format} photo, which can't be opened here; {advice}save it as JPEG or PNG"
 
 # %% ../nbs/03_images.ipynb #86d2fa8f
 class _Identified(NamedTuple):
@@ -470,6 +552,22 @@ def _why_unreadable(name: str, file: BinaryIO, error: Exception) -> BadImage:
     return BadImage(name, 'not an image', 'is not a photo in a known format')
 
 # %% ../nbs/03_images.ipynb #72cf7975
+def _open_heif(file: BinaryIO) -> Image.Image:
+    "A HEIC photo, not decoded."
+    try: from pillow_heif import HeifImageFile
+    except ImportError: raise Unsupported('HEIC') from None # it is there, and does not fit this machine
+    img = HeifImageFile(file)
+    img.info['thumbnails'] = []
+    return img
+
+def _open_photo(file: BinaryIO) -> Image.Image:
+    "A photo, not decoded, whatever its format."
+    head = _read_at(file, 0, 64)
+    file.seek(0)
+    if re.match(_HEIF_MAGIC, head, re.S) and b'avif' not in head: return _open_heif(file)
+    return Image.open(file, formats=_openable_formats())
+
+# %% ../nbs/03_images.ipynb #10798424
 def _identify(name: str, file: BinaryIO) -> _Identified:
     "The photo in a file."
     try:
@@ -478,8 +576,7 @@ def _identify(name: str, file: BinaryIO) -> _Identified:
         if overhead > MAX_MEMORY:
             limit = f'{overhead/1e6:.0f} MB to decode, over the limit of {MAX_MEMORY/1e6:.0f} MB'
             raise TooCostly(f'takes {limit}; save a smaller copy')
-        file.seek(0)
-        return _Identified(name, file, Image.open(file, formats=_openable_formats()), overhead)
+        return _Identified(name, file, _open_photo(file), overhead)
     except TooCostly as e: raise BadImage(name, 'too large', str(e)) from None
     except Unsupported as e: raise BadImage(name, 'unsupported', _unsupported(str(e))) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
@@ -540,6 +637,7 @@ _TURNS = {2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTO
 
 def _orientation(img: Image.Image) -> int: # 1 to 8; 1 where there is none, or none that can be read
     "The Exif orientation of an image."
+    if img.format == 'HEIF': return 1
     try:
         check_exif(img.info.get('exif', b''))
         check_exif(bytes.fromhex(''.join(img.info.get('Raw profile type exif', '').split('\n')[3:])))
@@ -555,11 +653,16 @@ def _tells_orientation(img: Image.Image) -> bool:
 # %% ../nbs/03_images.ipynb #61844e44
 _PIXEL_BYTES = {'1': 1, 'L': 1, 'P': 1, 'I;16': 2, 'I;16B': 2, 'I;16L': 2} # in Pillow's memory; 4 in other modes
 
+def _is_rich(img: Image.Image) -> bool: # a HEIC
+    "Whether a HEIC has more than the planes of a phone's: full colour, transparency or several pictures."
+    return img.mode not in ('L', 'RGB') or img.info.get('chroma', 420) != 420 or img.n_frames > 1
+
 def _memory_cost(photo: _Identified) -> int: # bytes
     "What it takes to make an upright RGB image of a photo."
     img, overhead = photo.img, photo.overhead
     pixels = img.width*img.height
-    if img.format == 'AVIF': overhead += 12*pixels
+    if img.format == 'AVIF' or img.format == 'HEIF' and _is_rich(img): overhead += 12*pixels
+    elif img.format == 'HEIF': overhead += 6*pixels
     turned = _tells_orientation(img) and _orientation(img) > 1
     converted = img.mode != 'RGB' or turned or 'transparency' in img.info
     return pixels*_PIXEL_BYTES.get(img.mode, 4) + max(overhead, 4*pixels*converted)
@@ -628,6 +731,7 @@ def _upright(photo: _Identified, max_memory: int) -> Image.Image:
     turn = _TURNS.get(_orientation(img))
     try: img = _to_rgb(img)
     except Exception as e: raise BadImage(photo.name, 'not an image', f"can't be turned into pixels ({e})") from e
+    img.info = {} # comments, places and dates stay in the file: no copy is to carry them
     if turn is None: return img
     _check_memory(photo.name, img, 8*img.width*img.height, max_memory) # a PNG may tell it behind its pixels only
     return img.transpose(turn)
@@ -687,6 +791,35 @@ def photo_header(source, # path (str or Path), bytes, or a binary file object
                  ) -> PhotoHeader:
     "Format and size of a photo, without decoding it; `BadImage` where it is not a photo."
     with _identified(source) as photo: return _header(photo.img)
+
+# %% ../nbs/03_images.ipynb #f955fb28
+_EXIF_DIRECTORY, _GPS_DIRECTORY = 0x8769, 0x8825 # Exif 2.32, section 4.6.3
+
+def _exif(photo: _Identified) -> Image.Exif:
+    "The Exif of an identified photo."
+    info = photo.img.info
+    if photo.img.format != 'PNG' or 'exif' in info:
+        check_exif(info.get('exif', b''))
+        return photo.img.getexif()
+    exif = Image.Exif()
+    for name, offset, length in _png_chunks(photo.file):
+        if name == b'eXIf': exif.load(_read_at(photo.file, offset, length)) # `_identify` has checked it
+    return exif
+
+# %% ../nbs/03_images.ipynb #ca7e6e53
+def _tags(exif: Image.Exif, directory: int) -> dict[int, Any]: # empty where they can't be read
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # of what is wrong in it
+        try: return dict(exif.get_ifd(directory))
+        except Exception: return {} # Pillow's errors share no class
+
+def exif_tags(source, # path (str or Path), bytes, or a binary file object
+              ) -> tuple[dict[int, Any], dict[int, Any]]: # values by tag: of the shot, and of its place (GPS)
+    "What Exif says of a photo, empty where it says nothing; `BadImage` where `source` is not a photo."
+    with _identified(source) as photo:
+        try: exif = _exif(photo)
+        except Exception: return {}, {}
+        return _tags(exif, _EXIF_DIRECTORY), _tags(exif, _GPS_DIRECTORY)
 
 # %% ../nbs/03_images.ipynb #ea361861
 _decoding_alone = threading.Lock()
@@ -966,6 +1099,10 @@ def open_batches(preprocess: Preprocess,
 # The commonest first.
 PHOTO_SUFFIXES = tuple('.jpg .jpeg .jpe .jfif .mpo .png .webp .gif .bmp .tif .tiff .avif .ppm .pgm'.split())
 
+def photo_suffixes() -> tuple[str, ...]:
+    "The suffixes of photos that can be read here."
+    return (*PHOTO_SUFFIXES, *(UNREADABLE_SUFFIXES.keys() - unreadable_suffixes().keys()))
+
 def photo_names(folder: str | Path, # where to look, sub-folders included
                 under: str = '', # what each path is to begin with
                 # gets what can't be used, and why, by path; where None, a folder that can't be read is an error
@@ -973,6 +1110,7 @@ def photo_names(folder: str | Path, # where to look, sub-folders included
                 ) -> list[str]: # paths relative to `folder`, with '/', in no order
     "The photos below `folder`, as fast as can be."
     photos, folders = [], [(os.fspath(folder), under)]
+    unreadable, suffixes = unreadable_suffixes(), photo_suffixes()
     while folders: # folders may lie deeper in each other than functions may call themselves
         folder, under = folders.pop()
         try:
@@ -982,8 +1120,8 @@ def photo_names(folder: str | Path, # where to look, sub-folders included
                     if name[0] == '.': continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append((os.path.join(folder, name), f'{under}{name}/'))
-                    elif name.lower().endswith(PHOTO_SUFFIXES): photos.append(under + name)
-                    elif others is not None and (format := _format_of_name(name)):
+                    elif name.lower().endswith(suffixes): photos.append(under + name)
+                    elif others is not None and (format := unreadable.get(os.path.splitext(name)[1].lower())):
                         others[under + name] = _unsupported(format)
         except OSError as e:
             if others is None: raise

@@ -65,6 +65,12 @@ def ccsn():
     pytest.skip('the CCSN photos are not here: set CLOUD_DATA to their folder, or fetch them into data/ccsn')
 
 
+@pytest.fixture
+def no_heic(monkeypatch):
+    "An installation without pillow-heif."
+    monkeypatch.setattr('cloud_classifier.images.can_open_heic', lambda: False)
+
+
 @pytest.fixture(scope='session')
 def skies(tmp_path_factory):
     "Rendered skies of three genera. Shared by all tests: look, but don't touch."

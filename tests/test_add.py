@@ -51,7 +51,7 @@ def reasons(data):
     return Dataset(data).status().get('reasons')
 
 
-def test_what_can_not_be_read_is_a_row(mine, tmp_path):
+def test_what_can_not_be_read_is_a_row(mine, tmp_path, no_heic):
     "Formats that nothing here reads are told by their suffix, since some hold a small picture that would be taken."
     for name in ('a.heic', 'b.HEIF', 'c.jxl', 'd.psd'):
         (mine / 'Ci' / name).write_bytes(b'\0\0\0\x18ftypheic' + bytes(99))

@@ -18,20 +18,9 @@ from traitlets import Dict
 
 import cloud_classifier.prediction.app as app_module
 from cloud_classifier.images import BadImage, open_image
-from cloud_classifier.prediction.app import (
-    CloudApp,
-    answer_html,
-    error_html,
-    headline,
-    lookalikes,
-    open_app,
-    percent,
-    preview,
-    rows,
-    uploaded,
-)
+from cloud_classifier.prediction.app import CloudApp, error_html, open_app, preview, uploaded
 from cloud_classifier.prediction.decide import Backoff, Decision
-from cloud_classifier.prediction.infer import Prediction
+from cloud_classifier.prediction.infer import Prediction, answer_html, headline, lookalikes, percent, rows
 from cloud_classifier.taxonomy import GENERA
 
 

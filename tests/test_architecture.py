@@ -128,6 +128,9 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'prediction.app': {'errors', 'taxonomy', 'files', 'images', 'hosting', 'data.scrape', 'prediction.infer'},
     'prediction.site': {'errors', 'taxonomy', 'files', 'images', 'prediction.decide', 'prediction.infer'},
     'prediction.serve': {'errors', 'files', 'hosting', 'images', 'prediction.infer', 'prediction.site'},
+    'prediction.batch': {'errors', 'files', 'images', 'prediction.infer', 'prediction.serve'},
+    'prediction.watch': {'errors', 'files', 'images', 'prediction.decide', 'prediction.infer'},
+    'prediction.climate': {'errors', 'taxonomy', 'images'},
     'demo': {
         'images',
         'samples',
@@ -169,8 +172,11 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.infer',
         'prediction.export',
         'prediction.app',
+        'prediction.batch',
+        'prediction.climate',
         'prediction.serve',
         'prediction.site',
+        'prediction.watch',
         'demo',
     },
 }
@@ -274,7 +280,18 @@ def test_heavy_libraries_stay_in_their_rooms(library, rooms):
 
 
 @pytest.mark.parametrize(
-    'room', ['taxonomy', 'errors', 'files', 'images', 'training.config', 'prediction.decide', 'prediction.infer', 'cli']
+    'room',
+    [
+        'taxonomy',
+        'errors',
+        'files',
+        'images',
+        'training.config',
+        'prediction.decide',
+        'prediction.infer',
+        'prediction.watch',
+        'cli',
+    ],
 )
 def test_the_base_asks_for_the_base_install_alone(room):
     others = {name.split('.')[0] for name in imports(room, top_level_only=True) if not name.startswith('.')}

@@ -22,7 +22,7 @@ def data(tmp_path):
     return tmp_path / 'data'
 
 
-PREDICTED = 'path label genus probability level cloud_base precipitation top verdict set backoff'.split()
+PREDICTED = 'path label genus probability level cloud_base precipitation top verdict set backoff model'.split()
 
 
 def missing(data):
@@ -220,6 +220,20 @@ def test_a_model_that_is_none(command, data, run, tmp_path):
         assert (status, out, err.count('\n')) == (2, '', 1)
 
 
+def test_a_run_is_a_model(command, data, run, tmp_path):
+    photo = next((data / 'Cirrus').iterdir())
+    by_file = command('predict', photo, '--model', run.path / 'clouds.onnx', '--json')
+    assert by_file[0] == 0
+    assert command('predict', photo, '--model', run.path, '--json') == by_file
+    assert json.loads(by_file[1])['model'].startswith(f'{run.path.name}@')
+    (tmp_path / 'a run').mkdir()
+    (tmp_path / 'a run' / 'run.json').write_text('{}')
+    for verb in (['predict', photo], ['card']):
+        status, out, err = command(*verb, '--model', tmp_path / 'a run')
+        assert (status, out, err.count('\n')) == (2, '', 1)
+        assert f"`cloud-classifier export '{tmp_path / 'a run'}'`" in err
+
+
 def test_weights_that_can_not_be_had_are_a_failure_not_a_mistake(command, data, tmp_path, monkeypatch):
     "Without a net and without a cache: one line that says how to go on, exit status 1."
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
@@ -254,3 +268,60 @@ def test_every_error_of_ours_says_whose_turn_it_is():
     assert {o.__name__ for o in public if not issubclass(o, (UserError, OperationFailed))} == inside
     assert {cli.exit_status(o.__new__(o)) for o in public if issubclass(o, UserError)} == {2}
     assert {cli.exit_status(o.__new__(o)) for o in public if issubclass(o, OperationFailed)} == {1}
+
+
+NAMES = [
+    'sky.jpg',
+    'archive/2024/07/the camera on the roof/積乱雲の写真 2024-07-01 12.30.jpg',
+    'ピクチャー/' + '雲' * 60 + '.jpg',
+    '/' + '/'.join(['deep'] * 30) + '/IMG_0001.jpg',
+    'a/' + 'long-' * 40 + 'end.jpg',
+    'no folder, and a name ' + 'of many words ' * 9 + '.jpg',
+    '[red]not markup[/red].jpg',
+]
+
+
+@pytest.mark.parametrize('width', [60, 80, 120])
+@pytest.mark.parametrize('names', [[o] for o in NAMES] + [NAMES], ids=[*map(str, range(len(NAMES))), 'all'])
+def test_a_table_of_answers_is_as_wide_as_the_terminal_and_cuts_no_name(monkeypatch, capsys, width, names):
+    from rich.cells import cell_len
+
+    monkeypatch.setenv('COLUMNS', str(width))
+    verdict = 'unsure; low cloud: Stratocumulus, Cumulonimbus or Cumulus'
+    rows = [(o, 'Cumulonimbus', '83%', verdict, '330–2000 m', 'heavy rain and thunderstorms', 'm@1') for o in names]
+    cli.draw_answers(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(cell_len, lines)) <= width
+    photos, at = [], cell_len(lines[1][: lines[1].index('label')])
+    for line in lines[3:-1]:
+        cut = next(i for i in range(len(line) + 1) if cell_len(line[:i]) >= at)
+        photos.append(line[:cut])
+    drawn = ''.join(''.join(photos).split())
+    for name in names:
+        assert ''.join(name.rpartition('/')[2].split()) in drawn
+    assert len([o for o in photos if '…' in o]) <= len(names)
+
+
+def test_folders_go_from_the_middle_of_a_path_and_never_the_name():
+    from rich.cells import cell_len
+
+    for name in NAMES:
+        for width in range(0, 260, 7):
+            short = cli.shorten_folders(name, width)
+            assert short.rpartition('/')[2] == name.rpartition('/')[2]
+            assert cell_len(short) <= width or short in (name, f'…/{name.rpartition("/")[2]}')
+            assert (short == name) == ('…' not in short)
+    assert cli.shorten_folders('a/b/c/d/e.jpg', 12) == 'a/…/d/e.jpg'
+
+
+def test_answers_in_a_pipe_are_tab_separated_with_a_header_once(command, data, run):
+    (data / 'Cirrus' / 'page.jpg').write_text('<html>')
+    status, out, err = command('predict', data / 'Cirrus', '-m', run.path)
+    header, *rows = [line.split('\t') for line in out.splitlines()]
+    assert (status, header) == (3, list(cli.ANSWER_COLUMNS))
+    photos = [str(o) for o in sorted((data / 'Cirrus').iterdir()) if o.name != 'page.jpg']
+    assert [row[0] for row in rows] == photos
+    assert {row[-1] for row in rows} == {
+        json.loads(command('predict', photos[0], '-m', run.path, '--json')[1])['model']
+    }
+    assert err.count('\n') == 1

@@ -78,7 +78,7 @@ def test_each_hostile_name_is_answered(command, hostile, model):
     status, out, err = command('predict', data / 'Cirrus', '-m', model)
     assert (status, err.count('\n')) == (3, 1)
     assert len(out.splitlines()) == len(photos)
-    assert {line.count('\t') for line in out.splitlines()} == {5}
+    assert {line.count('\t') for line in out.splitlines()} == {6}
     assert shows_only(out + err)
     status, out, _ = command('predict', data / 'Cirrus', '-m', model, '--json')
     assert shows_only(out)

@@ -176,7 +176,7 @@ def test_a_place_that_can_not_be_written_to_is_a_mistake(command, data, tmp_path
         assert str(place) in err
 
 
-def test_photos_in_other_formats_are_rows(command, data, model):
+def test_photos_in_other_formats_are_rows(command, data, model, no_heic):
     (data / 'Cirrus' / 'phone.heic').write_bytes(b'\0\0\0\x18ftypheic' + bytes(100))
     status, out, _ = command('predict', data / 'Cirrus', data / 'Cirrus' / 'phone.heic', '-m', model, '--json')
     rows = [json.loads(line) for line in out.splitlines()]

@@ -400,7 +400,7 @@ def test_a_move_is_taken_back_after_those_that_came_later(dataset):
     assert dataset.undo(2)[-1] == photo
 
 
-def test_a_scan_opens_each_photo_once_whatever_is_taken_from_it(dataset, monkeypatch):
+def test_a_scan_opens_each_photo_once_whatever_is_taken_from_it(dataset, monkeypatch, no_heic):
     (dataset.path / 'Cirrus' / 'page.jpg').write_text('<html>404</html>')
     (dataset.path / 'Cirrus' / 'phone.heic').write_bytes(b'x')
     opened = []

@@ -335,7 +335,7 @@ def test_plain_photos_of_equal_pixels_are_one(tmp_path):
     assert [g.photos for g in find_duplicates(tmp_path / 'grey', progress=False).groups] == [['A/0.png', 'B/again.png']]
 
 
-def test_photos_in_other_formats_are_counted(tmp_path):
+def test_photos_in_other_formats_are_counted(tmp_path, no_heic):
     plain(tmp_path / 'grey', 2)
     (tmp_path / 'grey/A/phone.heic').touch()
     found = find_duplicates(tmp_path / 'grey', progress=False)

@@ -273,7 +273,7 @@ def test_a_profile_and_a_thumbnail_are_no_bombs():
         ('a.tif', stored(SKY, 'TIFF', tiffinfo={50706: b'\1\4\0\0'}), 'RAW'),
     ],
 )
-def test_other_formats_are_unsupported_and_named(tmp_path, name, content, format):
+def test_other_formats_are_unsupported_and_named(tmp_path, no_heic, name, content, format):
     (tmp_path / name).write_bytes(content)
     for look in (open_image, check_image, photo_header):
         with pytest.raises(BadImage, match=format) as bad:
@@ -288,7 +288,7 @@ def test_avif_is_unsupported_where_pillow_lacks_it(monkeypatch):
     assert bad.value.kind == 'unsupported'
 
 
-def test_other_photos_and_folders_are_told(tmp_path, monkeypatch):
+def test_other_photos_and_folders_are_told(tmp_path, monkeypatch, no_heic):
     for name in ('a/1.jpg', 'a/2.HEIC', 'a/b/3.dng', 'locked/4.jpg', 'a/notes.txt', 'a/.5.heic'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

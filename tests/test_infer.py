@@ -1,5 +1,7 @@
 "The predictor alone: what it imports, and what it makes of files that are no models."
 
+import hashlib
+import html
 import json
 import os
 import pickle
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from cloud_classifier.prediction import infer
-from cloud_classifier.prediction.decide import BadPrior
+from cloud_classifier.prediction.decide import Backoff, BadPrior, Decision
 from cloud_classifier.prediction.infer import (
     BadModel,
     CloudClassifier,
@@ -357,12 +360,34 @@ def test_paths_that_are_no_files(tmp_path):
 def test_a_folder_for_a_model_is_told_where_the_model_is(run, model, tmp_path, monkeypatch):
     with pytest.raises(BadModel, match=r'is a folder; .*this one’s is .*clouds\.onnx'):
         CloudClassifier(run.path)
-    monkeypatch.setenv('CLOUD_MODEL', str(run.path))
-    with pytest.raises(BadModel, match=r'\$CLOUD_MODEL names .*this one’s is .*clouds\.onnx'):
-        find_model()
     (tmp_path / 'run.json').touch()
     with pytest.raises(BadModel, match=r'`cloud-classifier export .*` writes one'):
         CloudClassifier(tmp_path)
+    monkeypatch.setenv('CLOUD_MODEL', str(tmp_path))
+    with pytest.raises(BadModel, match=r'\$CLOUD_MODEL names .*`cloud-classifier export .*` writes one'):
+        find_model()
+
+
+def test_the_folder_of_a_run_is_a_model_where_one_is_looked_for(run, monkeypatch):
+    file = run.path / 'clouds.onnx'
+    assert find_model(run.path) == find_model(str(run.path)) == find_model(file) == file
+    monkeypatch.setenv('CLOUD_MODEL', str(run.path))
+    assert find_model() == file
+    monkeypatch.chdir(run.path.parent)
+    assert find_model(run.path.name) == Path(run.path.name, 'clouds.onnx')
+    monkeypatch.setenv('CLOUD_MODEL', run.path.name)
+    assert find_model() == find_model(root=run.path.parent) == Path(run.path.name, 'clouds.onnx')
+
+
+def test_an_answer_names_its_model(run, model, skies, tmp_path):
+    "By its run or its file's name, and by what `sha256sum` begins with."
+    photo = next((skies / 'Stratus').iterdir())
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    copy = shutil.copy(model, tmp_path / 'my \n clouds.onnx')
+    for path, name in ((model, run.path.name), (copy, r'my \n clouds')):
+        clouds = CloudClassifier(path)
+        assert {o.model for o in (clouds.predict(photo), *clouds.predict_many([photo]))} == {f'{name}@{sha256[:8]}'}
+        assert clouds.predict(photo).as_dict()['model'] == clouds.info.name
 
 
 @pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root may read everything')
@@ -408,3 +433,24 @@ def test_nothing_is_told_to_anybody(model, skies, tmp_path):
     env = {k: v for k, v in os.environ.items() if not k.startswith(('ORT_', 'XDG_'))} | {'HOME': str(tmp_path)}
     subprocess.run([sys.executable, '-c', code], env=env, check=True)
     assert list(tmp_path.rglob('*')) == []
+
+
+def test_a_notebook_and_a_terminal_show_an_answer(model, skies):
+    answer = CloudClassifier(model).predict(next((skies / 'Stratus').iterdir()))
+    page, line = answer._repr_html_(), repr(answer)
+    assert '\n' not in line
+    for text in (*(label for label, _ in answer.top), answer.model, answer.decision.verdict_text):
+        assert text in line
+    for text in (answer.label, answer.model, *(cue for _, cue in infer.lookalikes(answer))):
+        assert html.escape(text) in page
+    assert page.count('</b></i>') == 3
+
+
+@pytest.mark.parametrize('name', ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "a'b&c"])
+def test_what_a_model_calls_its_classes_is_shown_and_never_obeyed(name):
+    verdicts = [Decision(o, (name, 'x'), Backoff('none', '')) for o in ('confident', 'unsure', 'not_a_sky')]
+    for decision in verdicts:
+        page = Prediction(((name, 0.5), ('x', 0.5)), decision, model=name)._repr_html_()
+        assert name not in page.partition('</style>')[2]
+        assert html.escape(name) in page
+        assert page.count('<img') == page.count('<script') == 0

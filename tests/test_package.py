@@ -106,6 +106,8 @@ def test_metadata_comes_from_settings_ini(wheel):
         'curate',
         'app',
         'serve',
+        'heic',
+        'parquet',
         'explain',
         'notebooks',
         'dev',

@@ -121,7 +121,7 @@ def test_what_others_ask_at_once_changes_no_digit(service, mixed):
     ('name', 'content', 'status', 'reason'),
     [
         ('text.jpg', b'seen from the roof', 415, 'not a photo'),
-        ('sky.heic', b'\0\0\0\x18ftypheic', 415, 'HEIC'),
+        ('sky.jxl', b'\0\0\0\x0cJXL \r\n\x87\n', 415, 'JPEG XL'),
         ('empty.jpg', b'', 422, 'is empty'),
         ('cut.jpg', photo(size=(900, 900))[:2000], 422, 'cut off'),
         ('wide.png', photo(format='PNG', size=(20_000, 6_000)), 413, 'over the limit'),

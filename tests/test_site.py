@@ -393,7 +393,7 @@ def test_photos_that_are_cut_off_are_refused_alike(ask):
 
 
 @needs_node
-def test_what_is_no_photo_is_refused_alike(ask):
+def test_what_is_no_photo_is_refused_alike(ask, no_heic):
     photos = {
         'nothing': b'',
         'text.jpg': b'not a photo',

@@ -163,7 +163,8 @@ def test_python_and_the_page_give_the_same_answers(page, clouds, photos):
     for photo, expected in zip(photos, clouds.predict_many([str(o) for o in photos]), strict=True):
         card = cards[photo.name]
         if isinstance(expected, BadImage):
-            assert (card['verdict'], card['kind']) == ('error', expected.kind), photo.name
+            kind = 'unsupported' if photo.suffix == '.heic' else expected.kind  # the page opens none, Python may
+            assert (card['verdict'], card['kind']) == ('error', kind), photo.name
             assert card['text']
             assert 'probability' not in card
             continue

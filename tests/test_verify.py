@@ -254,7 +254,7 @@ def test_files_that_nobody_reads_are_named(data):
     assert verify(data).ignored == ['Cirrus/notes.txt', 'loose.jpg']
 
 
-def test_photos_in_other_formats_are_rows_and_stay_where_they_are(data):
+def test_photos_in_other_formats_are_rows_and_stay_where_they_are(data, no_heic):
     photos = {'phone.heic': b'', 'camera.NEF': b'II*\0', 'renamed.jpg': b'\0\0\0\x18ftypheic\0\0\0\0mif1heic'}
     for name, content in photos.items():
         (data / 'Cirrus' / name).write_bytes(content)
@@ -272,7 +272,7 @@ def test_photos_in_other_formats_are_rows_and_stay_where_they_are(data):
     assert left == {'phone.heic', 'camera.NEF'}  # who is named like a photo would be trained on
 
 
-def test_a_dataset_of_other_formats_alone_is_told_of(tmp_path):
+def test_a_dataset_of_other_formats_alone_is_told_of(tmp_path, no_heic):
     (tmp_path / 'Cirrus').mkdir()
     (tmp_path / 'Cirrus' / 'phone.heic').touch()
     assert list(verify(tmp_path, remember=False).table.status) == ['unsupported']

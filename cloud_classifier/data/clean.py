@@ -19,10 +19,10 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..taxonomy import known_label, read_label
-from ..files import atomic_write, file_hash, from_json, printable
+from ..files import atomic_write, file_hash, from_json, printable, spreadsheet_text
 from .dataset import BadDataset, Dataset, Place, Unmovable
 from .dataset import DECISIONS, QUARANTINE, class_name, class_order, quarantine_path, utc_now
-from .dataset import _cell, _Twins
+from .dataset import _Twins
 
 # %% ../../nbs/data/18_clean.ipynb #9d5ea2e4
 def photo_name(dataset: Dataset, # where the photo is, or was
@@ -727,7 +727,7 @@ class _Line:
 # %% ../../nbs/data/18_clean.ipynb #a25fc4ff
 def _plain(text: str) -> str:
     "A cell without the apostrophe by which `write_decisions` keeps a spreadsheet from running it."
-    return text[1:] if text.startswith("'") and _cell(text[1:]) == text else text
+    return text[1:] if text.startswith("'") and spreadsheet_text(text[1:]) == text else text
 
 def _value(row: dict, *names: str) -> str:
     "The first of these values that is there, as text."
@@ -896,7 +896,8 @@ def write_decisions(table: pd.DataFrame, # path, sha256, decision, label, and an
                     file: str | Path, # the CSV file
                     ) -> Path: # the file
     "Write a table of decisions, which `replay` reads."
-    cells = table.apply(lambda column: column.map(lambda value: _cell(value) if isinstance(value, str) else value))
+    def cell(value): return spreadsheet_text(value) if isinstance(value, str) else value
+    cells = table.apply(lambda column: column.map(cell))
     atomic_write(Path(file), cells.to_csv(index=False, lineterminator='\n'))
     return Path(file)
 

@@ -29,8 +29,8 @@ from tqdm.auto import tqdm
 
 from ..errors import OperationFailed, UserError
 from ..taxonomy import GENERA, known_label, read_label, warn_near_misses
-from ..files import file_hash, move_file, printable, to_json, atomic_write
-from ..images import BadImage, inspect_photo, photo_files, PhotoInfo, photo_names, UNREADABLE_SUFFIXES
+from ..files import atomic_write, file_hash, move_file, printable, spreadsheet_text, to_json
+from ..images import BadImage, inspect_photo, photo_files, PhotoInfo, photo_names, unreadable_format
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +138,7 @@ def unreadable(self: Dataset) -> dict[str, str]: # reason by path, relative to t
 def unreadable_status(path: str, # a key of `Dataset.unreadable`
                       ) -> str: # 'unsupported' for a photo in a format that nothing here reads; else 'missing'
     "The status of what is left out."
-    return 'unsupported' if path.lower().endswith(tuple(UNREADABLE_SUFFIXES)) else 'missing'
+    return 'unsupported' if unreadable_format(path) else 'missing'
 
 # %% ../../nbs/data/10_dataset.ipynb #6688c270
 @patch
@@ -1652,12 +1652,6 @@ def attribution(dataset: Dataset
     import pandas as pd
     return pd.DataFrame(map(tuple, dataset.manifest.origins()), columns=_ATTRIBUTION)
 
-# %% ../../nbs/data/10_dataset.ipynb #72f0cd4d
-def _cell(text: str) -> str:
-    "A text that a spreadsheet shows, and does not run."
-    text = printable(text)
-    return f"'{text}" if text.lstrip()[:1] in tuple('=+-@|%＝＋－＠') else text
-
 # %% ../../nbs/data/10_dataset.ipynb #0fd2bf97
 def _link(text: str) -> str:
     "An address of the web; '' for anything else."
@@ -1674,7 +1668,7 @@ def write_attribution(dataset: Dataset,
     if table.empty:
         unknown = 'nothing is known of any photo in it; those that come by add, scrape or fetch are known'
         raise BadDataset(f'{dataset.path}: {unknown}')
-    for column in table: table[column] = table[column].map(_cell)
+    for column in table: table[column] = table[column].map(spreadsheet_text)
     for column in ('licence_url', 'page', 'url'): table[column] = table[column].map(_link)
     atomic_write(file, table.to_csv(index=False, lineterminator='\n'))
     return file

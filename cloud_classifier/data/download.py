@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from ..errors import OperationFailed
 from ..files import file_hash
-from ..images import inspect_photo, PhotoInfo, UNREADABLE_SUFFIXES
+from ..images import inspect_photo, PhotoInfo, unreadable_format
 from .dataset import BadDataset, class_name, Dataset, INCOMING, show_progress, Unmovable
 from .sources import MAX_WAIT, open_file, SearchResult, seconds_to_wait, SkippedFile, user_agent
 
@@ -54,7 +54,7 @@ PERMANENT_REASONS = {
     'too small': 'fewer pixels than the limit',
     'too large': 'so many pixels that opening it might exhaust the memory',
     'truncated': 'cut off or damaged',
-    'unsupported': 'a photo in a format that this package does not read, such as HEIC or RAW; save it as JPEG',
+    'unsupported': 'a photo in a format that this package does not read, such as RAW, or HEIC without the extra heic',
     'not an image': 'something else',
     'link': 'a link, which is not followed',
     'no file': 'a device, a pipe or a folder',
@@ -425,7 +425,7 @@ def local_path(url: str, # a file: address
 # %% ../../nbs/data/12_download.ipynb #42327810
 def _local_bytes(file: str) -> Iterator[bytes]:
     "The bytes of a photo on this machine, piece by piece; `DownloadError` says why it can't be read."
-    if Path(file).suffix.lower() in UNREADABLE_SUFFIXES: raise DownloadError('unsupported')
+    if unreadable_format(file): raise DownloadError('unsupported')
     try:
         with open_file(file) as f:
             while piece := f.read(1 << 20): yield piece
@@ -511,7 +511,8 @@ def _find_holder(dataset: Dataset, db: sqlite3.Connection, sha256: str) -> tuple
     return (holders[0], bool(present[holders[0]['id']])) if holders else (None, False)
 
 # %% ../../nbs/data/12_download.ipynb #8cbf4a23
-SUFFIXES = dict(JPEG='.jpg', PNG='.png', WEBP='.webp', GIF='.gif', BMP='.bmp', TIFF='.tif', AVIF='.avif', PPM='.ppm')
+SUFFIXES = dict(JPEG='.jpg', PNG='.png', WEBP='.webp', GIF='.gif', BMP='.bmp', TIFF='.tif', AVIF='.avif',
+                HEIF='.heic', PPM='.ppm')
 
 def _destination(dataset: Dataset, db: sqlite3.Connection, info: PhotoInfo, label: str) -> tuple[str, bool]:
     "The path where a photo belongs, and whether its bytes are there."

@@ -81,7 +81,8 @@ HINTS = {
 # %% ../../nbs/data/14_verify.ipynb #8addc45f
 FILE_HINTS = ('odd mode', 'odd suffix', 'odd size')
 # those of other formats are their names
-_SUFFIXES = {'JPEG': '.jpg .jpeg .jpe .jfif .mpo', 'TIFF': '.tif .tiff', 'PPM': '.ppm .pgm'}
+_SUFFIXES = {'JPEG': '.jpg .jpeg .jpe .jfif .mpo', 'TIFF': '.tif .tiff', 'PPM': '.ppm .pgm',
+             'HEIF': '.heic .heif .hif .heics .heifs'}
 
 def _file_hints(path: str, findings: dict) -> Iterator[str]:
     "Hints that the file gives, not the sky."

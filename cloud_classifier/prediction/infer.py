@@ -5,17 +5,20 @@
 # %% auto #0
 __all__ = ['MAX_BYTES', 'FORMAT', 'METADATA', 'OPTIONAL_METADATA', 'MAX_CLASSES', 'MAX_NAME', 'MAX_SIZE', 'MAX_FIELDS',
            'MAX_TEXT', 'OPERATORS', 'MAX_NODES', 'FLOAT', 'OUTPUTS', 'MAX_RESTORED', 'MAX_MEMORY', 'EXIT_SECONDS',
-           'MAX_SECONDS', 'Prediction', 'ModelInfo', 'predict_logits', 'predict_batches', 'PhotoClassifier',
-           'shipped_model', 'is_shipped', 'BadModel', 'find_model', 'read_info', 'seal', 'is_sealed', 'NotONNX',
-           'read_metadata', 'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'CloudClassifier', 'card_text']
+           'MAX_SECONDS', 'Prediction', 'percent', 'headline', 'doubt', 'meaning', 'rows', 'lookalikes', 'answer_html',
+           'notebook_html', 'ModelInfo', 'predict_logits', 'predict_batches', 'PhotoClassifier', 'shipped_model',
+           'is_shipped', 'BadModel', 'find_model', 'read_info', 'seal', 'is_sealed', 'NotONNX', 'read_metadata',
+           'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'model_name', 'CloudClassifier', 'card_text']
 
 # %% ../../nbs/prediction/41_infer.ipynb #16e657f8
-import atexit, hashlib, math, os, re, stat, sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import atexit, hashlib, math, os, re, shlex, stat, sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from html import escape
+from itertools import tee
 from pathlib import Path
 from threading import Thread
 
@@ -31,13 +34,14 @@ from .decide import Backoff, decide, Decision, read_prior, Rules, softmax, adjus
 from ..taxonomy import GENERA, height_range
 
 # %% ../../nbs/prediction/41_infer.ipynb #2e62b160
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     "What the model says of one photo."
     # The most probable labels, best first, with probabilities from 0 to 1.
     top: tuple[tuple[str, float], ...]
     # What the model's rules make of all its probabilities.
     decision: Decision = Decision('unsure', (), Backoff('none', ''))
+    model: str = '' # which model said so: the `name` in its `ModelInfo`
 
     @property
     def label(self) -> str: return self.top[0][0] # the most probable class; not always a genus
@@ -63,7 +67,127 @@ class Prediction:
         "The prediction as the command line prints it: cloud base in metres, lowest and highest."
         return dict(label=self.label, genus=self.genus, probability=round(self.probability, 6), level=self.level,
                     cloud_base=self.cloud_base and list(self.cloud_base), precipitation=self.precipitation,
-                    top=[dict(label=o, probability=round(p, 6)) for o, p in self.top], **self.decision.as_dict())
+                    top=[dict(label=o, probability=round(p, 6)) for o, p in self.top], **self.decision.as_dict(),
+                    model=self.model)
+
+    def __repr__(self):
+        top, model = ', '.join(f'{o} {percent(p)}' for o, p in self.top), f'; {self.model}' if self.model else ''
+        return f'Prediction({top}: {self.decision.verdict_text}{model})'
+
+    def _repr_html_(self): return notebook_html(self)
+
+# %% ../../nbs/prediction/41_infer.ipynb #14341d83
+def percent(p: float, # a probability, 0 to 1
+            ) -> str: # for example '83%'
+    "`p` for people; never '100%' or '0%'."
+    if p > .99: return '> 99%'
+    return '< 1%' if p < .01 else f'{p:.0%}'
+
+# %% ../../nbs/prediction/41_infer.ipynb #f4e72fa1
+def headline(prediction: Prediction,
+             ) -> str: # a few words
+    "The answer, as far as it is sure."
+    decision = prediction.decision
+    if decision.verdict == 'not_a_sky': return 'This doesn’t look like a sky'
+    if decision.verdict == 'confident': return prediction.label
+    if decision.backoff.depth in ('level', 'family'): return f'Unsure: a {decision.backoff.name} cloud'
+    return f'Unsure: perhaps {prediction.label}'
+
+# %% ../../nbs/prediction/41_infer.ipynb #c351a21b
+def _any_of(labels) -> str:
+    *others, last = labels
+    return f'{", ".join(others)} or {last}' if others else last
+
+def doubt(prediction: Prediction,
+          ) -> str: # a sentence; '' for a confident answer
+    "Why the answer is not reliable, and what can be said instead."
+    decision = prediction.decision
+    if decision.verdict == 'confident': return ''
+    if decision.verdict == 'not_a_sky':
+        return 'The photo is unlike those that the model learned from, so it names no cloud.'
+    if decision.backoff.depth in ('level', 'family'):
+        return f'It is most likely {_any_of(decision.backoff.likely)}, but the model can’t tell which.'
+    if len(decision.labels) > 1: return f'The model is not sure: it can’t rule out {_any_of(decision.labels[1:4])}.'
+    return 'The model is not sure of this answer.'
+
+# %% ../../nbs/prediction/41_infer.ipynb #2d190edb
+def meaning(prediction: Prediction,
+            ) -> str: # one line
+    "What the cloud says about the weather."
+    if not prediction.genus: return 'Not one of the ten genera: it tells nothing of height or weather.'
+    weather = GENERA[prediction.genus].weather
+    return weather if prediction.decision.verdict == 'confident' else f'If it is {prediction.label}: {weather}'
+
+# %% ../../nbs/prediction/41_infer.ipynb #1dd049bb
+def rows(prediction: Prediction,
+         ) -> list[tuple[str, str]]: # headings and values, not escaped
+    "What the card says of the most probable label, line by line."
+    lines = [('Probability', percent(prediction.probability)), ('Level', prediction.level or ''),
+             ('Cloud base', height_range(prediction.cloud_base)), ('Precipitation', prediction.precipitation or '')]
+    return [(heading, value) for heading, value in lines if value]
+
+# %% ../../nbs/prediction/41_infer.ipynb #d757f4a5
+def lookalikes(prediction: Prediction,
+               n: int = 3, # at the most
+               ) -> list[tuple[str, str]]: # genera and cues
+    "What to check, to tell the label from others."
+    if not prediction.genus: return []
+    cues, likely = GENERA[prediction.genus].lookalikes, [label for label, _ in prediction.top]
+    order = sorted(cues, key=lambda o: likely.index(o) if o in likely else len(likely))
+    return [(o, cues[o]) for o in order[:n]]
+
+# %% ../../nbs/prediction/41_infer.ipynb #5df68f19
+def _bar(label: str, p: float) -> str:
+    "A label with its probability, as a bar and as a number."
+    return f'<li><span>{escape(label)}</span><i><b style="width:{100 * p:.0f}%"></b></i><span>{percent(p)}</span></li>'
+
+# %% ../../nbs/prediction/41_infer.ipynb #22c53109
+def _details(prediction: Prediction) -> str:
+    "Facts, weather, bars and look-alikes of a photo that shows a sky."
+    facts = ''.join(f'<dt>{heading}</dt><dd>{escape(value)}</dd>' for heading, value in rows(prediction))
+    bars = ''.join(_bar(label, p) for label, p in prediction.top[:3])
+    cues = ''.join(f'<dt>{escape(o)}</dt><dd>{escape(cue)}</dd>' for o, cue in lookalikes(prediction))
+    check = f'<details><summary>Look-alikes: what to check</summary><dl>{cues}</dl></details>' if cues else ''
+    return f'<p class="cloud-weather">{escape(meaning(prediction))}</p><ol>{bars}</ol><dl>{facts}</dl>{check}'
+
+def answer_html(prediction: Prediction,
+                name: str = '', # of the photo
+                ) -> str: # for the inside of the card
+    "The answer: what is sure, why no more, the weather, the top three with bars, facts, look-alikes."
+    verdict = prediction.decision.verdict
+    about = dict(name=printable(name), label=prediction.label, probability=f'{prediction.probability:.4f}',
+                 verdict=verdict)
+    data = ' '.join(f'data-{k}="{escape(v)}"' for k, v in about.items())
+    doubts = f'<p>{escape(doubt(prediction))}</p>' if verdict != 'confident' else ''
+    details = '' if verdict == 'not_a_sky' else _details(prediction)
+    return f'<div class="answer" role="status" {data}><h2>{escape(headline(prediction))}</h2>{doubts}{details}</div>'
+
+# %% ../../nbs/prediction/41_infer.ipynb #10f6b286
+_STYLE = '''<style>
+.cloud-answer {max-width: 32rem; padding: .7rem .9rem; border: 1px solid #8886; border-radius: 10px;
+  font: 14px/1.45 system-ui, sans-serif}
+.cloud-answer h2 {margin: 0; font-size: 1.2rem; color: #3d8fd1}
+.cloud-answer [data-verdict=unsure] h2 {color: #bf7a1b}
+.cloud-answer [data-verdict=not_a_sky] h2 {color: #d9534a}
+.cloud-answer p {margin: .4rem 0}
+.cloud-answer ol {list-style: none; margin: .6rem 0; padding: 0}
+.cloud-answer li {display: grid; grid-template-columns: minmax(0, 8.5rem) 1fr 3rem; gap: .6rem; align-items: center}
+.cloud-answer li > span {overflow-wrap: anywhere}
+.cloud-answer li i {height: 8px; border-radius: 4px; background: #8884; overflow: hidden}
+.cloud-answer li b {display: block; height: 100%; background: #4a93cc}
+.cloud-answer li span:last-child {text-align: right; white-space: nowrap}
+.cloud-answer dl {display: grid; grid-template-columns: auto 1fr; gap: .1rem 1rem; margin: .4rem 0}
+.cloud-answer dt {opacity: .75; font-weight: 400}
+.cloud-answer dd {margin: 0; text-align: left}
+.cloud-answer summary {cursor: pointer}
+.cloud-answer small {display: block; margin-top: .4rem; opacity: .75; overflow-wrap: anywhere}
+</style>'''
+
+def notebook_html(prediction: Prediction,
+                  ) -> str: # for the output of a cell
+    "The answer as a card, with the model that gave it."
+    model = f'<small>{escape(prediction.model)}</small>' if prediction.model else ''
+    return f'{_STYLE}<div class="cloud-answer">{answer_html(prediction)}{model}</div>'
 
 # %% ../../nbs/prediction/41_infer.ipynb #21e3485d
 @dataclass(frozen=True)
@@ -75,24 +199,33 @@ class ModelInfo:
     rules: Rules             # when an answer is sure enough
     trained: np.ndarray      # (c,) share of each class in training, sums to 1
     card: dict               # how the model was made and how good it is, in JSON's types
+    name: str = ''           # what answers call the model, see `model_name`; '' where there is no file
 
 # %% ../../nbs/prediction/41_infer.ipynb #0817fbdc
 def _prediction(probs: np.ndarray, ood_score: float | None, info: ModelInfo, k: int) -> Prediction:
     "The `k` most probable classes, and what the rules make of all."
     best = np.argsort(-probs, kind='stable')[:k]
     return Prediction(tuple((info.classes[i], float(probs[i])) for i in best),
-                      decide(probs, info.classes, info.rules, ood_score))
+                      decide(probs, info.classes, info.rules, ood_score), info.name)
 
 # %% ../../nbs/prediction/41_infer.ipynb #d300ba8e
+def _with_prior(probs: np.ndarray, prior, info: ModelInfo) -> np.ndarray: # (n, c)
+    "The probabilities with one prior for all rows, or one for each; a row whose prior is None stays as it is."
+    shares = lambda o: read_prior(o, info.classes, info.trained) if o else info.trained
+    if isinstance(prior, Mapping): return adjust_prior(probs, info.trained, shares(prior))
+    adjusted = adjust_prior(probs, info.trained, np.stack([shares(o) for o in prior]))
+    return np.where([[bool(o)] for o in prior], adjusted, probs)
+
 def predict_logits(logits: np.ndarray, # (n, c)
                    ood_score: np.ndarray | None, # (n,) how little each photo is like a sky; None: not known
                    info: ModelInfo,
                    k: int = 3, # labels in each `top`
-                   prior: Mapping[str, float] | None = None, # share of a class by its name; as in training where None
+                   # Share of a class by its name, for all photos or one for each; as in training where None.
+                   prior: Mapping[str, float] | Sequence[Mapping[str, float] | None] | None = None,
                    ) -> list[Prediction]: # n
     "A prediction for each row of logits; `BadPrior` where the prior can't be."
     probs = softmax(logits, info.temperature)
-    if prior: probs = adjust_prior(probs, info.trained, read_prior(prior, info.classes, info.trained))
+    if prior: probs = _with_prior(probs, prior, info)
     scores = [None]*len(probs) if ood_score is None else ood_score.tolist()
     return [_prediction(p, score, info, k) for p, score in zip(probs, scores)]
 
@@ -109,6 +242,20 @@ def predict_batches(preprocess: Preprocess,
             predictions = iter(predict(np.stack(good)) if good else ())
             yield from (o if isinstance(o, BadImage) else next(predictions) for o in batch)
 
+# %% ../../nbs/prediction/41_infer.ipynb #5e7a91c3
+def _outputs_of_each(model: 'PhotoClassifier', pixels: np.ndarray) -> list[tuple]: # n, as `run` returns them for one
+    logits, ood_score = model.run(pixels)
+    return [(logits[i:i + 1], None if ood_score is None else ood_score[i:i + 1]) for i in range(len(pixels))]
+
+def _predict_each(model: 'PhotoClassifier', photos: Iterable, k: int, batch_size: int, prior: Callable) -> Iterator:
+    "`predict_many` with a prior for each photo."
+    photos, again = (photos, photos) if isinstance(photos, Sequence) else tee(photos)
+    predict = lambda pixels: _outputs_of_each(model, pixels)
+    with closing(predict_batches(model.preprocess, photos, predict, batch_size)) as outputs:
+        for output, photo in zip(outputs, again):
+            if isinstance(output, BadImage): yield output
+            else: yield predict_logits(*output, model.info, k, [prior(photo)])[0]
+
 # %% ../../nbs/prediction/41_infer.ipynb #42669a92
 class PhotoClassifier:
     "Says which class a photo shows; a subclass runs the network."
@@ -124,18 +271,22 @@ class PhotoClassifier:
     def predict(self,
                 photo, # path, bytes, binary file object or image
                 k: int = 3, # labels in `top`
-                prior: Mapping[str, float] | None = None, # as in `predict_logits`
+                # Share of a class by its name, or a function that takes the photo and returns its prior or None.
+                prior: Mapping[str, float] | Callable | None = None,
                 ) -> Prediction:
         "Which cloud `photo` shows; `BadImage` where it can't be used."
-        return predict_logits(*self.run(self.preprocess(photo)[None]), self.info, k, prior)[0]
+        outputs = self.run(self.preprocess(photo)[None])
+        return predict_logits(*outputs, self.info, k, prior(photo) if callable(prior) else prior)[0]
 
     def predict_many(self,
                      photos: Iterable, # as `predict` takes them
                      k: int = 3, # labels in each `top`
                      batch_size: int = 8, # photos in the network at once; larger batches leave the processor's cache
-                     prior: Mapping[str, float] | None = None, # as in `predict_logits`
+                     # Share of a class by its name, or a function that takes a photo and returns its prior or None.
+                     prior: Mapping[str, float] | Callable | None = None,
                      ) -> Iterator[Prediction | BadImage]: # one a photo, in order
         "A prediction for each photo, or what is wrong with it."
+        if callable(prior): return _predict_each(self, photos, k, batch_size, prior)
         predict = lambda pixels: predict_logits(*self.run(pixels), self.info, k, prior)
         return predict_batches(self.preprocess, photos, predict, batch_size)
 
@@ -168,7 +319,7 @@ class BadModel(UserError):
 def _model_inside(folder: Path) -> str:
     "Where the model is, for the message about a folder that was given as one."
     if os.path.isfile(folder/'clouds.onnx'): return f', and this one’s is {folder/"clouds.onnx"}'
-    if os.path.isfile(folder/'run.json'): return f'; `cloud-classifier export {folder}` writes one'
+    if os.path.isfile(folder/'run.json'): return f'; `cloud-classifier export {shlex.quote(str(folder))}` writes one'
     return ''
 
 # %% ../../nbs/prediction/41_infer.ipynb #c9c64a84
@@ -185,20 +336,25 @@ def _path_problem(path: Path) -> str | None:
     if state.st_size > MAX_BYTES: return f'is {state.st_size/1e9:.1f} GB large; a model is smaller than a gigabyte'
 
 # %% ../../nbs/prediction/41_infer.ipynb #4199da1e
-def find_model(path: str | Path | None = None, # a model file, or None to look for one
+def find_model(path: str | Path | None = None, # a model file or the folder of its run; None to look for one
                root: str | Path = '.', # the project's folder
                ) -> Path: # the file
     "The model to use: `path`, $CLOUD_MODEL, models/clouds.onnx, the newest run's or the one that ships, in this order."
-    if path: return Path(path)
+    if path: return _file_of(Path(path), root)
     if named := os.environ.get('CLOUD_MODEL'):
-        if problem := _path_problem(Path(root, named)): raise BadModel(f'$CLOUD_MODEL names {named}: {problem}')
-        return Path(named)
+        file = _file_of(Path(named), root)
+        if problem := _path_problem(Path(root, file)): raise BadModel(f'$CLOUD_MODEL names {named}: {problem}')
+        return file
     models = Path(root)/'models'
     if os.path.isfile(models/'clouds.onnx') and not is_shipped(models/'clouds.onnx'): return models/'clouds.onnx'
     runs = filter(os.path.isfile, models.glob('runs/*/clouds.onnx'))
     model = max(runs, key=os.path.getmtime, default=None) or shipped_model()
     if model is None: raise BadModel(_NO_MODEL)
     return model
+
+def _file_of(path: Path, root: str | Path) -> Path:
+    "The model in a run's folder; any other path as it is."
+    return path/'clouds.onnx' if os.path.isfile(Path(root, path, 'clouds.onnx')) else path
 
 _NO_MODEL = ('there is no model: neither $CLOUD_MODEL nor models/clouds.onnx nor models/runs/*/clouds.onnx, and this '
              'installation lacks the one that ships; install cloud_classifier again, or make a model with '
@@ -557,6 +713,14 @@ def _load_network(model: str | bytes, # a path, or what is in the file
     try: return ort.InferenceSession(model, options, providers=providers, disabled_optimizers=disabled)
     except Exception as e: raise BadModel('is a model that ONNX Runtime can’t run') from e # its errors share no class
 
+# %% ../../nbs/prediction/41_infer.ipynb #bdfe8e08
+def model_name(path: Path, # a model file
+               sha256: str, # of the file, 64 hex digits
+               ) -> str: # for example 'clouds@c0a1e25a'
+    "What answers call a model: its run, or the file without its suffix, and the first digits of its SHA-256."
+    is_run = os.path.isfile(path.parent/'run.json')
+    return f'{printable(path.resolve().parent.name if is_run else path.stem)}@{sha256[:8]}'
+
 # %% ../../nbs/prediction/41_infer.ipynb #b149b484
 _NOT_UTF8 = re.compile('[\ud800-\udfff]') # in a path, which ONNX Runtime then can't open
 
@@ -566,6 +730,7 @@ def _load_model(path: Path, threads: int | None = None) -> tuple[ModelInfo, ort.
     try: before, data = path.stat(), path.read_bytes()
     except OSError as e: raise BadModel(f'can’t be read ({e.strerror})') from e
     info, source = check_model(data), data if _NOT_UTF8.search(str(path)) else str(path)
+    info = replace(info, name=model_name(path, hashlib.sha256(data).hexdigest()))
     try: fold = is_safe_to_fold(data)
     except ValueError as e: raise BadModel(f'can’t be used: {e}') from e
     del data # as large as the weights, which come into memory now

@@ -148,6 +148,7 @@ class Answer:
     verdict: Literal['confident', 'unsure', 'not_a_sky'] = 'unsure'
     set: list[str] = ()      # labels that can't be ruled out
     backoff: dict = field(default_factory=dict) # the most specific answer that is sure enough
+    model: str = ''          # which model said so: its name and the first digits of its file's SHA-256
 
 def answer_entry(name: str, answer: Prediction | BadImage) -> dict: # an `Answer`
     "The entry of one photo."
