@@ -1628,7 +1628,7 @@ def _print_written(written, as_json: bool) -> None: # a `Written`
     bad = f'; {written.errors} can’t be used, see the column error' if written.errors else ''
     print_result(written.table, f'{written.table}: {written.rows} photos; {written.answered} answered now{kept}{bad}')
 
-# %% ../nbs/51_cli.ipynb #431fda43
+# %% ../nbs/51_cli.ipynb #6797271e
 Model = option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
                default='$CLOUD_MODEL, models/clouds.onnx, the newest run, or the model that ships')
 Prior = option(list[str] | None, 'How often a genus comes where and when the photos were taken, such as Stratus=0.3; '
@@ -1640,6 +1640,7 @@ Places = Annotated[list[str], typer.Argument(
 TableOut = option(Path | None, 'File for the answers, .csv, .jsonl or .parquet. When it is cut off, the same command '
                                'goes on; later it adds new photos.', '--out', '-o')
 
+# %% ../nbs/51_cli.ipynb #431fda43
 @verb()
 def predict(paths: Places,
             model: Model = None,
