@@ -187,8 +187,8 @@ class Cleaning(RuleBasedStateMachine):
             now = decisions(self.dataset)
             assert now[key] == (decision, name if decision == 'relabel' else '')
             assert now.items() - {key: now[key]}.items() <= self.decided.items()
-            lost = {path for sha, path in self.decided.keys() - now.keys()}
-            assert not lost & {path for path, _ in self.dataset.photos()}, 'one decision does not push out another'
+            lost = {(path, sha) for sha, path in self.decided.keys() - now.keys()}
+            assert not lost & tree(self.root).keys(), 'one decision does not push out another'
             self.decided = now
 
     @rule(n=chosen, who=st.integers(0, 1))
@@ -196,11 +196,13 @@ class Cleaning(RuleBasedStateMachine):
         if not self.decided:
             return
         key = sorted(self.decided)[n % len(self.decided)]
-        here, sha = {path for path, _ in self.dataset.photos()}, file_hash(self.root / key[1])
+        here, sha = tree(self.root), file_hash(self.root / key[1])
         with suppress(BadDataset):  # the other one decided meanwhile
             self.cleaners[who].withdraw(key[1])
             # what was decided about the same photo under a name that is gone is withdrawn as well
-            self.decided = {k: v for k, v in self.decided.items() if k[1] != key[1] and (k[0] != sha or k[1] in here)}
+            self.decided = {
+                k: v for k, v in self.decided.items() if k[1] != key[1] and (k[0] != sha or k[::-1] in here)
+            }
         assert decisions(self.dataset) == self.decided
 
     @rule(who=st.integers(0, 1), fault=faults)
