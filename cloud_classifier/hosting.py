@@ -99,6 +99,7 @@ def _write_page(folder: Path, title: str, code: str, settings: Mapping) -> Path:
     texts = {folder/f'{title}.ipynb': one_cell_notebook(code), folder/'voila.json': json.dumps(settings),
              folder/'kernels'/'python3'/'kernel.json': json.dumps(kernel), template/'index.html.j2': _TEMPLATE,
              template/'conf.json': json.dumps(dict(base_template='lab'))}
+    (folder/'tmp').mkdir()
     for file, text in texts.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding='utf-8')
@@ -111,7 +112,7 @@ def _absolute(variable: str) -> list[str]:
 
 def _page_env(folder: Path) -> dict[str, str]:
     "The environment of Voilà and its kernels: this one's packages, and no settings but those of the page."
-    own = dict(JUPYTER_CONFIG_DIR='config', JUPYTER_RUNTIME_DIR='run', IPYTHONDIR='ipython')
+    own = dict(JUPYTER_CONFIG_DIR='config', JUPYTER_RUNTIME_DIR='run', IPYTHONDIR='ipython', TMPDIR='tmp')
     return os.environ | {name: str(folder/place) for name, place in own.items()} | dict(
         JUPYTER_NO_CONFIG='1', JUPYTER_PATH=os.pathsep.join([str(folder), *_absolute('JUPYTER_PATH')]),
         PYTHONPATH=os.pathsep.join(_absolute('PYTHONPATH')))
