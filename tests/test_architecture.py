@@ -320,12 +320,12 @@ def test_what_is_light_does_not_wait_for_what_is_heavy(code, never):
     assert not {*never.split()} & set(done.out.split())
 
 
-DOORS = [
+SLOW_DOORS = [
     pytest.param(door, marks=pytest.mark.soak) for door in ('training.run', 'evaluation.report', 'prediction.export')
 ]
 
 
-@pytest.mark.parametrize('door', ['all', *DOORS])
+@pytest.mark.parametrize('door', ['all', *SLOW_DOORS])
 def test_nothing_is_said_while_a_door_is_opened(door):
     done = run_bounded(f'import cloud_classifier.{door}')
     assert (done.status, done.err) == (0, '')

@@ -236,6 +236,8 @@ def test_parts_are_a_menu_and_an_error_stays_until_it_is_put_away(dataset, serve
     expect(page.locator('.cloud-cleaner figcaption')).to_contain_text('1 of 2')
     at(page, 'Stratus/seen.jpg')
     menu.select_option('')
+    at(page, 'Stratus/seen.jpg')
+    page.keyboard.press('Home')
     at(page, 'Stratus/found.jpg')
     (dataset.path / 'Stratus' / 'found.jpg').unlink()
     page.keyboard.press('r')

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -406,7 +407,8 @@ def test_a_path_in_any_encoding(model, tmp_path, skies):
     except OSError:
         pytest.skip('this file system takes UTF-8 names alone')
     photo = next((skies / 'Cirrus').iterdir())
-    assert CloudClassifier(odd).predict(photo) == CloudClassifier(model).predict(photo)
+    expected = CloudClassifier(model).predict(photo)
+    assert replace(CloudClassifier(odd).predict(photo), model=expected.model) == expected
 
 
 def test_a_file_that_becomes_another_while_it_is_opened(model, tmp_path, monkeypatch):

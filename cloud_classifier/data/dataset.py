@@ -1129,13 +1129,13 @@ def move_back(self: Manifest,
               ) -> dict[int, str | None | Unmovable]:
     "Take back moves of the journal."
     rows, places = list(rows), {}
-    before = {row['id']: (row['action'], row['target']) for row in rows}
+    before = {row['id']: row['target'] for row in rows}
     while rows: places |= self._plan_moves_back(rows)
     with self.consistent() as db: # when they are made
-        query = 'SELECT action, target, undone, failed FROM journal WHERE id = ?'
+        query = 'SELECT target, undone, failed FROM journal WHERE id = ?'
         results = {id: db.execute(query, (id,)).fetchone() for id, place in places.items() if isinstance(place, str)}
     failed = {id: Unmovable(result['failed'] or "a folder on its way can't be written in") for id, result
-              in results.items() if result['undone'] is None and (result['action'], result['target']) == before[id]}
+              in results.items() if result['undone'] is None and result['target'] == before[id]}
     return places | failed
 
 # %% ../../nbs/data/10_dataset.ipynb #d77c46a9
