@@ -237,7 +237,7 @@ def test_parts_are_a_menu_and_an_error_stays_until_it_is_put_away(dataset, serve
     at(page, 'Stratus/seen.jpg')
     menu.select_option('')
     at(page, 'Stratus/seen.jpg')
-    page.keyboard.press('Home')
+    page.get_by_role('button', name='Previous photo').click()
     at(page, 'Stratus/found.jpg')
     (dataset.path / 'Stratus' / 'found.jpg').unlink()
     page.keyboard.press('r')

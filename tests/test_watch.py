@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -540,7 +541,7 @@ def test_cells_are_text_in_a_spreadsheet(model, tmp_path):
 def script(folder, text):
     path = folder / 'run.py'
     path.write_text(text)
-    return f'{sys.executable} {path}'
+    return shlex.join([sys.executable, str(path)])
 
 
 def test_a_change_runs_the_command_with_the_answer_on_its_stdin(model, tmp_path):
