@@ -24,6 +24,7 @@ from PIL import Image
 from readme import ROOT
 from service import COMMAND, served
 from small_net import small_net
+from static_site import stand_in_ort
 
 from cloud_classifier.errors import UserError
 from cloud_classifier.hosting import PortTaken, bind_port
@@ -388,10 +389,7 @@ def test_a_plain_page_stands_where_there_is_no_other(model):
 @pytest.fixture
 def stand_in(tmp_path):
     "A folder that stands in for onnxruntime-web."
-    for name in ORT_FILES:
-        (tmp_path / 'ort').mkdir(exist_ok=True)
-        (tmp_path / 'ort' / name).write_text(f'a stand-in for {name}')
-    return tmp_path / 'ort'
+    return stand_in_ort(tmp_path / 'ort')
 
 
 def test_the_page_is_made_for_the_model_that_answers(model, stand_in, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from static_site import stand_in_ort
 
 from cloud_classifier.images import BadImage, Preprocess, open_image
 from cloud_classifier.prediction import site as module
@@ -28,10 +29,7 @@ needs_node = pytest.mark.skipif(NODE is None, reason='needs node on the PATH')
 @pytest.fixture
 def ort(tmp_path):
     "A folder that stands in for onnxruntime-web."
-    for name in ORT_FILES:
-        (tmp_path / 'ort').mkdir(exist_ok=True)
-        (tmp_path / 'ort' / name).write_text(f'a stand-in for {name}')
-    return tmp_path / 'ort'
+    return stand_in_ort(tmp_path / 'ort')
 
 
 @pytest.fixture(scope='module')

@@ -4,6 +4,16 @@ import http.server
 import threading
 from functools import partial
 
+from cloud_classifier.prediction.site import ORT_FILES
+
+
+def stand_in_ort(folder):
+    "A folder that stands in for onnxruntime-web."
+    folder.mkdir()
+    for name in ORT_FILES:
+        (folder / name).write_text(f'a stand-in for {name}')
+    return folder
+
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     below = '/some/where'
