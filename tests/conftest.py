@@ -5,6 +5,7 @@ import http.server
 import os
 import signal
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from chromium import CHROMIUM, chromium
+from fork_server import Forked, ForkServer, Zygote
 from hypothesis import settings
 
 from cloud_classifier import samples
@@ -63,6 +65,29 @@ def ccsn():
         if place and Path(place).is_dir():
             return Path(place)
     pytest.skip('the CCSN photos are not here: set CLOUD_DATA to their folder, or fetch them into data/ccsn')
+
+
+@pytest.fixture(scope='session')
+def zygote():
+    "The process from which others are forked, when it has imported all that is slow to import."
+    Forked.zygote = Zygote()
+    assert Forked([sys.executable, '-c', '']).wait(120) == 0
+    yield
+    Forked.zygote.close()
+
+
+@pytest.fixture(scope='module')
+def server(zygote, tmp_path_factory):
+    "Where processes begin with all that is slow to import."
+    server = ForkServer(tmp_path_factory.mktemp('children'))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def forked(zygote, monkeypatch):
+    "`subprocess` forks commands in Python: for tests of what a command does, but not of how it begins."
+    monkeypatch.setattr(subprocess, 'Popen', Forked)
 
 
 @pytest.fixture

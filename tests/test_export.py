@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fork_server import ForkServer
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import split
@@ -243,14 +242,6 @@ def prove(*args):
 export._max_difference = prove
 export.export_model(Run(RUN).learner(), OUT)
 """
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory):
-    "Where processes begin with all that is slow to import."
-    server = ForkServer(tmp_path_factory.mktemp('children'), 'cloud_classifier.prediction.export')
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGINT])

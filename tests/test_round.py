@@ -7,7 +7,6 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-from fork_server import ForkServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretend import check_page, make, predictions
@@ -193,18 +192,14 @@ def test_a_round_that_was_interrupted_goes_on(mine, monkeypatch):
     assert len(result.run.history) == 1
 
 
-def test_a_round_that_was_killed_goes_on(mine, tmp_path):
+def test_a_round_that_was_killed_goes_on(mine, server):
     run, cleaner = mine
     clean_a_little(run, cleaner)
-    server = ForkServer(tmp_path)
     code = f'from cloud_classifier.evaluation.round import *\nretrain_round({str(run.path)!r}, progress=False)'
-    try:
-        child = server.start(code)
-        child.wait_for(lambda: any(run.path.parent.glob('run-cleaned-*/last.pth')) or child.poll() is not None)
-        child.kill()
-        assert child.wait() in (0, -signal.SIGKILL)
-    finally:
-        server.close()
+    child = server.start(code)
+    child.wait_for(lambda: any(run.path.parent.glob('run-cleaned-*/last.pth')) or child.poll() is not None)
+    child.kill()
+    assert child.wait() in (0, -signal.SIGKILL)
     result = again(run)
     assert [result.run.path] == [*run.path.parent.glob('run-cleaned-*')]
     assert json.loads((result.run.path / 'run.json').read_text())['status'] == 'finished'
