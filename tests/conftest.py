@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from chromium import CHROMIUM, chromium
+from examples import MOST
 from fork_server import Forked, ForkServer, Zygote
 from hypothesis import settings
 
@@ -25,11 +26,12 @@ PLACES = [os.environ.get('CLOUD_DATA', ''), ROOT / 'data' / 'ccsn', ROOT.parent 
 
 
 # Every change is judged by the same examples; `--hypothesis-profile default` (as in `make soak`) draws others.
-settings.register_profile('same', derandomize=True)
+settings.register_profile('same', derandomize=True, max_examples=MOST)
 settings.load_profile('same')
 
 # Each OOD score asks for the same pictures that are no skies, which take seconds to draw: they are drawn once.
-samples.draw_ood_samples = cache(samples.draw_ood_samples)
+for drawn in ('draw_ood_samples', 'plain_skies', '_installed_pictures'):
+    setattr(samples, drawn, cache(getattr(samples, drawn)))
 
 # Two workers end at the same time when what takes long doesn't come last.
 LONG = ['site_browser', 'train_processes', 'export', 'train', 'evaluate', 'hostile_images', 'cleaner_browser', 'folds']
@@ -106,10 +108,19 @@ def skies(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def run(skies, tmp_path_factory):
-    "A finished run: resnet18 from random weights, on squares of 64 pixels."
+    "A finished run of a small network, from random weights, on squares of 64 pixels."
     from cloud_classifier.training.run import train
 
     out = tmp_path_factory.mktemp('runs') / 'run'
+    return train(skies, arch='timm/test_resnet', size=64, epochs=2, weights='none', bs=8, out=out, progress=False)
+
+
+@pytest.fixture(scope='session')
+def large_run(skies, tmp_path_factory):
+    "The same of resnet18, for `make soak`."
+    from cloud_classifier.training.run import train
+
+    out = tmp_path_factory.mktemp('runs') / 'large'
     return train(skies, arch='resnet18', size=64, epochs=2, weights='none', bs=8, out=out, progress=False)
 
 

@@ -38,11 +38,11 @@ def hundred(ccsn, tmp_path_factory):
     return [root / photo for photo in frame.path[:100]]
 
 
-@pytest.fixture(scope='module')
-def learner(hundred):
-    "resnet18 at 224 pixels over the real photos; untrained, because what is compared is not whether it is right."
+@pytest.fixture(scope='module', params=['resnet18', pytest.param('resnet34', marks=pytest.mark.soak)])
+def learner(request, hundred):
+    "A network at 224 pixels over the real photos; untrained, because what is compared is not whether it is right."
     torch.manual_seed(0)
-    return cloud_learner(cloud_dls(split(hundred[0].parents[1], group_by=()), bs=16), 'resnet18', weights='none')
+    return cloud_learner(cloud_dls(split(hundred[0].parents[1], group_by=()), bs=16), request.param, weights='none')
 
 
 @pytest.fixture(scope='module')
@@ -205,7 +205,7 @@ def test_a_class_that_can_not_be_shown_is_not_written(learn, tmp_path, monkeypat
 
 
 def test_a_full_disk(learn, small_disk):
-    "The model has 45 MB, the disk one."
+    "The model is larger than the disk."
     good = small_disk / 'clouds.onnx'
     good.write_text('a good model')
     with pytest.raises(OSError, match=re.escape(f"No space left on device: '{good}'")):

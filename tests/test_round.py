@@ -7,7 +7,8 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pretend import check_page, make, predictions
 
@@ -38,7 +39,7 @@ def other_answers(p, seed):
     return Predictions(p.paths, p.labels, probs, p.classes, p.groups)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(predictions(), st.integers(0, 1000))
 def test_a_difference_always_fits_together(before, seed):
     after = other_answers(before, seed)
@@ -53,7 +54,7 @@ def test_a_difference_always_fits_together(before, seed):
     json.dumps(one, allow_nan=False)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(predictions(), st.randoms(use_true_random=False))
 def test_a_model_never_differs_from_itself_in_another_order(before, chance):
     rows, columns = [*range(len(before))], [*range(len(before.classes))]

@@ -203,7 +203,8 @@ def become(job, streams):
     tempfile.tempdir = None
     if 'numpy' in sys.modules:
         sys.modules['numpy'].random.seed()
-    sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__ = map(stream_of, range(3))
+    sys.stdin, sys.stdout, sys.stderr = map(stream_of, range(3))
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
 def run(argv):
