@@ -188,8 +188,8 @@ def test_photos_in_other_formats_are_rows(command, data, model, no_heic):
     assert 'Cirrus/phone.heic' in command('verify', data)[1]
 
 
-# What the verbs need is found by taking it away and giving it back, a package at a time. A process for each verb imports
-# what was given back, and forks a child for each trial.
+# What the verbs need is found by taking it away and giving it back, a package at a time. A process for each verb
+# imports what was given back, and forks a child for each trial.
 TAKING_AWAY = """
 import importlib, io, json, os, sys
 from contextlib import suppress
