@@ -1,4 +1,4 @@
-"""What the CCSN database is like, as this package sees it: how even its classes are, what is there twice, what is doubtful.
+"""What the CCSN database is like: how even its classes are, what is there twice, which labels are doubtful.
 
     python benchmarks/bench_ccsn.py --photos FOLDER
 

@@ -42,7 +42,7 @@ def installed(wheel: Path, extras: str, folder: Path) -> list[tuple[str, str, in
     "Name, version and bytes of what is in an environment that has the package, the largest first."
     uv('venv', '--quiet', '--python', sys.executable, folder)
     uv('pip', 'install', '--quiet', '--python', folder, '-c', 'constraints.txt', f'{wheel}{extras}')
-    (packages,) = folder.glob('lib*/python*/site-packages')
+    packages = next(folder.rglob('site-packages'))
     rows = [(o.metadata['Name'], o.version, bytes_of(o)) for o in distributions(path=[str(packages)])]
     return sorted(rows, key=lambda row: -row[2])
 
@@ -55,7 +55,10 @@ def main():
     with TemporaryDirectory() as name:
         place = Path(name)
         wheel, source = built(place / 'dist')
-        rows += [('files', 'wheel', '', wheel.stat().st_size), ('files', 'source distribution', '', source.stat().st_size)]
+        rows += [
+            ('files', 'wheel', '', wheel.stat().st_size),
+            ('files', 'source distribution', '', source.stat().st_size),
+        ]
         base = installed(wheel, '', place / 'base')
         rows += [('base', *row) for row in base] + [('base', 'all', '', sum(row[2] for row in base))]
         for extra in args.extra:
@@ -63,7 +66,9 @@ def main():
             rows += [(extra, *row) for row in more[:10]] + [(extra, 'all', '', sum(row[2] for row in more))]
     file = ROOT / 'benchmarks' / 'results' / 'install.csv'
     with open(file, 'w', newline='', encoding='utf-8') as f:
-        print(f'# {date.today()}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}', file=f)
+        print(
+            f'# {date.today()}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}', file=f
+        )
         print(f'# python {" ".join(["benchmarks/bench_install.py", *sys.argv[1:]])}', file=f)
         print('# of an extra the ten largest packages, and all of them together, the base included', file=f)
         table = csv.writer(f, lineterminator='\n')

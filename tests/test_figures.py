@@ -119,7 +119,11 @@ SCORES = {
 README = [
     ('That takes {:.0f} MB', result('install', 'MB', install='base', package='all')),
     ('judged by {} photos that were held out', card(r'this file \((\d+) test photos\)')),
-    ('the first answer is right | {} | chance is {} %', cell('right at once (top-1)'), card(r'all of the photos .* more than the (\d+)% of chance')),
+    (
+        'the first answer is right | {} | chance is {} %',
+        cell('right at once (top-1)'),
+        card(r'all of the photos .* more than the (\d+)% of chance'),
+    ),
     ('the true class is among the first three | {} |', cell('among the first three (top-3)')),
     (
         'answers that are called *confident* | {} %, and {} % of them are right ({} to {})',
@@ -160,7 +164,10 @@ MODEL = [
     ('which of {} classes', lambda: len(model().classes)),
     ('Temperature {:.3f};', lambda: model().temperature),
     ('settled by {} answers out of fold', of_model('calibration', 'photos')),
-    ('is confident from a probability of {:.0f}% on', of_model('calibration', 'rules', 'thresholds', 'genus', times=100)),
+    (
+        'is confident from a probability of {:.0f}% on',
+        of_model('calibration', 'rules', 'thresholds', 'genus', times=100),
+    ),
     ('CC0; {} in the folds', of_model('trained_on')),
     ('SHA-256 of the data `{}`, of the split `{}`', of_model('data_hash'), of_model('split_hash')),
     (
@@ -222,9 +229,11 @@ def hint_rows():
     "The two tables of limits of `verify`."
     for hint, (measure, genera) in HINTS.items():
         theirs = '(64 px, framed) {:g}' if hint == 'blurry' else '{:g}'
-        columns = ("CleanVision's limit", "hints by CleanVision's", 'base limit', 'hints by the base limit')
+        columns = ("CleanVision's limit", "hints by CleanVision's", 'base limit', 'hints of verify')
         yield Quote(
-            VERIFY, f'| {measure} | {theirs}: {{:.0f}} | {{:g}}: {{:.0f}} |', [result('verify', o, hint=hint) for o in columns]
+            VERIFY,
+            f'| {measure} | {theirs}: {{:.0f}} | {{:g}}: {{:.0f}} |',
+            [result('verify', o, hint=hint) for o in columns],
         )
         shares = ('quarters beyond the base', 'quarters beyond that of genera')
         shares += ('damaged found by the base', 'damaged found by that of genera')
@@ -245,8 +254,8 @@ QUOTES = [
     Quote('nbs/data/15_duplicates.ipynb', 'Two hundred thousand photos take {:.1f} GB', [fingerprints_in_gb]),
     Quote(
         'nbs/data/15_duplicates.ipynb',
-        'of the {:,.0f} of its photos that we looked through, {:.0f} photographs are there more than once, {:.0f} of these '
-        'under two labels',
+        'of the {:,.0f} of its photos that we looked through, {:.0f} photographs are there more than once, {:.0f} of '
+        'these under two labels',
         [
             result('ccsn', 'value', what=o)
             for o in (
@@ -289,16 +298,16 @@ QUOTES = [
             'perfect cleaning': 'with every flip undone, {:+.1f} points ({:+.1f} to {:+.1f})',
         }.items()
     ),
-    Quote(EXPORT, '{:.2f} MiB with all convolutions in 8 bits agree with float32 in {:.0f} % of first answers, {:.2f} MiB '
-                  'with the small ones in 16 bits in {:.1f} %', [
+    Quote(EXPORT, '{:.2f} MiB with all convolutions in 8 bits agree with float32 in {:.0f} % of first answers, {:.2f} '
+                  'MiB with the small ones in 16 bits in {:.1f} %', [
         result('quantize', column, times, file=file)
         for file in ('int8-weights, small convolutions too', 'int8-weights')
         for column, times in (('MiB', 1), ('agreement', 100))
     ]),
 ]  # fmt: skip
 
-# What looks like a measurement and is none, by page and as it stands there: limits and constants, promises, examples, and
-# what others have measured and say so.
+# What looks like a measurement and is none, by page and as it stands there: limits and constants, promises, examples,
+# and what others have measured and say so.
 NOT_MEASURED = {
     'README.md': ['that can\'t be ruled out at 90 %'],
     'CHANGELOG.md': ['ruled out at 90 %'],
@@ -333,7 +342,9 @@ INTERVALS = re.compile(r'95 ?%\s+intervals?|Python 3\.\d+')  # promises that sta
 # ------------------------------------------------------------------------------------------------------------------
 
 UNITS = r'%|percent\b|points?\b|MB\b|MiB\b|GB\b|kB\b|ms\b|ns\b|µs\b|s\b|seconds?\b|minutes?\b|hours?\b|times as\b'
-FIGURE = re.compile(rf'(?<![\w.,:/-])\d[\d,]*(?:\.\d+)?(?: to \d[\d.,]*)? ?(?:{UNITS})|(?<![\w.:/-])\d+\.\d{{2,}}(?![\w.])')
+FIGURE = re.compile(
+    rf'(?<![\w.,:/-])\d[\d,]*(?:\.\d+)?(?: to \d[\d.,]*)? ?(?:{UNITS})|(?<![\w.:/-])\d+\.\d{{2,}}(?![\w.])'
+)
 
 
 def cells(page: str) -> list[dict]:
@@ -353,7 +364,7 @@ def prose(page: str) -> str:
 
 def sentence(words: str, values) -> str:
     "The sentence with its figures; a half is rounded up, as people do it."
-    values = [Decimal(str(round(o, 9))) if isinstance(o, float) else o for o in values]
+    values = [Decimal(f'{o:.10g}') if isinstance(o, float) else o for o in values]
     with localcontext(rounding=ROUND_HALF_UP):
         return words.format(*values)
 
@@ -378,7 +389,7 @@ def changed(value):
     "Another value, by a little more than the page rounds off."
     if isinstance(value, str):
         return value.translate(str.maketrans('0123456789', '1234567890')) + ('' if re.search(r'\d', value) else '?')
-    return value * 1.1 + 1 if isinstance(value, int) or abs(value) >= 1 else value + 0.11
+    return value + 0.11 if 0 < abs(value) < 1 else value * 1.1 + 1
 
 
 @pytest.mark.parametrize('quote', QUOTES, ids=lambda o: f'{o.page}: {o.words}')

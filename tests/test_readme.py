@@ -82,7 +82,9 @@ def ours(page: str) -> Iterator[list[str]]:
     "The calls of `cloud-classifier` that a page shows, without the name of the command."
     text = text_of(page)
     for block in blocks(text):
-        yield from (words[1:] for words in commands(block.code) if words[0] == COMMAND) if block.language == 'sh' else ()
+        yield from (
+            (words[1:] for words in commands(block.code) if words[0] == COMMAND) if block.language == 'sh' else ()
+        )
     for span in spans(text):
         if span.startswith(f'{COMMAND} '):
             yield shlex.split(span)[1:]
@@ -138,7 +140,7 @@ def options_named(page: str) -> set[str]:
 def test_each_option_that_the_papers_name_is_one_of_some_verb():
     group = typer.main.get_command(app)
     known = {o for verb in group.commands.values() for p in verb.params for o in (*p.opts, *p.secondary_opts)}
-    theirs = {'--print-width'}  # of prettier
+    theirs = {'--print-width', '--help'}  # of prettier, and of all verbs
     named = set().union(*(options_named(page) for page in PAGES if page.endswith('.md')))
     assert named - known - theirs == set()
 
@@ -227,7 +229,16 @@ def test_quick_commands_of_the_papers_run_as_they_stand(place, command, monkeypa
     Path('decisions.csv').write_text('path,decision\nCumulus/a copy.jpg,delete\n')
     assert command('clean', 'data/skies', '--apply', 'decisions.csv')[0] == 0
     ran = [words for words in TYPED if is_quick(words)]
-    assert {words[0] for words in ran} >= {'predict', 'verify', 'duplicates', 'split', 'undo', 'journal', 'status', 'add'}
+    assert {words[0] for words in ran} >= {
+        'predict',
+        'verify',
+        'duplicates',
+        'split',
+        'undo',
+        'journal',
+        'status',
+        'add',
+    }
     for words in ran:
         status, out, err = command(*words)
         assert (words, status, out != '') == (words, 0, True), err
@@ -275,7 +286,10 @@ def test_the_whole_front_page_as_it_stands(place, tmp_path):
     "Each block in a process of its own, in one folder; pages are opened, and what asks other machines is left out."
     from service import served
 
-    env = os.environ | {'PATH': f'{ENVIRONMENT}{os.pathsep}{os.environ["PATH"]}', 'CLOUD_CACHE': str(tmp_path / 'cache')}
+    env = os.environ | {
+        'PATH': f'{ENVIRONMENT}{os.pathsep}{os.environ["PATH"]}',
+        'CLOUD_CACHE': str(tmp_path / 'cache'),
+    }
     env |= {'CLOUD_MODEL': '', 'MPLBACKEND': 'Agg'}
     work = shutil.copytree(place, tmp_path / 'Mein Laufwerk é')
     (work / 'split.csv').unlink(missing_ok=True)
