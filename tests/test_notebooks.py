@@ -81,12 +81,3 @@ def test_notebooks_of_a_folder_are_numbered_without_gaps():
 
 def test_readme_says_what_the_front_page_says():
     assert (ROOT / 'README.md').read_text() == readme(), 'edit nbs/index.ipynb and run `make readme`'
-
-
-@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md', *map(str, NOTEBOOKS)])
-def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text()
-    if page.endswith('.ipynb'):
-        text = '\n'.join(''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown')
-    links = re.findall(r'\]\((?!https?:|#)([^)\s]+)\)', text)
-    assert [link for link in links if not ((ROOT / page).parent / link.partition('#')[0]).exists()] == []
