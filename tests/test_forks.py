@@ -38,6 +38,8 @@ def ended(popen, argv, **how):
 def place(tmp_path, monkeypatch, zygote):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('SKY', 'föhn ☁')
+    for name in [o for o in os.environ if o.startswith('PYTHON')]:
+        monkeypatch.delenv(name)
     before = os.umask(0o027)
     yield tmp_path
     os.umask(before)

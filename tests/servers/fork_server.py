@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +44,8 @@ class Zygote:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.env = os.environ | {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'}
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith('PYTHON')}
+        self.env |= {'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'}
         self.control, theirs = socket.socketpair()
         with theirs:
             argv = [sys.executable, __file__, str(theirs.fileno())]
@@ -181,11 +183,12 @@ class ForkServer:
 
 def stream_of(number):
     "One of the three standard streams, as Python opens it."
+    encoding = sys.__stdout__.encoding
     if number == 0:
-        return open(0, closefd=False)
+        return open(0, encoding=encoding, closefd=False)
     if number == 1:
-        return open(1, 'w', closefd=False)
-    return open(2, 'w', errors='backslashreplace', buffering=1, closefd=False)
+        return open(1, 'w', encoding=encoding, closefd=False)
+    return open(2, 'w', buffering=1, encoding=encoding, errors='backslashreplace', closefd=False)
 
 
 def become(job, streams):
@@ -217,8 +220,9 @@ def run(argv):
     if argv[0] == '-c':
         sys.argv, sys.path[0] = ['-c', *argv[2:]], ''
         return exec(argv[1], vars(main))
-    sys.argv, sys.path[0], main.__file__ = argv, os.path.dirname(argv[0]), argv[0]
-    exec(compile(Path(argv[0]).read_text(encoding='utf-8'), argv[0], 'exec'), vars(main))
+    file = os.path.abspath(argv[0])
+    sys.argv, sys.path[0], main.__file__ = argv, os.path.dirname(file), file
+    exec(compile(Path(file).read_text(encoding='utf-8'), file, 'exec'), vars(main))
 
 
 def status_of(error):
@@ -305,8 +309,11 @@ def main():
     from PIL import Image
 
     Image.init()
-    tasks = Path('/proc/self/task')
-    assert not tasks.exists() or len([*tasks.iterdir()]) == 1, 'a fork has one thread alone'
+    threads = [o.read_text().strip() for o in Path('/proc/self/task').glob('*/comm')]
+    assert len(set(threads) - {'jemalloc_bg_thd'}) == len(threads) - threads.count('jemalloc_bg_thd') <= 1, threads
+    for end in [*weakref.finalize._registry]:  # what torch does at its end takes longer than most children live
+        end.atexit = False
+    atexit.unregister(importlib.import_module('torch._dynamo.utils').dump_compile_times)
     gc.collect()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))
