@@ -112,7 +112,8 @@ def run(skies, tmp_path_factory):
     from cloud_classifier.training.run import train
 
     out = tmp_path_factory.mktemp('runs') / 'run'
-    return train(skies, arch='timm/test_resnet', size=64, epochs=2, weights='none', bs=8, out=out, progress=False)
+    small = {'arch': 'timm/test_resnet', 'size': 64, 'epochs': 2, 'lr': 0.02, 'weights': 'none', 'bs': 8}
+    return train(skies, **small, precision='fp32', out=out, progress=False)
 
 
 @pytest.fixture(scope='session')

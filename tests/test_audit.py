@@ -107,7 +107,7 @@ def state_of(model):
 def test_the_learner_is_left_as_it_was_even_if_it_could_not_answer(run, photo, tmp_path):
     learn = run.learner()
     learn.model.train()
-    learn.model[0][1].eval()
+    [*learn.model[0].modules()][2].eval()
     for p in learn.model[0].parameters():
         p.requires_grad_(False)
     learn.model(torch.rand(2, 3, 64, 64)).sum().backward()

@@ -112,7 +112,7 @@ def test_exporting_leaves_the_learner_as_it_was(run, tmp_path, traced_once, monk
         export_model(learn, tmp_path / 'again.onnx')
         assert learn.model.training == training
     assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
-    assert preprocess_of(learn) == Preprocess(64)
+    assert preprocess_of(learn) == run.preprocess
 
 
 def test_a_temperature_is_obeyed(run, tmp_path, skies):

@@ -124,6 +124,15 @@ def test_recipes_take_their_epochs(skies, body):
         assert trains_body == (not cycles[-1].frozen), recipe
 
 
+@pytest.mark.parametrize('pretrained', [False, True])
+@pytest.mark.parametrize('recipe', RECIPES.values(), ids=lambda o: o.name)
+def test_a_rate_of_ones_own_becomes_plain_numbers(recipe, pretrained):
+    "As fastai takes them: it asks a number of NumPy's for its length."
+    for cycle in plan_cycles(recipe, 4, pretrained, lr=0.02):
+        rates = cycle.lr if isinstance(cycle.lr, tuple) else [cycle.lr]
+        assert {type(rate) for rate in rates} <= {float, type(None)}
+
+
 @pytest.fixture(scope='module')
 def body(tmp_path_factory):
     "Weights of a whole network, as for ImageNet."
