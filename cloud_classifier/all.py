@@ -6,6 +6,7 @@ from .files import *
 from .images import *
 from .samples import *
 from .hosting import *
+from .fetch import *
 from .data.dataset import *
 from .data.sources import *
 from .data.download import *

@@ -1481,14 +1481,20 @@ def _prior_of_photos(clouds, climate: Mapping) -> Callable: # takes a photo
     from cloud_classifier.prediction.climate import prior_of_photo
     return partial(prior_of_photo, classes=clouds.classes, trained=clouds.trained, **climate)
 
+def _prior_of_frames(clouds, climate: Mapping) -> Callable: # takes a frame
+    "The prior of each frame of a camera; one that does not say when it was taken was taken now."
+    from datetime import datetime
+    return lambda frame: _prior_of_photos(clouds, climate | dict(taken=datetime.now()))(frame)
+
 def _facts_of_photos(exif: bool, climate: Mapping | None) -> Callable: # takes a photo, returns entries for its answer
     "When and where a photo was taken, and whether its answer knows of the climate there, where that is asked for."
     if not exif and climate is None: return lambda photo: {}
     from cloud_classifier.prediction.climate import CLIMATE, photo_exif, when_and_where, why_no_prior
     def facts(photo) -> dict:
-        entries = photo_exif(photo).as_dict() if exif else {}
+        found = photo_exif(photo)
+        entries = found.as_dict() if exif else {}
         if climate is None: return entries
-        place = when_and_where(photo, climate['taken'], climate['latitude'])
+        place = when_and_where(found, climate['taken'], climate['latitude'])
         return entries | dict(climate=why_no_prior(*place, climate.get('climate', CLIMATE)) or 'used')
     return facts
 
@@ -1720,18 +1726,24 @@ def watch(where: Annotated[str, typer.Argument(
                                'reads it.', '--exec', metavar='COMMAND', show_default=False) = '',
           model: Model = None,
           prior: Prior = None,
+          by_climate: ByClimate = False,
+          climate_table: ClimateTable = None,
+          latitude: Latitude = None,
           as_json: AsJson = False):
     """Watch a camera, and say which cloud it shows and when the sky changes.
 
     Each new photo is answered once. What is said of the sky is the mean of the last few, so that an odd one changes
     nothing. Ctrl-C ends it."""
     shares = _parse_prior(prior or [])
+    climate = _parse_climate(by_climate, climate_table, latitude, None, prior)
     if model: existing_model(model)
     writable_file(out)
     from cloud_classifier.prediction import watch as room
     from cloud_classifier.prediction.infer import CloudClassifier, find_model
+    clouds = CloudClassifier(find_model(model))
+    if climate is not None: shares = _prior_of_frames(clouds, climate)
     with room.heed_signals() as stopped:
-        rows = room.watch(where, CloudClassifier(find_model(model)), every, count, out, pool, command, everything,
+        rows = room.watch(where, clouds, every, count, out, pool, command, everything,
                           shares, stopped)
         for n, row in enumerate(rows): _print_watched(row, as_json, n)
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .images import inspect_photo
+from .images import core_count, inspect_photo
 from .samples import make_samples
 from .data.dataset import Dataset
 from .data.sources import FetchError
@@ -59,7 +59,7 @@ def photos_in_budget(dataset: Dataset,
     "How many photos of each class can be opened in time."
     sample, start = frame.path.sample(min(16, len(frame)), random_state=0), perf_counter()
     for photo in sample: inspect_photo(dataset.path/photo)
-    seconds_each = (perf_counter() - start)/len(sample)/(os.cpu_count() or 1)
+    seconds_each = (perf_counter() - start)/len(sample)/core_count()
     return max(20, min(300, int(seconds/seconds_each/frame.label.nunique())))
 
 # %% ../nbs/50_demo.ipynb #8c278820

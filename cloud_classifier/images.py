@@ -9,8 +9,8 @@ __all__ = ['MAX_SIDE', 'MAX_JPEG_SCANS', 'MAX_JPEG_BLOCKS', 'MAX_JPEG_SEGMENTS',
            'IMAGENET_MEAN', 'IMAGENET_STD', 'PHOTO_SUFFIXES', 'BadImage', 'TooCostly', 'Unsupported', 'TiffTag',
            'read_tiff_directory', 'TiffTags', 'check_exif', 'decoding_cost', 'can_open_heic', 'unreadable_suffixes',
            'unreadable_format', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'exif_tags', 'check_image',
-           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'open_batches',
-           'photo_suffixes', 'photo_names', 'other_photos', 'is_photo_name', 'photo_files']
+           'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'core_count',
+           'open_batches', 'photo_suffixes', 'photo_names', 'other_photos', 'is_photo_name', 'photo_files']
 
 # %% ../nbs/03_images.ipynb #74db2f80
 import base64, hashlib, io, json, math, os, re, struct, sys, threading, warnings, zlib
@@ -1078,6 +1078,11 @@ def _pixels_or_error(preprocess: Preprocess, photo) -> np.ndarray | BadImage: # 
     try: return preprocess(photo)
     except BadImage as e: return e
 
+# %% ../nbs/03_images.ipynb #d62691df
+def core_count() -> int:
+    "Cores that this process may use, which may be fewer than the machine has."
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
 # %% ../nbs/03_images.ipynb #8f20c23f
 def open_batches(preprocess: Preprocess,
                  photos: Iterable, # as `Preprocess` takes them
@@ -1085,7 +1090,7 @@ def open_batches(preprocess: Preprocess,
                  ) -> Iterator[list]: # batches of pixels (3, size, size) float32, or the `BadImage` of a photo
     "Open photos batch by batch, and one batch ahead where `photos` is a sequence."
     ahead, photos, waiting = isinstance(photos, Sequence), iter(photos), deque()
-    with ThreadPoolExecutor(min(batch_size, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(batch_size, core_count())) as pool:
         def submit(): waiting.append([pool.submit(_pixels_or_error, preprocess, o) for o in islice(photos, batch_size)])
         try:
             submit()

@@ -439,14 +439,12 @@ def test_parquet_says_what_it_needs(command, album, tmp_path, monkeypatch):
 
 
 def test_addresses_are_fetched_where_that_is_asked(clouds, album, monkeypatch):
-    from cloud_classifier.prediction import serve
-
     def fetch(url, max_bytes, seconds):
         if url.endswith('away.jpg'):
             raise BadImage(url, 'missing', 'was answered with status 404')
         return (album / url.rpartition('/')[2]).read_bytes()
 
-    monkeypatch.setattr(serve, 'fetch_url', fetch)
+    monkeypatch.setattr(batch, 'fetch_photo', fetch)
     places = [f'https://example.org/{name}' for name in ('00.jpg', 'away.jpg', 'bad 0.jpg', '01.jpg')]
     answers = [photo_entry(*o) for o in predict_all(clouds, find_photos(places, urls=True), urls=True)]
     assert [o['path'] for o in answers] == places

@@ -384,6 +384,24 @@ def test_predict_by_climate(command, journey, tmp_path):
         assert not [o for o in SECRETS if o in out.replace(str(journey[0].parent), '')]
 
 
+def test_watch_by_climate(command, journey, tmp_path):
+    table, camera = tmp_path / 'table.csv', tmp_path / 'camera'
+    table.write_text('\n'.join(SEASONAL), encoding='utf-8')
+    camera.mkdir()
+    for n in (3, 8):  # a winter in the south, and nothing said
+        shutil.copy(journey[n], camera)
+    climate = ['--climate', '--climate-table', table, '--latitude', '60', '--json']
+    status, out, _ = command('watch', camera, '--all', '--count', '2', '--every', '.1', *climate)
+    frames = {row['name']: row for row in map(json.loads, out.splitlines()) if row['event'] == 'frame'}
+    now = f'{datetime.now():%Y-%m}'
+    expected = [json.loads(o) for o in predict(command, *climate, '--taken', now, journey[3], journey[8]).splitlines()]
+    assert status == 0
+    assert [(frames[f'{n}.jpg']['label'], frames[f'{n}.jpg']['probability']) for n in (3, 8)] == [
+        (o['label'], pytest.approx(o['probability'], abs=1e-4)) for o in expected
+    ]
+    assert not [o for o in (*SECRETS[1:], '"60') if o in out]
+
+
 @pytest.mark.parametrize('kind', ['csv', 'jsonl', 'parquet'])
 def test_tables_hold_time_and_place_only_where_asked(command, journey, tmp_path, kind):
     if kind == 'parquet':

@@ -50,10 +50,10 @@ from cloud_classifier.data.download import (
     DownloadLimits,
     DownloadResult,
     download,
-    may_connect,
     store_results,
 )
 from cloud_classifier.data.sources import SearchResult
+from cloud_classifier.fetch import may_connect
 from cloud_classifier.files import move_file
 from cloud_classifier.images import inspect_photo
 

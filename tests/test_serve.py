@@ -26,12 +26,14 @@ from service import COMMAND, served
 from small_net import small_net
 from static_site import stand_in_ort
 
+from cloud_classifier import fetch as fetch_room
 from cloud_classifier.errors import UserError
+from cloud_classifier.fetch import FetchError, fetch_photo, public_address
 from cloud_classifier.hosting import PortTaken, bind_port
 from cloud_classifier.images import BadImage
 from cloud_classifier.prediction import serve as serve_module
 from cloud_classifier.prediction.infer import CloudClassifier, Prediction
-from cloud_classifier.prediction.serve import Limits, api, fetch_url, public_address
+from cloud_classifier.prediction.serve import Limits, api
 from cloud_classifier.prediction.site import ORT_FILES
 from cloud_classifier.samples import make_samples, render_sky
 
@@ -474,7 +476,7 @@ def test_an_address_of_another_machine_cant_be_had(host):
 )  # fmt: skip
 def test_private_addresses_are_not_fetched(url):
     with pytest.raises(BadImage):
-        fetch_url(url, 10**6, 5)
+        fetch_photo(url, 10**6, 5)
 
 
 def test_what_an_address_answers_has_limits(monkeypatch):
@@ -498,16 +500,16 @@ def test_what_an_address_answers_has_limits(monkeypatch):
         server.handle_error = lambda *args: None  # clients that leave are what is tested
         threading.Thread(target=server.serve_forever, daemon=True).start()
         at = f'http://127.0.0.1:{server.server_port}'
-        monkeypatch.setattr(serve_module, 'public_address', lambda host, port: '127.0.0.1')
-        assert fetch_url(f'{at}/sky.jpg', 10**5, 5) == photo()
-        for path, reason in [('large', 'more than'), ('moved', 'status 302'), ('slow', 'too long')]:
+        monkeypatch.setattr(fetch_room, 'public_address', lambda host, port: '127.0.0.1')
+        assert fetch_photo(f'{at}/sky.jpg', 10**5, 5) == photo()
+        for path, reason in [('large', 'more than'), ('moved', 'status 302'), ('slow', 'took more than 1 seconds')]:
             with pytest.raises(BadImage, match=reason):
-                fetch_url(f'{at}/{path}', 10**5, 1)
+                fetch_photo(f'{at}/{path}', 10**5, 1)
         server.shutdown()
 
 
 def test_addresses_are_fetched_where_that_is_allowed(model, monkeypatch):
-    monkeypatch.setattr(serve_module, 'fetch_url', lambda url, max_bytes, seconds: photo())
+    monkeypatch.setattr(serve_module, 'fetch_photo', lambda url, max_bytes, seconds: photo())
     client = TestClient(api(model, allow_urls=True))
     answer = client.post('/predict', data={'urls': ['https://a/1.jpg', 'https://a/2.jpg']}, files={'files': photo()})
     assert [o['name'] for o in answer.json()] == ['upload', 'https://a/1.jpg', 'https://a/2.jpg']
@@ -516,7 +518,7 @@ def test_addresses_are_fetched_where_that_is_allowed(model, monkeypatch):
 
 
 def test_an_address_that_never_answers_is_given_up(model, monkeypatch):
-    monkeypatch.setattr(serve_module, 'fetch_url', lambda *args: time.sleep(1))
+    monkeypatch.setattr(serve_module, 'fetch_photo', lambda *args: time.sleep(1))
     client = TestClient(api(model, limits=Limits(upload_seconds=0.2), allow_urls=True))
     answer = client.post('/predict', data={'urls': 'https://a/1.jpg'}, files={'x': b''})
     assert (answer.status_code, answer.json()['detail']) == (422, 'took too long to arrive')
@@ -525,7 +527,7 @@ def test_an_address_that_never_answers_is_given_up(model, monkeypatch):
 def test_every_public_address_of_a_name_is_checked(monkeypatch):
     answers = [(0, 0, 0, '', ('93.184.215.14', 80)), (0, 0, 0, '', ('127.0.0.1', 80))]
     monkeypatch.setattr(socket, 'getaddrinfo', lambda *args, **kwargs: answers)
-    with pytest.raises(ValueError, match='not public'):
+    with pytest.raises(FetchError, match='not public'):
         public_address('two.example', 80)
     answers.pop()
     assert public_address('one.example', 80) == '93.184.215.14'

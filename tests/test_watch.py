@@ -23,18 +23,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from service import COMMAND, write_model
 
+from cloud_classifier import fetch as fetch_room
 from cloud_classifier.errors import UserError
+from cloud_classifier.fetch import FetchError, FetchLimits, fetch
 from cloud_classifier.prediction import watch as room
 from cloud_classifier.prediction.decide import Backoff, Decision, Rules
 from cloud_classifier.prediction.infer import CloudClassifier, Prediction
 from cloud_classifier.prediction.watch import (
     BadRows,
-    CameraAway,
     Pool,
     RowFile,
     Runner,
-    StillLimits,
-    fetch_still,
     leader,
     next_round,
     open_source,
@@ -290,7 +289,7 @@ def test_a_clock_that_is_set_and_a_machine_that_sleeps_change_no_round(model, tm
 
 # An address
 
-LIMITS = StillLimits(bytes=2_000_000, connect=1, read=1, total=1.5)
+LIMITS = FetchLimits(bytes=2_000_000, connect=1, read=1, total=1.5)
 
 
 @pytest.mark.parametrize(
@@ -332,10 +331,10 @@ def test_what_servers_do_ends_in_a_still_or_a_reason(name):
     with Server({f'/{name}': answer}) as server:
         start, reason = time.monotonic(), ''
         try:
-            still = fetch_still(server.url(f'/{name}'), LIMITS)
+            still = fetch(server.url(f'/{name}'), LIMITS)
             assert name in ('slow-but-it-comes', 'of-no-said-length', 'no-bytes', 'length-below-zero')
             assert len(still.content) <= LIMITS.bytes
-        except CameraAway as e:
+        except FetchError as e:
             reason = str(e)
         assert not reason or 5 < len(reason) < 120
         assert time.monotonic() - start < LIMITS.total + 2
@@ -368,9 +367,8 @@ def test_a_still_that_can_not_be_used_is_asked_for_whole(model):
 def test_a_camera_that_is_away_is_asked_less_and_less_on_the_grid(model):
     with Server({'/still': lambda asked: reply(frame(1)) if asked.n > 8 else reply(status='500 Down')}) as server:
         clock, at = FakeClock(), []
-        fetch = room.fetch_still
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(room, 'fetch_still', lambda *args: (at.append(clock.now() - 1000), fetch(*args))[1])
+            patch.setattr(room, 'fetch', lambda *args: (at.append(clock.now() - 1000), fetch(*args))[1])
             rows = seen(server.url('/still'), model, {}, 500, every=10, clock=clock, count=1)
     gaps = [round(b - a) for a, b in itertools.pairwise(at)]
     assert gaps[:8] == [10, 20, 40, 60, 60, 60, 60, 60]
@@ -406,17 +404,17 @@ def test_the_password_goes_to_the_camera_alone(model, tmp_path):
 
 
 def test_a_public_camera_does_not_lead_into_the_local_network(monkeypatch):
-    monkeypatch.setattr(room, '_is_public', lambda connection: connection.host == '127.0.0.1')
+    monkeypatch.setattr(fetch_room, 'may_connect', lambda address: address == '127.0.0.1')
     with Server({'/still': reply(JPEG)}, hosts=['127.0.0.1', '127.0.0.2']) as server:
         server.answers['/there'] = moved(server.url('/still', '127.0.0.2'))
-        with pytest.raises(CameraAway, match='not public'):
-            fetch_still(server.url('/there'), LIMITS)
+        with pytest.raises(FetchError, match='not public'):
+            fetch(server.url('/there'), LIMITS)
         assert [o.host for o in server.asked] == ['127.0.0.1']
 
 
 def test_letters_that_may_not_stand_in_an_address(model):
     with Server({'/my%20roof/caf%C3%A9.jpg?a=%20b': reply(JPEG)}) as server:
-        assert fetch_still(server.url('/my roof/café.jpg?a=%20b'), LIMITS).content == JPEG
+        assert fetch(server.url('/my roof/café.jpg?a=%20b'), LIMITS).content == JPEG
 
 
 def test_a_video_and_a_page_are_told_from_stills(model):

@@ -29,7 +29,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..files import to_json, atomic_write
-from ..images import BadImage, data_uri, inspect_photo, PhotoInfo, thumbnail
+from ..images import BadImage, core_count, data_uri, inspect_photo, PhotoInfo, thumbnail
 from .dataset import BadManifest, class_order, Dataset, show_progress
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def candidates(hashes: np.ndarray, # (n, 13, 8) uint8, as in `Fingerprints`
     index = hash_index(np.ascontiguousarray(hashes[:, 0]))
     limits = limits or (FEW_PHOTOS_LIMITS if n <= MAX_EXACT_SEARCH else MANY_PHOTOS_LIMITS)
     one_thread = dict(initializer=faiss.omp_set_num_threads, initargs=(1,)) # faiss's own wait for each other, busily
-    with ThreadPoolExecutor(os.cpu_count(), **one_thread) as pool:
+    with ThreadPoolExecutor(core_count(), **one_thread) as pool:
         codes = list(pool.map(lambda search: _search(index, hashes, *search), _searches(limits)))
     pairs = np.unique(np.concatenate(codes))
     return np.stack((pairs//8//n, pairs//8%n, pairs%8), 1)
@@ -667,7 +667,7 @@ def _dataset_fingerprints(dataset: Dataset, photos: list[str], scan: 'pd.DataFra
     else: digests = dict(zip(scan.path, scan.sha256))
     if scan is not None and 'fingerprint' in scan:
         cache.known |= {sha: row for sha, row in zip(scan.sha256, scan.fingerprint) if isinstance(row, bytes)}
-    return fingerprints(photos, dataset.path, os.cpu_count() or 2, progress, cache, digests)
+    return fingerprints(photos, dataset.path, core_count(), progress, cache, digests)
 
 # %% ../../nbs/data/15_duplicates.ipynb #59a46b07
 def _copy_groups(prints: Fingerprints, pairs: np.ndarray, exact: np.ndarray, labels: dict[str, str]) -> list[Group]:

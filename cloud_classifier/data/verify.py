@@ -22,7 +22,7 @@ from PIL import Image, ImageStat
 from tqdm.auto import tqdm
 
 from ..files import from_json, to_json
-from ..images import inspect_photo, is_photo_name, MAX_BYTES, photo_files, PhotoInfo
+from ..images import core_count, inspect_photo, is_photo_name, MAX_BYTES, photo_files, PhotoInfo
 from .dataset import BadDataset, BadManifest, Dataset, show_progress
 
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ def verify(dataset: Dataset | str | Path,
     _check_hints(also)
     dataset = dataset if isinstance(dataset, Dataset) else Dataset(dataset)
     labels, closed = _photos_and_closed(dataset)
-    inspection = _Inspection(dataset, remember, workers or os.cpu_count() or 2)
+    inspection = _Inspection(dataset, remember, workers or core_count())
     hidden = not (progress and show_progress())
     findings = tqdm(inspection.findings(list(labels)), 'photos', len(labels), delay=1, leave=False, disable=hidden)
     rows = _verdicts(labels, findings, min_side)

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['FETCHERS', 'MAX_FETCHED', 'FETCH_SECONDS', 'MAX_WORKERS', 'AHEAD', 'COLUMNS', 'LAST_COLUMNS', 'PIECE', 'WRITERS',
-           'SYNC_SECONDS', 'read_names', 'is_address', 'find_photos', 'predict_all', 'columns', 'photo_entry',
-           'photo_row', 'BadTable', 'check_table', 'answers_settings', 'Answers', 'missing_photos', 'keep_answer',
-           'finish_table', 'Written', 'write_answers']
+           'SYNC_SECONDS', 'read_names', 'find_photos', 'predict_all', 'columns', 'photo_entry', 'photo_row',
+           'BadTable', 'check_table', 'answers_settings', 'Answers', 'missing_photos', 'keep_answer', 'finish_table',
+           'Written', 'write_answers']
 
 # %% ../../nbs/prediction/46_batch.ipynb #685d988b
-import atexit, csv, json, os, queue, sys, threading, time
+import atexit, csv, json, os, queue, threading, time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from glob import has_magic, iglob
 from hashlib import blake2b
 from importlib import import_module
@@ -27,9 +28,10 @@ try: import fcntl
 except ImportError: fcntl = None # Windows, where two processes could write to one journal
 
 from ..errors import UserError
+from ..fetch import fetch_photo, is_address
 from ..files import atomic_path, file_hash, from_json, printable, spreadsheet_text, sweep, to_json
-from ..images import BadImage, is_photo_name
-from .infer import EXIT_SECONDS, PhotoClassifier, Prediction
+from ..images import BadImage, core_count, is_photo_name
+from .infer import PhotoClassifier, Prediction, wait_or_exit
 
 # %% ../../nbs/prediction/46_batch.ipynb #c05c6cf4
 def _listing(folder: str) -> list[str]: # paths, those of folders with '/' at the end
@@ -77,10 +79,6 @@ def read_names(stream: BinaryIO, # such as `sys.stdin.buffer`
     if rest: yield os.fsdecode(rest)
 
 # %% ../../nbs/prediction/46_batch.ipynb #63a590d4
-def is_address(place: str) -> bool:
-    "Whether a place is on the web."
-    return place.lower().startswith(('https://', 'http://'))
-
 def _photos_of(place: str, urls: bool, pattern: bool = True) -> Iterator[str | BadImage]:
     "The photos of one place."
     if is_address(place):
@@ -99,10 +97,6 @@ def find_photos(places: Iterable[str | Path], # files, folders, patterns; '-' fo
         if place != '-': yield from _photos_of(place, urls)
         elif stdin is not None:
             for name in read_names(stdin): yield from _photos_of(name, urls, pattern=False)
-
-# %% ../../nbs/prediction/46_batch.ipynb #c1db671c
-def _cores() -> int: # that this process may use
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 # %% ../../nbs/prediction/46_batch.ipynb #7c76f7e2
 class _Pool:
@@ -154,27 +148,23 @@ FETCH_SECONDS = 30
 
 def _answer_address(url: str, answer: Callable, pool: _Pool) -> Prediction | BadImage:
     "Fetch a photo, and let a thread of the pool answer."
-    from cloud_classifier.prediction.serve import fetch_url
-    try: content = fetch_url(url, MAX_FETCHED, FETCH_SECONDS)
+    try: content = fetch_photo(url, MAX_FETCHED, FETCH_SECONDS)
     except BadImage as e: return e
     result = pool.submit(answer, content).result()
     return BadImage(url, result.kind, result.reason) if isinstance(result, BadImage) else result
 
 # %% ../../nbs/prediction/46_batch.ipynb #f19c13fe
-def _join_or_exit(thread: threading.Thread) -> None:
-    "Wait for a thread, or end the process without Python's own clean-up."
-    thread.join(EXIT_SECONDS)
-    if not thread.is_alive(): return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+def _ended(thread: threading.Thread, seconds: float) -> bool:
+    "Wait for a thread."
+    thread.join(seconds)
+    return not thread.is_alive()
 
 def _stop(waiting: queue.Queue, closed: threading.Event, pool: _Pool, fetchers: _Pool) -> None:
     "Let the threads end, and wait a moment for those in the middle of a photo."
     closed.set()
     while not waiting.empty(): waiting.get_nowait() # the finder may wait for room in it
     fetchers.close(0)
-    for thread in pool.close(seconds=1): atexit.register(_join_or_exit, thread)
+    for thread in pool.close(seconds=1): atexit.register(wait_or_exit, partial(_ended, thread))
 
 # %% ../../nbs/prediction/46_batch.ipynb #c8674ed6
 MAX_WORKERS = 16 # whose tensors fit into the memory that networks share
@@ -188,7 +178,7 @@ def predict_all(model: PhotoClassifier, # best a `CloudClassifier` with `threads
                 urls: bool = False, # whether addresses are fetched
                 ) -> Iterator[tuple]: # a photo and its `Prediction` or `BadImage`, in order
     "Each photo with its answer, a few photos ahead of who asks."
-    workers = workers or min(_cores(), MAX_WORKERS)
+    workers = workers or min(core_count(), MAX_WORKERS)
     pool, fetchers = _Pool(workers), _Pool(FETCHERS*urls)
     waiting, closed = queue.Queue(AHEAD*workers), threading.Event()
     answer = lambda photo: _answer(model, photo, k, prior)

@@ -217,12 +217,11 @@ def prior_for(taken: datetime | None, # when; it matters where the table is seas
     return dict(zip(classes, shares.tolist()))
 
 # %% ../../nbs/prediction/48_climate.ipynb #bf9817db
-def when_and_where(photo, # as `photo_exif` takes it
+def when_and_where(exif: PhotoExif,
                    taken: datetime | None = None, # where the photo does not say when
                    latitude: float | None = None, # where it does not say where, degrees
                    ) -> tuple[datetime | None, float | None]: # moment, and degrees of latitude
     "When, and how far north or south, a photo was taken."
-    exif = photo_exif(photo)
     return exif.taken or taken, latitude if exif.latitude is None else exif.latitude
 
 def prior_of_photo(photo, # as `photo_exif` takes it
@@ -234,4 +233,4 @@ def prior_of_photo(photo, # as `photo_exif` takes it
                    latitude: float | None = None, # likewise
                    ) -> dict[str, float] | None: # as `prior_for`
     "How common the classes are when and where a photo was taken."
-    return prior_for(*when_and_where(photo, taken, latitude), classes, trained, strength, climate)
+    return prior_for(*when_and_where(photo_exif(photo), taken, latitude), classes, trained, strength, climate)

@@ -8,7 +8,8 @@ __all__ = ['MAX_BYTES', 'FORMAT', 'METADATA', 'OPTIONAL_METADATA', 'MAX_CLASSES'
            'MAX_SECONDS', 'Prediction', 'percent', 'headline', 'doubt', 'meaning', 'rows', 'lookalikes', 'answer_html',
            'notebook_html', 'ModelInfo', 'predict_logits', 'predict_batches', 'PhotoClassifier', 'shipped_model',
            'is_shipped', 'BadModel', 'find_model', 'read_info', 'seal', 'is_sealed', 'NotONNX', 'read_metadata',
-           'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'model_name', 'CloudClassifier', 'card_text']
+           'Value', 'read_graph', 'check_model', 'is_safe_to_fold', 'model_name', 'wait_or_exit', 'CloudClassifier',
+           'card_text']
 
 # %% ../../nbs/prediction/41_infer.ipynb #16e657f8
 import atexit, hashlib, math, os, re, shlex, stat, sys
@@ -742,9 +743,10 @@ def _load_model(path: Path, threads: int | None = None) -> tuple[ModelInfo, ort.
 # %% ../../nbs/prediction/41_infer.ipynb #60c130e0
 EXIT_SECONDS = 10 # that the end of a program waits for a network that was given up
 
-def _wait_or_exit(future: Future) -> None:
+def wait_or_exit(ended: Callable[[float], bool], # waits for so many seconds, and says whether the network has ended
+                 ) -> None:
     "Let a network that was given up finish, or end the process without Python's own clean-up."
-    if future in wait([future], EXIT_SECONDS).done: return
+    if ended(EXIT_SECONDS): return
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1) # it is in the middle of one operator, which nothing can stop
@@ -763,7 +765,7 @@ def _run_network(session: ort.InferenceSession, pixels: np.ndarray, shrink: bool
     try: return future.result(MAX_SECONDS*max(1, len(pixels)))
     finally:
         options.terminate = True # between two operators
-        if not future.done(): atexit.register(_wait_or_exit, future)
+        if not future.done(): atexit.register(wait_or_exit, lambda seconds: bool(wait([future], seconds).done))
 
 # %% ../../nbs/prediction/41_infer.ipynb #fd5c8f12
 def _outputs(session: ort.InferenceSession, pixels: np.ndarray, shrink: bool = False) -> dict[str, np.ndarray]:

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['STATUS', 'LINGER_SECONDS', 'HEADER_SECONDS', 'DRAIN_SECONDS', 'Limits', 'Upload', 'pixel_problem', 'answer_photos',
-           'Busy', 'Batcher', 'Answer', 'answer_entry', 'public_address', 'fetch_url', 'Service', 'count_problem',
-           'read_photos', 'predict_photos', 'unless_gone', 'plain_page', 'Page', 'make_page', 'start_page', 'Arrival',
-           'log_line', 'early_problem', 'Guard', 'api', 'log_requests', 'serve']
+           'Busy', 'Batcher', 'Answer', 'answer_entry', 'Service', 'count_problem', 'read_photos', 'predict_photos',
+           'unless_gone', 'plain_page', 'Page', 'make_page', 'start_page', 'Arrival', 'log_line', 'early_problem',
+           'Guard', 'api', 'log_requests', 'serve']
 
 # %% ../../nbs/prediction/45_serve.ipynb #df49e91b
-import asyncio, http.client, io, ipaddress, json, logging, os, socket, ssl, threading, time
+import asyncio, io, json, logging, threading, time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -19,13 +19,13 @@ from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import OperationFailed, UserError
+from ..fetch import fetch_photo
 from ..files import file_hash, printable
 from ..hosting import address_of, bind_port
-from ..images import BadImage, MAX_PIXELS, photo_header
+from ..images import BadImage, core_count, MAX_PIXELS, photo_header
 from .infer import CloudClassifier, find_model, Prediction
 from .site import build_site, read_cached_ort
 
@@ -74,9 +74,6 @@ def answer_photos(model: CloudClassifier, photos: Sequence[Upload], max_pixels: 
     yield from (bad or next(predictions) for bad in problems)
 
 # %% ../../nbs/prediction/45_serve.ipynb #2eeee06a
-def _cores() -> int: # that this process may use
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
 class Busy(OperationFailed):
     "There is no room for more photos."
 
@@ -91,7 +88,7 @@ class Batcher:
                  ):
         self.model, self.limits, self.batch = model, limits, batch
         self.waiting, self.changed, self.closed, self.error = deque(), threading.Condition(), False, None
-        self.threads = [threading.Thread(target=_work, args=[self], daemon=True) for _ in range(workers or _cores())]
+        self.threads = [threading.Thread(target=_work, args=[self], daemon=True) for _ in range(workers or core_count())]
         for o in self.threads: o.start()
 
     def submit(self, photos: Sequence[Upload]) -> list[Future]: # of a `Prediction` or a `BadImage`, one a photo
@@ -164,63 +161,6 @@ def _refuse(status: int, detail: str, **headers) -> Exception:
     from fastapi import HTTPException
     return HTTPException(status, detail, {k.replace('_', '-'): str(v) for k, v in headers.items()})
 
-# %% ../../nbs/prediction/45_serve.ipynb #8e27341f
-def public_address(host: str, port: int) -> str: # an IP address
-    "Where a host is; `ValueError` where any of its addresses is not public."
-    try: found = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError): raise ValueError('its host is not known') from None
-    addresses = [ipaddress.ip_address(o.partition('%')[0]) for o in sorted(found)]
-    addresses = [getattr(o, 'ipv4_mapped', None) or o for o in addresses]
-    if not all(o.is_global and not o.is_multicast for o in addresses): raise ValueError('its host is not public')
-    return str(addresses[0])
-
-# %% ../../nbs/prediction/45_serve.ipynb #01d7f8d1
-def _connect(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]: # and what to ask for
-    "A connection to the public address of a URL's host; `ValueError` where it has none."
-    parts = urlsplit(url)
-    if parts.scheme not in ('http', 'https') or not parts.hostname or parts.username:
-        raise ValueError('is not an address that begins with http:// or https://')
-    port = parts.port or (443 if parts.scheme == 'https' else 80)
-    plain = socket.create_connection((public_address(parts.hostname, port), port), timeout)
-    if parts.scheme == 'http': connection, wrapped = http.client.HTTPConnection(parts.hostname, port), plain
-    else:
-        connection = http.client.HTTPSConnection(parts.hostname, port)
-        wrapped = ssl.create_default_context().wrap_socket(plain, server_hostname=parts.hostname)
-    connection.sock = wrapped # so it does not look the name up again
-    return connection, (parts.path or '/') + (f'?{parts.query}' if parts.query else '')
-
-# %% ../../nbs/prediction/45_serve.ipynb #1f582b32
-def _read_within(response, max_bytes: int, until: float) -> bytes:
-    "The body of a response; `ValueError` where it is too long or too slow."
-    content = bytearray()
-    while chunk := response.read1(65_536):
-        content += chunk
-        if len(content) > max_bytes: raise ValueError(f'has more than {max_bytes/1e6:.0f} MB')
-        if time.monotonic() > until: raise ValueError('took too long to arrive')
-    return bytes(content)
-
-# %% ../../nbs/prediction/45_serve.ipynb #df85ef19
-def _get(connection: http.client.HTTPConnection, target: str, max_bytes: int, until: float) -> bytes:
-    "What is at a connection's target; `ValueError` where that is no photo to be had."
-    headers = {'User-Agent': f'cloud_classifier/{__version__}', 'Accept': 'image/*'}
-    connection.request('GET', target, headers=headers)
-    response = connection.getresponse()
-    if response.status != 200: raise ValueError(f'was answered with status {response.status}')
-    return _read_within(response, max_bytes, until)
-
-def fetch_url(url: str, max_bytes: int, seconds: float) -> bytes:
-    "The photo at an address; `BadImage` where it can't be had."
-    connection = None
-    try:
-        until = time.monotonic() + seconds
-        connection, target = _connect(url, min(seconds, 10))
-        return _get(connection, target, max_bytes, until)
-    except (ValueError, OSError, http.client.HTTPException) as e:
-        reason = str(e) if isinstance(e, ValueError) else f'can’t be fetched ({type(e).__name__})'
-        raise BadImage(url, 'missing', reason) from None
-    finally:
-        if connection: connection.close()
-
 # %% ../../nbs/prediction/45_serve.ipynb #5428818d
 class Service:
     "A model that is asked over HTTP."
@@ -246,7 +186,7 @@ async def _fetched(service: Service, url: str, max_bytes: int) -> Upload | BadIm
     "The photo at an address, or what is wrong."
     seconds = service.limits.upload_seconds
     try:
-        async with asyncio.timeout(seconds): content = await asyncio.to_thread(fetch_url, url, max_bytes, seconds)
+        async with asyncio.timeout(seconds): content = await asyncio.to_thread(fetch_photo, url, max_bytes, seconds)
     except BadImage as e: return e
     except TimeoutError: return BadImage(url, 'missing', 'took too long to arrive')
     return Upload(content, url)

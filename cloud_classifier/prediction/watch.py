@@ -6,14 +6,12 @@
 __all__ = ['POOL', 'MAX_AGE', 'TOP', 'SETTLE_SECONDS', 'PATIENCE_SECONDS', 'MAX_KNOWN', 'SLICE_SECONDS', 'STALL_SECONDS',
            'MAX_BACKOFF', 'ROW_COLUMNS', 'ROW_SUFFIXES', 'EXEC_SECONDS', 'MIN_EVERY', 'MAX_EVERY', 'leader',
            'mean_answer', 'Pool', 'Frame', 'Answered', 'Unchanged', 'Trouble', 'frame_rows', 'Watcher', 'Settling',
-           'FolderSource', 'FileSource', 'StillLimits', 'CameraAway', 'shown_address', 'Still', 'fetch_still',
-           'StillSource', 'open_source', 'look', 'in_background', 'next_round', 'Clock', 'BadRows', 'csv_line',
-           'RowFile', 'NoRows', 'parse_command', 'run_command', 'Runner', 'watch', 'event_text', 'frame_cells',
-           'heed_signals']
+           'FolderSource', 'FileSource', 'StillSource', 'open_source', 'look', 'in_background', 'next_round', 'Clock',
+           'BadRows', 'csv_line', 'RowFile', 'NoRows', 'parse_command', 'run_command', 'Runner', 'watch', 'event_text',
+           'frame_cells', 'heed_signals']
 
 # %% ../../nbs/prediction/47_watch.ipynb #489e9ef7
-import atexit, base64, csv, hashlib, http.client, io, ipaddress, itertools, math, os, queue, shlex, shutil, signal
-import socket, ssl, subprocess, threading, time
+import atexit, csv, hashlib, io, itertools, math, os, queue, shlex, shutil, signal, subprocess, threading, time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -22,17 +20,17 @@ from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
 
-from .. import __version__
-from ..errors import OperationFailed, UserError
+from ..errors import UserError
+from ..fetch import fetch, FetchError, FetchLimits, is_address, shown_address
 from ..files import from_json, printable, spreadsheet_text, to_json
 from ..images import BadImage, is_photo_name, MAX_BYTES, photo_names
 from .decide import decide, read_prior, Rules
-from .infer import CloudClassifier, EXIT_SECONDS, Prediction
+from .infer import CloudClassifier, Prediction, wait_or_exit
 
 # %% ../../nbs/prediction/47_watch.ipynb #3d892d8f
 def leader(probs: np.ndarray, # (n, c) probabilities of n frames
@@ -284,175 +282,18 @@ class FileSource(FolderSource):
         there = os.path.isfile(self.file)
         return [self.file.name]*there, {} if there else {'./': 'is not there'}
 
-# %% ../../nbs/prediction/47_watch.ipynb #1d0eef1f
-@dataclass(frozen=True)
-class StillLimits:
-    "What one still may take."
-    bytes: int = 30_000_000
-    connect: float = 5. # seconds until the camera is reached
-    read: float = 10.   # seconds in which nothing comes
-    total: float = 30.  # seconds for all of it
-    redirects: int = 5
-
-class CameraAway(OperationFailed):
-    "A camera that can't be asked, or gives no still."
-    def __init__(self, reason: str, wait: float = 0.): # seconds for which it wants to be left alone
-        super().__init__(reason)
-        self.wait = wait
-
-# %% ../../nbs/prediction/47_watch.ipynb #064667a3
-def shown_address(url: str, # that begins with http:// or https://
-                  ) -> str:
-    "An address without the secrets that may stand in it; `UserError` where it can't be one."
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as e: raise UserError(f'this is not an address: {e}') from None
-    if parts.scheme not in ('http', 'https') or not host:
-        raise UserError(f'{printable(url[:60])}: is not an address that begins with http:// or https://')
-    host = f'[{host}]' if ':' in host else host
-    return printable(f'{parts.scheme}://{host}{f":{port}" if port else ""}{parts.path}{"?…" if parts.query else ""}')
-
-# %% ../../nbs/prediction/47_watch.ipynb #29888c5e
-def _host(url: str) -> tuple: return urlsplit(url).hostname, urlsplit(url).port
-
-def _target(url: str) -> str:
-    "What a host is asked for; letters that may not stand in it are written as their numbers."
-    parts = urlsplit(url)
-    return quote((parts.path or '/') + (f'?{parts.query}' if parts.query else ''), safe="%/?:@!$&'()*+,;=-._~[]")
-
-# %% ../../nbs/prediction/47_watch.ipynb #cc395b32
-def _headers(url: str, camera: str, validators: Mapping[str, str]) -> dict[str, str]:
-    "What is sent along to `url`; the name and the password in the camera's address go to its host alone."
-    parts = urlsplit(camera)
-    headers = {'User-Agent': f'cloud_classifier/{__version__}', 'Accept': 'image/*', 'Accept-Encoding': 'identity',
-               'Cache-Control': 'no-cache', 'Connection': 'close', **validators}
-    if parts.username and _host(url) == _host(camera):
-        pair = f'{unquote(parts.username)}:{unquote(parts.password or "")}'
-        headers['Authorization'] = 'Basic ' + base64.b64encode(pair.encode()).decode()
-    return headers
-
-# %% ../../nbs/prediction/47_watch.ipynb #ecb51253
-def _is_public(connection: http.client.HTTPConnection) -> bool:
-    "Whether the machine at the other end is on the public internet."
-    address = ipaddress.ip_address(connection.sock.getpeername()[0].partition('%')[0])
-    return (getattr(address, 'ipv4_mapped', None) or address).is_global
-
-# %% ../../nbs/prediction/47_watch.ipynb #7766116a
-def _shut(sock: socket.socket) -> None:
-    with suppress(OSError): sock.shutdown(socket.SHUT_RDWR)
-
-# %% ../../nbs/prediction/47_watch.ipynb #8605fc13
-@contextmanager
-def _connected(url: str, limits: StillLimits, until: float, was_public: bool = False) -> Iterator:
-    "A connection to a URL's host, which is shut at the moment `until`."
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == 'https' else http.client.HTTPConnection
-    with closing(kind(parts.hostname, parts.port, timeout=limits.connect)) as connection:
-        connection.connect()
-        if was_public and not _is_public(connection): raise CameraAway('leads on to a machine that is not public')
-        connection.sock.settimeout(limits.read)
-        timer = threading.Timer(max(0, until - time.monotonic()), _shut, [connection.sock])
-        timer.daemon = True
-        timer.start()
-        try: yield connection
-        finally: timer.cancel()
-
-# %% ../../nbs/prediction/47_watch.ipynb #3b1e9ad0
-@dataclass(frozen=True)
-class Still:
-    "What a camera's server answered."
-    content: bytes # empty where it is the same as before
-    validators: Mapping[str, str] # to send along the next time
-    unchanged: bool = False # whether the server says so
-
-# %% ../../nbs/prediction/47_watch.ipynb #32e88fe7
-def _body(response: http.client.HTTPResponse, limits: StillLimits) -> bytes:
-    "All that was sent; `CameraAway` where it is too much or too little."
-    if response.getheader('Content-Encoding', 'identity') != 'identity': raise CameraAway('sends its still packed')
-    if response.getheader('Content-Type', '').startswith('multipart/'):
-        raise CameraAway('is a video without end; find the address of its still')
-    content = bytearray()
-    while chunk := response.read1(65_536):
-        content += chunk
-        if len(content) > limits.bytes: raise CameraAway(f'sends more than {limits.bytes/1e6:.0f} MB')
-    if response.length: raise CameraAway('broke off in the middle of a still')
-    return bytes(content)
-
-# %% ../../nbs/prediction/47_watch.ipynb #5d44cdb3
-_MAX_WAIT = 3600. # seconds that a server may ask us to wait
-_REDIRECTS = (301, 302, 303, 307, 308)
-
-def _refusal(response: http.client.HTTPResponse) -> CameraAway:
-    "Why an answer has no still."
-    wait, status = response.getheader('Retry-After', ''), response.status
-    if status == 401: return CameraAway('asks for a name and a password; write http://NAME:PASSWORD@ in its address')
-    reason = f'answers with status {status} ({http.client.responses.get(status, "unknown")})'
-    return CameraAway(reason, min(float(wait), _MAX_WAIT) if wait.isascii() and wait.isdigit() else 0.)
-
-# %% ../../nbs/prediction/47_watch.ipynb #fb23965e
-def _read_still(response: http.client.HTTPResponse, limits: StillLimits, validators: Mapping[str, str]) -> Still:
-    "The still in an answer; `CameraAway` where there is none."
-    if response.status == 304 and validators: return Still(b'', validators, unchanged=True)
-    if response.status != 200: raise _refusal(response)
-    pairs = {'If-None-Match': response.getheader('ETag'), 'If-Modified-Since': response.getheader('Last-Modified')}
-    return Still(_body(response, limits), {k: v for k, v in pairs.items() if v})
-
-# %% ../../nbs/prediction/47_watch.ipynb #7a18478d
-def _follow(url: str, limits: StillLimits, validators: Mapping[str, str], until: float) -> Still:
-    "The still at an address or where it leads on to."
-    camera, public = url, False
-    for _ in range(limits.redirects + 1):
-        with _connected(url, limits, until, public) as connection:
-            public = public or _is_public(connection)
-            connection.request('GET', _target(url), headers=_headers(url, camera, validators))
-            response = connection.getresponse()
-            if response.status not in _REDIRECTS: return _read_still(response, limits, validators)
-            there = urljoin(url, response.getheader('Location', ''))
-            if there == url or not there.startswith(('https://', f'{urlsplit(url).scheme}://')):
-                raise CameraAway('leads on to what is no address')
-            url = there
-    raise CameraAway(f'leads on more than {limits.redirects} times')
-
-# %% ../../nbs/prediction/47_watch.ipynb #17320f89
-def _error_text(error: Exception) -> str:
-    "An error of the network in a few words."
-    if isinstance(error, socket.gaierror): return 'its host is not known, or the network is away'
-    if isinstance(error, TimeoutError): return 'does not answer in time'
-    if isinstance(error, ssl.SSLCertVerificationError): return f'has no valid certificate ({error.verify_message})'
-    if isinstance(error, ConnectionRefusedError): return 'refuses connections'
-    if isinstance(error, (ConnectionError, http.client.IncompleteRead)): return 'broke the connection off'
-    if isinstance(error, (http.client.HTTPException, ValueError)): return 'does not answer as web servers do'
-    return f"can't be reached ({getattr(error, 'strerror', None) or type(error).__name__})"
-
-# %% ../../nbs/prediction/47_watch.ipynb #be9e63f3
-def fetch_still(url: str, # that begins with http:// or https://
-                limits: StillLimits = StillLimits(),
-                validators: Mapping[str, str] = {}, # of the still before
-                ) -> Still:
-    "The still that a camera serves now; `CameraAway` where there is none."
-    until = time.monotonic() + limits.total
-    try:
-        still = _follow(url, limits, validators, until)
-        if time.monotonic() >= until: raise TimeoutError # what was shut looks like a still that has ended
-        return still
-    except (CameraAway, OSError, http.client.HTTPException, ValueError) as e:
-        if time.monotonic() >= until: raise CameraAway(f'took more than {limits.total:g} seconds') from None
-        if isinstance(e, CameraAway): raise
-        raise CameraAway(_error_text(e)) from None
-
 # %% ../../nbs/prediction/47_watch.ipynb #46538695
 class StillSource:
     "A camera that serves its newest photo at an address."
     recheck = math.inf
 
-    def __init__(self, url: str, limits: StillLimits = StillLimits()):
+    def __init__(self, url: str, limits: FetchLimits = FetchLimits()):
         self.url, self.limits, self.name, self.validators = url, limits, shown_address(url), {}
 
     def poll(self, now: float) -> Iterator[Frame | Unchanged | Trouble]:
         "What the camera shows now."
-        try: still = fetch_still(self.url, self.limits, self.validators)
-        except CameraAway as e: return (yield Trouble(self.name, str(e), away=True, wait=e.wait))
+        try: still = fetch(self.url, self.limits, self.validators)
+        except FetchError as e: return (yield Trouble(self.name, str(e), away=True, wait=e.wait))
         if still.unchanged: return (yield Unchanged(self.name))
         is_text = still.content[:1000].lstrip()[:1] in (b'<', b'{')
         self.validators = {} if is_text else still.validators
@@ -469,7 +310,7 @@ def open_source(where: str | Path, # a folder, a photo that is overwritten, or a
                 ) -> FolderSource | StillSource:
     "What is to be watched; `UserError` where it is nothing that can be."
     text = os.fspath(where)
-    if text.lower().startswith(('http://', 'https://')): return StillSource(text)
+    if is_address(text): return StillSource(text)
     if text.lower().startswith('file:'): text = url2pathname(urlsplit(text).path)
     if os.path.isdir(text): return FolderSource(text, everything)
     if '://' in text: raise UserError('an address to watch begins with http://, https:// or file://')
@@ -478,13 +319,13 @@ def open_source(where: str | Path, # a folder, a photo that is overwritten, or a
 
 # %% ../../nbs/prediction/47_watch.ipynb #78f9540d
 _predicting = threading.Lock() # held while a network runs, which the end of the program would abort
-atexit.register(_predicting.acquire, timeout=EXIT_SECONDS)
+atexit.register(wait_or_exit, lambda seconds: _predicting.acquire(timeout=seconds))
 
 def look(source: FolderSource | StillSource,
          model: CloudClassifier,
          known: dict[str, None], # checksums of the frames that were answered, the oldest first; grows
          now: float, # seconds on any clock that never goes back
-         prior: Mapping[str, float] | None = None, # as `predict` has it
+         prior: Mapping[str, float] | Callable | None = None, # as `predict` has it
          ) -> Iterator[Answered | Unchanged | Trouble]:
     "Look at a camera once."
     for item in source.poll(now):
@@ -787,13 +628,13 @@ def watch(where: str | Path, # a folder that a camera writes to, a photo that is
           pool: int = POOL, # frames whose probabilities are averaged
           command: str = '', # run when the sky changes
           everything: bool = False, # whether photos that are in the folder already are answered, too
-          prior: Mapping[str, float] | None = None, # as `predict` has it
+          prior: Mapping[str, float] | Callable | None = None, # as `predict` has it; a function gets a frame's bytes
           stopped: Callable[[], bool] = lambda: False, # whether to end now
           clock: Clock = Clock(),
           ) -> Iterator[dict]: # rows in JSON's types, each with `time` and `event`
     "Look at a camera again and again, and say what there is to say."
     _check_numbers(every, count, pool)
-    if prior: read_prior(prior, model.classes, model.trained) # which says so if it can't be
+    if prior and not callable(prior): read_prior(prior, model.classes, model.trained) # which says so if it can't be
     words, source = parse_command(command), open_source(where, everything)
     file = RowFile(out) if out else NoRows()
     return _watched(source, model, every, count or math.inf, file, pool, words, prior, stopped, clock)

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from ..taxonomy import read_label
 from ..files import atomic_path
-from ..images import inspect_photo, Preprocess
+from ..images import core_count, inspect_photo, Preprocess
 from ..data.dataset import Dataset, show_progress
 from ..data.sampling import balance as balance_rows, Split
 from .config import BadConfig
@@ -412,7 +412,7 @@ def default_workers(device: torch.device, # what trains
                     ) -> int: # processes
     "How many processes load photos, by default."
     if device.type == 'cpu' or os.name == 'nt' or (in_notebook() and not hasattr(os, 'fork')): return 0
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
+    return min(16, core_count())
 
 # %% ../../nbs/training/21_dataloaders.ipynb #f4d5ae02
 def _loader_settings(device: torch.device, bs: int, workers: int | None, photos: int) -> dict: # photos: to train on
