@@ -765,7 +765,7 @@ def _run_network(session: ort.InferenceSession, pixels: np.ndarray, shrink: bool
     try: return future.result(MAX_SECONDS*max(1, len(pixels)))
     finally:
         options.terminate = True # between two operators
-        if not future.done(): atexit.register(wait_or_exit, lambda seconds: bool(wait([future], seconds).done))
+        if not future.done(): atexit.register(wait_or_exit, lambda seconds: future in wait([future], seconds).done)
 
 # %% ../../nbs/prediction/41_infer.ipynb #fd5c8f12
 def _outputs(session: ort.InferenceSession, pixels: np.ndarray, shrink: bool = False) -> dict[str, np.ndarray]:

@@ -88,7 +88,8 @@ class Batcher:
                  ):
         self.model, self.limits, self.batch = model, limits, batch
         self.waiting, self.changed, self.closed, self.error = deque(), threading.Condition(), False, None
-        self.threads = [threading.Thread(target=_work, args=[self], daemon=True) for _ in range(workers or core_count())]
+        work = dict(target=_work, args=[self], daemon=True)
+        self.threads = [threading.Thread(**work) for _ in range(workers or core_count())]
         for o in self.threads: o.start()
 
     def submit(self, photos: Sequence[Upload]) -> list[Future]: # of a `Prediction` or a `BadImage`, one a photo
