@@ -5,7 +5,6 @@ say that they need a network are left out.
 """
 
 import fcntl
-import json
 import socket
 import struct
 import sys
@@ -56,7 +55,7 @@ def run(notebook: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    content = nbformat.from_dict(json.loads(notebook.read_text(encoding='utf-8')))
+    content = nbformat.read(notebook, as_version=4)
     content.cells = [cell for cell in content.cells if '#| network' not in cell.source.splitlines()]
     place = dict(metadata=dict(path='/content'))
     NotebookClient(content, timeout=1800, kernel_name='python3', resources=place).execute()
