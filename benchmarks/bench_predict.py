@@ -254,7 +254,7 @@ def report(kinds, written, best, plain, rates, ours, alone, memory, marks):
         rows += [['table after the kills', 'equal', '', 'to that of the run that was left alone']]
     with open(Path(__file__).parent / 'results' / 'predict.csv', 'w', newline='') as f:
         f.write(f'# {date.today()}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n')
-        f.write(f'# python {shlex.join(sys.argv)}\n')
+        f.write(f'# python benchmarks/bench_predict.py FOLDER --photos {args.photos} --kills {args.kills}\n')
         csv.writer(f).writerows([['what', 'value', 'unit', 'note'], *rows])
     for row in rows:
         print(*row, sep='; ')

@@ -38,3 +38,9 @@ from .prediction.serve import *
 from .prediction.watch import *
 from .prediction.batch import *
 from .prediction.climate import *
+
+# Names that `fastai.vision.all` has for something else, and names that mean one thing in one room and another in the next:
+# import these from their rooms.
+_ELSEWHERE = {'Source', 'View', 'get_source', 'maps', 'open_file', 'plot_top_losses',
+              'BALANCES', 'FACTS', 'FetchError', 'MAX_BYTES', 'MAX_MEMORY', 'PENALTY', 'PRECISIONS', 'predict_photos'}
+__all__ = [name for name in globals() if not name.startswith('_') and name not in _ELSEWHERE]

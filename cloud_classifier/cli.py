@@ -16,7 +16,7 @@ __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'REA
            'Places', 'TableOut', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv',
            'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument',
            'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file',
-           'check_choice', 'check_spelling', 'existing_dataset', 'check_label', 'writable_folder', 'writable_file',
+           'check_choice', 'check_spelling', 'check_label', 'existing_dataset', 'writable_folder', 'writable_file',
            'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates',
            'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues',
            'clean', 'shorten_folders', 'draw_answers', 'answers_bar', 'predict', 'watch_line', 'watch', 'site', 'serve',
@@ -181,6 +181,7 @@ def _requirements(distribution: str, extra: str = '') -> set[str]: # names of di
     wanted = [line for line, match in lines if (match[1] if match else '') == extra]
     return {re.match(r'[\w.-]+', line)[0].replace('_', '-').lower() for line in wanted}
 
+# %% ../nbs/51_cli.ipynb #d060dba2
 def _installed_by(extra: str) -> set[str]: # names of distributions
     "What comes with an extra, requirements of requirements included."
     names, new = set(), _requirements('cloud_classifier', extra)
@@ -207,6 +208,7 @@ def _os_error_text(error: OSError) -> str:
     folder, name = os.path.split(os.fsdecode(error.filename))
     return os.path.join(folder, final_name(name)) + f': {message}'
 
+# %% ../nbs/51_cli.ipynb #48912be9
 def _bug_text(error: BaseException) -> str:
     "Where it happened, and how to see more."
     import traceback
@@ -215,13 +217,14 @@ def _bug_text(error: BaseException) -> str:
     return (f'internal error{where}: {type(error).__name__}: {error}; '
             'this should not happen: --debug shows the traceback to report')
 
-# %% ../nbs/51_cli.ipynb #58cc2e17
+# %% ../nbs/51_cli.ipynb #3491a597
 def _missing_package_text(error: ModuleNotFoundError, verb: str) -> str:
     "What to install."
     extra = extra_for(verb, (error.name or '').partition('.')[0])
     return (f'this verb needs the package {error.name}, which is not installed; '
             f"pip install 'cloud_classifier[{extra}]' brings it")
 
+# %% ../nbs/51_cli.ipynb #74bab1a1
 def error_line(error: BaseException, # what was raised
                verb: str = '', # the verb that ran
               ) -> str:
@@ -251,6 +254,7 @@ def _path(text: str) -> Path:
     if not text.strip(): raise typer.BadParameter('is empty; name a file or a folder')
     return Path(text)
 
+# %% ../nbs/51_cli.ipynb #dc96805f
 def option(kind: type, # of the value
            text: str, # for the help
            *names: str, # as typed; that of the parameter where there are none
@@ -263,7 +267,6 @@ def option(kind: type, # of the value
     if default: text, settings = f'{text}  [default: {default}]', settings | dict(show_default=False)
     return Annotated[kind, typer.Option(*names, help=text, **settings)]
 
-# %% ../nbs/51_cli.ipynb #dc96805f
 def argument(kind: type, text: str, metavar: str):
     "A path that a verb takes without an option's name."
     return Annotated[kind, typer.Argument(help=text, metavar=metavar, parser=_path, show_default=False)]
@@ -292,6 +295,7 @@ def _show_warning(message, category, *where, show=warnings.showwarning, **more) 
     if category.__name__ in ('SpellingWarning', 'OpenElsewhere'): print_error(f'cloud-classifier: {message}')
     else: show(message, category, *where, **more)
 
+# %% ../nbs/51_cli.ipynb #67634f40
 def _configure(wanted: Invocation) -> None:
     "Speak as wanted from now on."
     vars(invocation).update(vars(wanted))
@@ -427,15 +431,7 @@ def check_choice(name: str, # as it was typed
     hint = f'did you mean {near[0]}?' if near else f'there are {", ".join(names)}'
     raise typer.BadParameter(f'unknown {what} {name!r}; {hint}', param_hint=option)
 
-# %% ../nbs/51_cli.ipynb #2299f27b
-def _class_folders(path: Path) -> list[str]:
-    "Names of the class folders of a dataset."
-    try: folders = [e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith('.')]
-    except FileNotFoundError: raise BadPath(f'{path}: {_missing_text(path, "folder")}') from None
-    except NotADirectoryError:
-        raise BadPath(f'{path}: is a file; a dataset is a folder with one folder of photos per class') from None
-    return sorted(folders)
-
+# %% ../nbs/51_cli.ipynb #4f2449ca
 def check_spelling(names: Iterable[str], # of classes
                    strict: bool, # whether a likely slip is an error
                   ) -> None:
@@ -446,7 +442,26 @@ def check_spelling(names: Iterable[str], # of classes
     if lines and strict: raise UnknownGenus('; '.join(lines))
     for line in lines: print_error(f'cloud-classifier: {line}')
 
-# %% ../nbs/51_cli.ipynb #4f2449ca
+# %% ../nbs/51_cli.ipynb #934a8572
+def check_label(label: str, # as it is typed
+                new_label: bool, # whether it is meant as it is typed
+               ) -> str:
+    "A label that is not a slip; `UnknownGenus` suggests the genus that it is nearly the name of."
+    from cloud_classifier.taxonomy import UnknownGenus, near_miss
+    genus = None if new_label or not label else near_miss(label)
+    if genus: raise UnknownGenus(f'{label}: did you mean {genus}? --new-label takes it as a class of its own')
+    return label
+
+# %% ../nbs/51_cli.ipynb #f0f773ef
+def _class_folders(path: Path) -> list[str]:
+    "Names of the class folders of a dataset."
+    try: folders = [e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith('.')]
+    except FileNotFoundError: raise BadPath(f'{path}: {_missing_text(path, "folder")}') from None
+    except NotADirectoryError:
+        raise BadPath(f'{path}: is a file; a dataset is a folder with one folder of photos per class') from None
+    return sorted(folders)
+
+# %% ../nbs/51_cli.ipynb #88d13aa1
 def existing_dataset(path: Path,
                      strict: bool = False, # whether class names that are nearly those of genera are refused
                      photos: bool = True, # whether it must have some
@@ -461,15 +476,6 @@ def existing_dataset(path: Path,
         raise BadPath(f'{path}: has no photos')
     if spelling: check_spelling(folders, strict)
     return path
-
-def check_label(label: str, # as it is typed
-                new_label: bool, # whether it is meant as it is typed
-               ) -> str:
-    "A label that is not a slip; `UnknownGenus` suggests the genus that it is nearly the name of."
-    from cloud_classifier.taxonomy import UnknownGenus, near_miss
-    genus = None if new_label or not label else near_miss(label)
-    if genus: raise UnknownGenus(f'{label}: did you mean {genus}? --new-label takes it as a class of its own')
-    return label
 
 # %% ../nbs/51_cli.ipynb #3ac5b25e
 def writable_folder(path: Path | None, # None passes
@@ -601,6 +607,56 @@ def _check_source(name: str, origin: Path | None) -> None:
         raise BadPath(f'{origin}: {"is not a folder" if origin.exists() else _missing_text(origin, "file or folder")}')
 
 # %% ../nbs/51_cli.ipynb #118bd4bb
+def _counts_text(counts: dict) -> str:
+    "Counts by name, the largest first."
+    return ', '.join(f'{n} {name}' for name, n in sorted(counts.items(), key=lambda o: -o[1]))
+
+# %% ../nbs/51_cli.ipynb #045f480e
+def _cleaning(dataset) -> dict[str, int]:
+    "How many decisions wait to be applied, and how many rows of the journal stand."
+    return dict(decisions=len(dataset.manifest.decisions()), journal=len(dataset.manifest.standing_rows()))
+
+def _cleaning_lines(dataset, counts: Mapping[str, int]) -> list[str]:
+    "What waits and what was done, in sentences."
+    place, waiting, done = shlex.quote(str(dataset.path)), counts['decisions'], counts['journal']
+    return [f'{waiting} decision{"s"[:waiting > 1]} to apply: cloud-classifier clean {place}' if waiting else '',
+            f'{done} in the journal: cloud-classifier journal {place}' if done else '']
+
+# %% ../nbs/51_cli.ipynb #099d7bc9
+def _print_status(dataset, as_json: bool) -> None:
+    "Print the counts of a dataset."
+    counts = dataset.status() | _cleaning(dataset)
+    if as_json: return print_json(counts)
+    if counts['classes']: show_table(('class', 'photos'), counts['classes'].items())
+    for name, title in (('status', 'rows'), ('reasons', 'failed because'), ('unreadable', 'not read')):
+        if counts.get(name): print_summary(f'{title}: {_counts_text(counts[name])}')
+    print_summary(*_cleaning_lines(dataset, counts))
+    if not counts['status']: print_summary(f'{dataset.path}: no photos yet')
+
+# %% ../nbs/51_cli.ipynb #2f1eb506
+def _reached_an_end(error: BaseException | None) -> bool:
+    "Whether a run came to its end, or was given up for a reason that no address is to blame for."
+    if error is None: return True
+    from cloud_classifier.data.download import DownloadAborted
+    return isinstance(error, DownloadAborted)
+
+def _scrape(data, from_list, genera, source, per_genus, top_up, limits, retry, as_json, options) -> dict[str, int]:
+    "Search and download, and print what became of each address, also where a run breaks off; counts by status."
+    from cloud_classifier.data.dataset import Dataset
+    from cloud_classifier.data.scrape import add_photos, scrape_clouds
+    from cloud_classifier.taxonomy import GENERA
+    before, progress = _status_counts(data), not invocation.quiet
+    try:
+        with stdout_for(as_json or not sys.stdout.isatty()):
+            if from_list:
+                return add_photos(data, **from_list, limits=limits, retry=retry, progress=progress, new_label=True)
+            scrape_clouds(data, genera or GENERA, source, per_genus, top_up, limits, retry, progress,
+                          verbose=progress and not as_json, new_label=True, **options)
+            return {status: n - before.get(status, 0) for status, n in _status_counts(data).items()}
+    finally:
+        if _reached_an_end(sys.exc_info()[1]): _print_status(Dataset(data), as_json)
+
+# %% ../nbs/51_cli.ipynb #03a8fa6d
 Source = option(str, 'commons, openverse, ddg, bing, urls or folder.')
 PerGenus = option(int, 'Photos that each class should have.', min=1)
 Genera = option(list[str] | None, 'A genus in any spelling, or words for another class; repeatable.',
@@ -614,6 +670,8 @@ Licences = option(list[str] | None, 'cc0, pdm, by, by-sa, by-nc, by-nd, by-nc-sa
                   '--licence', default='the first four')
 TopUp = option(bool, 'Ask commons and openverse when the source has too few.')
 Retry = option(bool, 'Try again what failed for a reason that may have passed.', '--retry')
+
+# %% ../nbs/51_cli.ipynb #13f46999
 Endpoint = option(str, "Another server that speaks the source's language.")
 KeyFile = option(Path | None, 'For bing: a file whose first line is the key.',
                  '--key-file', default='$AZURE_SEARCH_KEY')
@@ -657,54 +715,6 @@ def scrape(data: argument(Path, 'Folder for the photos, made where there is none
     from_list = dict(origin=origin, label=label) if source in ('urls', 'folder') else None
     counts = _scrape(data, from_list, genera, source, per_genus, top_up, limits, retry, as_json, options)
     _fail_if_none_came(data, counts)
-
-# %% ../nbs/51_cli.ipynb #d1af8164
-def _scrape(data, from_list, genera, source, per_genus, top_up, limits, retry, as_json, options) -> dict[str, int]:
-    "Search and download, and print what became of each address, also where a run breaks off; counts by status."
-    from cloud_classifier.data.dataset import Dataset
-    from cloud_classifier.data.scrape import add_photos, scrape_clouds
-    from cloud_classifier.taxonomy import GENERA
-    before, progress = _status_counts(data), not invocation.quiet
-    try:
-        with stdout_for(as_json or not sys.stdout.isatty()):
-            if from_list:
-                return add_photos(data, **from_list, limits=limits, retry=retry, progress=progress, new_label=True)
-            scrape_clouds(data, genera or GENERA, source, per_genus, top_up, limits, retry, progress,
-                          verbose=progress and not as_json, new_label=True, **options)
-            return {status: n - before.get(status, 0) for status, n in _status_counts(data).items()}
-    finally:
-        if _reached_an_end(sys.exc_info()[1]): _print_status(Dataset(data), as_json)
-
-def _reached_an_end(error: BaseException | None) -> bool:
-    "Whether a run came to its end, or was given up for a reason that no address is to blame for."
-    if error is None: return True
-    from cloud_classifier.data.download import DownloadAborted
-    return isinstance(error, DownloadAborted)
-
-# %% ../nbs/51_cli.ipynb #045f480e
-def _counts_text(counts: dict) -> str:
-    "Counts by name, the largest first."
-    return ', '.join(f'{n} {name}' for name, n in sorted(counts.items(), key=lambda o: -o[1]))
-
-def _cleaning(dataset) -> dict[str, int]:
-    "How many decisions wait to be applied, and how many rows of the journal stand."
-    return dict(decisions=len(dataset.manifest.decisions()), journal=len(dataset.manifest.standing_rows()))
-
-def _cleaning_lines(dataset, counts: Mapping[str, int]) -> list[str]:
-    "What waits and what was done, in sentences."
-    place, waiting, done = shlex.quote(str(dataset.path)), counts['decisions'], counts['journal']
-    return [f'{waiting} decision{"s"[:waiting > 1]} to apply: cloud-classifier clean {place}' if waiting else '',
-            f'{done} in the journal: cloud-classifier journal {place}' if done else '']
-
-def _print_status(dataset, as_json: bool) -> None:
-    "Print the counts of a dataset."
-    counts = dataset.status() | _cleaning(dataset)
-    if as_json: return print_json(counts)
-    if counts['classes']: show_table(('class', 'photos'), counts['classes'].items())
-    for name, title in (('status', 'rows'), ('reasons', 'failed because'), ('unreadable', 'not read')):
-        if counts.get(name): print_summary(f'{title}: {_counts_text(counts[name])}')
-    print_summary(*_cleaning_lines(dataset, counts))
-    if not counts['status']: print_summary(f'{dataset.path}: no photos yet')
 
 # %% ../nbs/51_cli.ipynb #39db4a32
 @verb()
@@ -770,6 +780,7 @@ def _check_undo(last: int | None, session: str, everything: bool) -> None:
     if sum((last is not None, bool(session), everything)) > 1:
         raise typer.BadParameter('say what to take back; take one of them', param_hint='--last, --session and --all')
 
+# %% ../nbs/51_cli.ipynb #1fc47302
 @verb()
 def undo(data: Data,
          last: Last = None,
@@ -802,6 +813,7 @@ def _verify_rows(result) -> list[tuple]: # photo, status, reason
     rows += [(path, 'hint', ', '.join(hints)) for path, hints in hinted]
     return rows + [(path, 'not read', 'is not a photo in a class folder') for path in result.ignored]
 
+# %% ../nbs/51_cli.ipynb #cf9c9e15
 @verb()
 def verify(data: Data,
            quarantine: Quarantine = False,
@@ -847,6 +859,14 @@ def duplicates(data: Data,
         echo(written, err=as_json)
 
 # %% ../nbs/51_cli.ipynb #84bbfc2f
+def _check_shares(valid: float, test: float, group_by: Sequence[str]) -> None:
+    "Shares that leave something to train on, and names of groupings."
+    for name in group_by: check_choice(name, ('duplicates', 'series', 'author', 'page'), 'grouping', '--group-by')
+    if not (valid > 0 and test > 0 and valid + test < 1):
+        message = f'are shares that leave something to train on, not {valid:g} and {test:g}'
+        raise typer.BadParameter(message, param_hint='--valid and --test')
+
+# %% ../nbs/51_cli.ipynb #ced95e6e
 SplitOut = option(Path, 'The CSV file; its certificate goes beside it. Where it is there already, no photo that it '
                         'knows changes its part.', '--out', '-o')
 ValidShare = option(float, 'Share to validate on, 0 to 1.')
@@ -854,13 +874,6 @@ TestShare = option(float, 'Share to test on, 0 to 1.')
 GroupBy = option(list[str] | None, 'duplicates, series, author or page; repeatable.', default='all four')
 KeepConflicts = option(bool, 'Train on copies that stand under two labels.', '--keep-conflicts')
 Fresh = option(bool, 'Make a new split where the file is there already.', '--fresh')
-
-def _check_shares(valid: float, test: float, group_by: Sequence[str]) -> None:
-    "Shares that leave something to train on, and names of groupings."
-    for name in group_by: check_choice(name, ('duplicates', 'series', 'author', 'page'), 'grouping', '--group-by')
-    if not (valid > 0 and test > 0 and valid + test < 1):
-        message = f'are shares that leave something to train on, not {valid:g} and {test:g}'
-        raise typer.BadParameter(message, param_hint='--valid and --test')
 
 # %% ../nbs/51_cli.ipynb #36f7104a
 @verb()
@@ -965,19 +978,26 @@ def _train_split(data: Path, split: Path | None): # a `Split`, or None where non
     Dataset(data).check()
     return _loaded_split(data, split)
 
+# %% ../nbs/51_cli.ipynb #d0178674
+def _copies_text(facts: Mapping) -> str: # facts: as of `Run.as_dict`
+    "How many small copies there are; '' where none were made."
+    if not facts.get('copies'): return ''
+    n = facts['copies']['made'] + facts['copies']['there']
+    return f'; small copies of {n} photos take {facts["copies"]["bytes"]/1e6:.0f} MB in {facts["cache"]}'
+
+def _stopped_text(path: Path, facts: Mapping) -> str:
+    "Why training ended early; '' where it did not."
+    if facts['status'] != 'stopped': return ''
+    return f'{path}: stopped, because {facts["reason"]}; it ends with epoch {facts["best_epoch"]}'
+
+# %% ../nbs/51_cli.ipynb #49204e6f
 def _print_run(run, as_json: bool) -> None:
     "Print what was trained, and what comes next."
-    facts, copies = run.as_dict(), ''
+    facts = run.as_dict()
     if as_json: return print_json(dict(run=run.path, **facts))
-    if facts.get('copies'):
-        n = facts['copies']['made'] + facts['copies']['there']
-        copies = f'; small copies of {n} photos take {facts["copies"]["bytes"]/1e6:.0f} MB in {facts["cache"]}'
-    stopped = ''
-    if facts['status'] == 'stopped':
-        stopped = f'{run.path}: stopped, because {facts["reason"]}; it ends with epoch {facts["best_epoch"]}'
-    print_result(run.path, str(run.split.certificate), stopped,
+    print_result(run.path, str(run.split.certificate), _stopped_text(run.path, facts),
                  f'{run.path}: trained on {facts["trained_on"]} photos of {len(facts["classes"])} classes '
-                 f'in {facts["precision"]}, {facts["photos_per_second"]:g} a second{copies}; '
+                 f'in {facts["precision"]}, {facts["photos_per_second"]:g} a second{_copies_text(facts)}; '
                  f'next: cloud-classifier evaluate {shlex.quote(str(run.path))}')
 
 # %% ../nbs/51_cli.ipynb #d987229b
@@ -1065,9 +1085,9 @@ def lr_find(data: Data,
     if as_json: print_json(rates)
     else: show_table(('suggestion', 'rate'), [(name, f'{rate:.2e}') for name, rate in rates.items()])
 
-# %% ../nbs/51_cli.ipynb #ea677d3e
+# %% ../nbs/51_cli.ipynb #7405a26c
 _RUN_COLUMNS = ('run', 'status', 'recipe', 'arch', 'size', 'epochs', 'error', 'top1', 'photos_per_second', 'seconds',
-                'split') # those that a terminal has room for; --verbose shows all
+                'split')
 
 def _run_cell(column: str, value) -> str:
     "A cell of the table of runs."
@@ -1075,6 +1095,7 @@ def _run_cell(column: str, value) -> str:
     if column in ('error', 'top1') and isinstance(value, float): return f'{value:.3f}'
     return f'{value:g}' if isinstance(value, float) else str(value)
 
+# %% ../nbs/51_cli.ipynb #a56b620c
 @verb()
 def runs(folder: Annotated[Path, typer.Argument(
              help='Where to look, sub-folders included.', metavar='FOLDER', parser=_path)] = 'models/runs',
@@ -1114,6 +1135,7 @@ def _check_target_error(value: float | None) -> float | None:
     if value is None or 0 < value < 1: return value
     raise typer.BadParameter(f'is a share above 0 and below 1, not {value:g}', param_hint='--target-error')
 
+# %% ../nbs/51_cli.ipynb #0a079f63
 def existing_model(path: Path) -> Path:
     "A file that may be a model, or that of a run's folder; whether it is one, ONNX Runtime says."
     if not path.is_dir(): return existing_file(path, 'a model')
@@ -1155,7 +1177,7 @@ def _judged_source(target: Path, is_run: bool):
     from cloud_classifier.prediction.infer import CloudClassifier
     return CloudClassifier(target)
 
-# %% ../nbs/51_cli.ipynb #77a3384a
+# %% ../nbs/51_cli.ipynb #048af105
 Part = option(Literal['train', 'valid', 'test'], 'What to judge it by; only test is honest.')
 Also = option(list[Path] | None, 'A run on the same split with another seed; repeatable.', '--also', metavar='RUN')
 ReportFolder = option(Path | None, 'Folder for the report.', '--out', '-o',
@@ -1163,6 +1185,7 @@ ReportFolder = option(Path | None, 'Folder for the report.', '--out', '-o',
 Look = option(bool, 'Show the network pictures that are not skies and photos without their clouds, '
                     'and ask it where it looked.')
 
+# %% ../nbs/51_cli.ipynb #c4f5c84c
 @verb()
 def evaluate(target: argument(Path, 'A run of `train`, or an .onnx file.', 'RUN|MODEL'),
              data: argument(Path | None, 'For a model: a folder with one folder of photos per class.', 'DATA') = None,
@@ -1195,6 +1218,7 @@ StoredAs = option(Literal['fp32', 'int8', 'int8-weights', 'fp16'],
                   'How its weights are stored; int8-weights is a quarter of the size and computes as fp32 does, '
                   'int8 in 8 bits.')
 
+# %% ../nbs/51_cli.ipynb #4aa11363
 @verb()
 def export(run: RunDir,
            out: ModelOut = None,
@@ -1220,7 +1244,6 @@ def export(run: RunDir,
                                 'in any probability of the photos compared')
 
 # %% ../nbs/51_cli.ipynb #ceb2c48c
-_ISSUE_KINDS = 'label', 'outlier', 'ambiguous', 'conflict'
 OofFile = option(Path | None, 'A Parquet or CSV file of out-of-fold probabilities.', '--oof', metavar='FILE',
                  default='they are made, and kept')
 IssuesOfRun = option(Path | None, "Look through a run's held-out photos instead.", '--run', metavar='RUN')
@@ -1228,6 +1251,9 @@ Kinds = option(list[str] | None, 'label, outlier, ambiguous or conflict; repeata
 Limit = option(int | None, 'How many to print.', min=1, default='20 in a table, all with --json')
 QueueOut = option(Path | None, 'Write all of them into this CSV file. Fill in its column decision: clean --apply '
                                'takes it.', '--out', '-o')
+
+# %% ../nbs/51_cli.ipynb #36fa2555
+_ISSUE_KINDS = 'label', 'outlier', 'ambiguous', 'conflict'
 
 def _check_issues(data: Path, oof: Path | None, run: Path | None, kinds: Sequence[str], strict: bool) -> None:
     "Refuse what can't be looked through, before anything heavy is imported."
@@ -1258,6 +1284,7 @@ def _probabilities(data: Path, oof: Path | None, run: Path | None): # a DataFram
     from cloud_classifier.training.oof import oof_of_run, out_of_fold
     return oof_of_run(run) if run else out_of_fold(data, progress=not invocation.quiet)
 
+# %% ../nbs/51_cli.ipynb #19a28fc9
 def _found_issues(data: Path, oof: Path | None, run: Path | None, kinds: Sequence[str]): # a DataFrame
     "The doubtful photos of a dataset, the worst first."
     from cloud_classifier.data.issues import BadOOF, label_issues
@@ -1333,6 +1360,7 @@ def _print_done(data: Path, file: Path, done, as_json: bool) -> None: # done: a 
     counts = _counts_text(Counter(status.partition(':')[0] for status in done.status))
     print_summary(f'{data}: {counts or "no decisions in " + str(file)}')
 
+# %% ../nbs/51_cli.ipynb #bd45db58
 def _apply_file(data: Path, file: Path, new_label: bool, as_json: bool) -> None:
     "Carry out the decisions in a file; exit status 1 where one could not be."
     from cloud_classifier.data.clean import replay
@@ -1374,7 +1402,7 @@ def _serve(data: Path, oof: Path | None, run: Path | None, split: Path | None, e
                   announce=lambda at: _announce(at, f'{at} shows the photos until Ctrl-C'),
                   **{name: value for name, value in address.items() if value is not None})
 
-# %% ../nbs/51_cli.ipynb #1f4c62a4
+# %% ../nbs/51_cli.ipynb #57e49d9e
 ApplyFile = option(Path | None, 'Carry out the decisions in this CSV file: path or sha256, decision, label.', '--apply',
                    metavar='FILE')
 Retrain = option(bool, 'Carry out what was decided, train again with the same config and parts, and compare.',
@@ -1390,6 +1418,7 @@ RoundOut = option(Path | None, 'With --retrain: folder of the new run.', '--out'
 Host = option(str | None, 'Address to serve on.', default='127.0.0.1')
 Port = option(int | None, 'Port to serve on; 0 for one that is free.', min=0, max=65535, default='8867')
 
+# %% ../nbs/51_cli.ipynb #f4f8e982
 @verb()
 def clean(data: Data,
           apply: ApplyFile = None,
@@ -1434,16 +1463,7 @@ def _parse_prior(shares: list[str]) -> dict[str, float]: # shares by genus
             raise typer.BadParameter(message, param_hint='--prior')
     return prior
 
-# %% ../nbs/51_cli.ipynb #1b303a9b
-ShowExif = option(bool, 'Show when and where each photo was taken, as its Exif says.', '--exif')
-ByClimate = option(bool, 'Expect the clouds that are common where each photo was taken.', '--climate')
-ClimateTable = option(Path | None, 'With --climate: a CSV file of season, latitude and amounts of genera.',
-                      '--climate-table', metavar='FILE', default='a coarse one, without seasons')
-Latitude = option(float | None, 'With --climate: latitude of photos that do not say theirs, degrees, south negative.',
-                  min=-90, max=90, show_default=False)
-Taken = option(str | None, 'With --climate: when photos that do not say so were taken, such as 2026-06-21 or 2026-06.',
-               metavar='DATE', show_default=False)
-
+# %% ../nbs/51_cli.ipynb #dde51a6d
 def _parse_date(text: str):
     "The moment that YYYY-MM-DD or YYYY-MM means."
     from datetime import datetime
@@ -1452,7 +1472,7 @@ def _parse_date(text: str):
         except ValueError: continue
     raise typer.BadParameter(f'{text!r} is not YYYY-MM-DD or YYYY-MM', param_hint='--taken')
 
-# %% ../nbs/51_cli.ipynb #a6d02198
+# %% ../nbs/51_cli.ipynb #2b73aeb6
 def _read_climate_table(table: Path):
     "The climate in a file; `BadClimate` names it."
     from cloud_classifier.prediction.climate import BadClimate, read_climate
@@ -1462,6 +1482,17 @@ def _read_climate_table(table: Path):
     except UnicodeDecodeError: raise BadClimate(f'{table}: is not UTF-8 text') from None
     except UserError as e: raise BadClimate(f'{table}: {e}') from None
 
+# %% ../nbs/51_cli.ipynb #810bc5bd
+ShowExif = option(bool, 'Show when and where each photo was taken, as its Exif says.', '--exif')
+ByClimate = option(bool, 'Expect the clouds that are common where each photo was taken.', '--climate')
+ClimateTable = option(Path | None, 'With --climate: a CSV file of season, latitude and amounts of genera.',
+                      '--climate-table', metavar='FILE', default='a coarse one, without seasons')
+Latitude = option(float | None, 'With --climate: latitude of photos that do not say theirs, degrees, south negative.',
+                  min=-90, max=90, show_default=False)
+Taken = option(str | None, 'With --climate: when photos that do not say so were taken, such as 2026-06-21 or 2026-06.',
+               metavar='DATE', show_default=False)
+
+# %% ../nbs/51_cli.ipynb #34ecc712
 def _parse_climate(by_climate: bool, table: Path | None, latitude: float | None, taken: str | None, prior: list | None,
                    ) -> dict | None: # arguments of `prior_of_photo`; None where no climate is asked for
     "What the options say of the climate."
@@ -1474,7 +1505,7 @@ def _parse_climate(by_climate: bool, table: Path | None, latitude: float | None,
     climate = dict(taken=_parse_date(taken) if taken else None, latitude=latitude)
     return climate | (dict(climate=_read_climate_table(table)) if table else {})
 
-# %% ../nbs/51_cli.ipynb #2b73aeb6
+# %% ../nbs/51_cli.ipynb #6d0739ad
 def _prior_of_photos(clouds, climate: Mapping) -> Callable: # takes a photo
     "The prior of each photo."
     from functools import partial
@@ -1486,6 +1517,7 @@ def _prior_of_frames(clouds, climate: Mapping) -> Callable: # takes a frame
     from datetime import datetime
     return lambda frame: _prior_of_photos(clouds, climate | dict(taken=datetime.now()))(frame)
 
+# %% ../nbs/51_cli.ipynb #5f1b7260
 def _facts_of_photos(exif: bool, climate: Mapping | None) -> Callable: # takes a photo, returns entries for its answer
     "When and where a photo was taken, and whether its answer knows of the climate there, where that is asked for."
     if not exif and climate is None: return lambda photo: {}
@@ -1498,7 +1530,7 @@ def _facts_of_photos(exif: bool, climate: Mapping | None) -> Callable: # takes a
         return entries | dict(climate=why_no_prior(*place, climate.get('climate', CLIMATE)) or 'used')
     return facts
 
-
+# %% ../nbs/51_cli.ipynb #fe131fc4
 def _further_columns(exif: bool, climate: Mapping | None) -> dict[str, type]: # types by names
     "The columns of a table for what `_facts_of_photos` returns."
     columns = dict(taken=str, latitude=float, longitude=float) if exif else {}
@@ -1566,6 +1598,7 @@ def _draw_answers_and_facts(rows: list[tuple[str, ...]], facts: list[dict]) -> N
     draw_answers(rows)
     if any(facts): show_table(('photo', *facts[0]), [(row[0], *o.values()) for row, o in zip(rows, facts)])
 
+# %% ../nbs/51_cli.ipynb #3a3aef2f
 def _print_answers(answers: Iterable[tuple], as_json: bool, bar: Callable, # called after each photo
                    facts: Callable = lambda photo: {}, # takes a photo, returns entries that stand beside its answer
                    ) -> bool: # whether all photos could be used
@@ -1634,6 +1667,16 @@ def _print_written(written, as_json: bool) -> None: # a `Written`
     bad = f'; {written.errors} can’t be used, see the column error' if written.errors else ''
     print_result(written.table, f'{written.table}: {written.rows} photos; {written.answered} answered now{kept}{bad}')
 
+# %% ../nbs/51_cli.ipynb #7b551137
+def _model_to_ask(model: Path | None, is_for_people: bool): # a `CloudClassifier`
+    "The model that was named or is found; where it is the one that ships, a line for people says so."
+    from cloud_classifier.prediction.infer import CloudClassifier, find_model, is_shipped
+    clouds = CloudClassifier(find_model(model), threads=1)
+    if not model and is_for_people and is_shipped(clouds.path):
+        print_error('cloud-classifier: these are answers of the model that ships; '
+                    '`cloud-classifier card` says what they are worth')
+    return clouds
+
 # %% ../nbs/51_cli.ipynb #6797271e
 Model = option(Path | None, 'An .onnx file, or the folder of a run.', '--model', '-m',
                default='$CLOUD_MODEL, models/clouds.onnx, the newest run, or the model that ships')
@@ -1646,7 +1689,7 @@ Places = Annotated[list[str], typer.Argument(
 TableOut = option(Path | None, 'File for the answers, .csv, .jsonl or .parquet. When it is cut off, the same command '
                                'goes on; later it adds new photos.', '--out', '-o')
 
-# %% ../nbs/51_cli.ipynb #431fda43
+# %% ../nbs/51_cli.ipynb #2c300903
 @verb()
 def predict(paths: Places,
             model: Model = None,
@@ -1671,13 +1714,9 @@ def predict(paths: Places,
     if urls and (exif or by_climate):
         raise typer.BadParameter('does not go with --exif and --climate', param_hint='--urls')
     from cloud_classifier.prediction.batch import check_table, find_photos, predict_all
-    from cloud_classifier.prediction.infer import CloudClassifier, find_model, is_shipped
     if out: check_table(out)
-    clouds = CloudClassifier(find_model(model), threads=1)
+    clouds = _model_to_ask(model, not (as_json or invocation.quiet))
     photos = find_photos(paths, urls, getattr(sys.stdin, 'buffer', None))
-    if not (model or as_json or invocation.quiet) and is_shipped(clouds.path):
-        print_error('cloud-classifier: these are answers of the model that ships; '
-                    '`cloud-classifier card` says what they are worth')
     if climate is not None: shares = _prior_of_photos(clouds, climate)
     facts = _facts_of_photos(exif, climate)
     with answers_bar(paths, shown=not invocation.quiet and (bool(out) or not as_json)) as bar:
@@ -1701,6 +1740,7 @@ def watch_line(row: Mapping) -> str: # of a frame
     clock = datetime.fromisoformat(time).astimezone().strftime('%H:%M:%S')
     return f'{clock}  {label:14} {probability:>4}  {verdict:9}  the sky: {sky or "not known"} {share}  {name}'
 
+# %% ../nbs/51_cli.ipynb #e9ab3112
 def _print_watched(row: Mapping, as_json: bool, n: int) -> None: # the row's number
     "Print a row of `watch`."
     from cloud_classifier.prediction.watch import frame_cells, event_text
@@ -1711,19 +1751,24 @@ def _print_watched(row: Mapping, as_json: bool, n: int) -> None: # the row's num
     elif not as_json: echo(watch_line(row)) if sys.stdout.isatty() else print_tsv(frame_cells(row))
     sys.stdout.flush()
 
-# %% ../nbs/51_cli.ipynb #9c301e98
+# %% ../nbs/51_cli.ipynb #0db9806d
+_Camera = Annotated[str, typer.Argument(
+    help='A folder that a camera writes to, a photo that is overwritten, or the address of a still.',
+    metavar='WHERE', show_default=False)]
+_RowsOut = option(Path | None, 'File to append all that happens to, .jsonl or .csv; a watch that is started again '
+                               'goes on with it.', '--out', '-o')
+_Command = option(str, 'Command to run when the sky changes. It gets the answer as JSON on stdin; no shell reads it.',
+                  '--exec', metavar='COMMAND', show_default=False)
+
+# %% ../nbs/51_cli.ipynb #dc679756
 @verb()
-def watch(where: Annotated[str, typer.Argument(
-              help='A folder that a camera writes to, a photo that is overwritten, or the address of a still.',
-              metavar='WHERE', show_default=False)],
+def watch(where: _Camera,
           every: option(float, 'Seconds from one look to the next.') = 10,
           count: option(int | None, 'End after so many frames.', min=1, show_default=False) = None,
-          out: option(Path | None, 'File to append all that happens to, .jsonl or .csv; a watch that is started again '
-                                   'goes on with it.', '--out', '-o') = None,
+          out: _RowsOut = None,
           pool: option(int, 'Frames whose probabilities are averaged.', min=1) = 6,
           everything: option(bool, 'Answer the photos that are in the folder already, too.', '--all') = False,
-          command: option(str, 'Command to run when the sky changes. It gets the answer as JSON on stdin; no shell '
-                               'reads it.', '--exec', metavar='COMMAND', show_default=False) = '',
+          command: _Command = '',
           model: Model = None,
           prior: Prior = None,
           by_climate: ByClimate = False,
@@ -1766,6 +1811,14 @@ def site(out: argument(Path, 'Folder for the page, made where there is none; an 
 Host = option(str, 'Address to listen on; 0.0.0.0 for all that can reach this machine.')
 Port = option(int, 'Port to listen on; 0 for any that is free.', min=0, max=65535)
 
+def _check_page(site: Path | None, no_site: bool, ort: Path | None) -> None:
+    "Refuse two pages at once, and a folder that has none."
+    if bool(site) + no_site + bool(ort) > 1:
+        raise typer.BadParameter('take one of them', param_hint='--site, --no-site and --ort')
+    if site and not (site/'index.html').is_file():
+        raise BadPath(f'{site}: has no index.html; `cloud-classifier site` makes such a folder')
+
+# %% ../nbs/51_cli.ipynb #dd82a2bb
 @verb()
 def serve(model: Model = None,
           host: Host = '127.0.0.1',
@@ -1786,10 +1839,7 @@ def serve(model: Model = None,
 
     Requests over a limit are refused with 413, 429 or 503."""
     if model: existing_model(model)
-    if bool(site) + no_site + bool(ort) > 1:
-        raise typer.BadParameter('take one of them', param_hint='--site, --no-site and --ort')
-    if site and not (site/'index.html').is_file():
-        raise BadPath(f'{site}: has no index.html; `cloud-classifier site` makes such a folder')
+    _check_page(site, no_site, ort)
     from cloud_classifier.prediction import serve as http
     if not invocation.quiet: http.log_requests()
     limits = http.Limits(max_bytes, max_pixels, max_files, upload_seconds, answer_seconds, queue,
@@ -1810,7 +1860,7 @@ def show_app(model: Model = None,
     from cloud_classifier.prediction.app import serve_app
     serve_app(model, keep, host, port, lambda at: _announce(at, f'{at} shows the page until Ctrl-C'))
 
-# %% ../nbs/51_cli.ipynb #4778aa1a
+# %% ../nbs/51_cli.ipynb #8619a1e4
 def _installed() -> dict:
     "The version, the model that `predict` would use, and whether training is possible."
     from importlib.util import find_spec
@@ -1819,6 +1869,7 @@ def _installed() -> dict:
     except BadModel as e: model = str(e)
     return dict(version=__version__, model=model, can_train=bool(find_spec('fastai')))
 
+# %% ../nbs/51_cli.ipynb #dad9d34b
 def _model_info(path: Path) -> dict:
     "The metadata of a model."
     from cloud_classifier.prediction.infer import CloudClassifier
@@ -1834,7 +1885,7 @@ def _dataset_info(path: Path) -> dict:
     counts = Counter(label for _, label in dataset.photos())
     return dict(photos={label: counts[label] for label in class_order(counts)}) | _cleaning(dataset)
 
-# %% ../nbs/51_cli.ipynb #dd82a2bb
+# %% ../nbs/51_cli.ipynb #e3e40de0
 def _info(path: Path | None) -> dict:
     "What is known of a model, a run, a dataset, or this installation."
     if path is None: return _installed()
@@ -1843,6 +1894,7 @@ def _info(path: Path | None) -> dict:
         return flat_metadata(run_metadata(path))
     return _dataset_info(path) if path.is_dir() else _model_info(path)
 
+# %% ../nbs/51_cli.ipynb #bc93299a
 @verb()
 def info(path: argument(Path | None, 'A model, a run or a dataset.', 'PATH') = None, as_json: AsJson = False):
     "Say what a model, a run or a folder of photos is."

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings('ignore::PIL.Image.De
 def photos(tmp_path_factory, ccsn):
     "Odd photos and real ones; the page in a browser is shown the same in test_site_browser."
     folder = tmp_path_factory.mktemp('photos') / 'odd'
-    odd_photos(folder)
+    odd_photos(folder, many=True)
     real = sorted(ccsn.rglob('*.jpg'))
     return [*sorted(folder.iterdir()), *real[:: len(real) // REAL][:REAL]]
 

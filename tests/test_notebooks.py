@@ -83,19 +83,6 @@ def test_readme_says_what_the_front_page_says():
     assert (ROOT / 'README.md').read_text() == readme(), 'edit nbs/index.ipynb and run `make readme`'
 
 
-def test_figures_on_the_front_page_are_the_cards():
-    "What is said of the model that ships is what its card says of the held-out test photos."
-    front = (ROOT / 'README.md').read_text().partition('## How good is it?')[2].partition('## Train')[0]
-    card = (ROOT / 'models' / 'clouds.md').read_text()
-    photos, top1, low, high, top3 = re.search(
-        r'On its (\d+)\s+held-out test photos.*?for ([\d.]+) % .*?interval: ([\d.]+) to ([\d.]+)\).*?for ([\d.]+) %',
-        front.replace('\n', ' '),
-    ).groups()
-    assert f'this file ({photos} test photos)' in card
-    assert re.search(rf'right at once .* \| {top1} % \({low} to {high}\) \|', card)
-    assert re.search(rf'among the first three .* \| {top3} % \(', card)
-
-
 @pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md', *map(str, NOTEBOOKS)])
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()

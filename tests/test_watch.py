@@ -752,5 +752,5 @@ def check_still(file, tmp_path, seconds):
     assert 0 <= asked['missing'] + asked['drop'] + asked['truncated'] - counts['away'] <= 1
     assert len(of(rows, 'back', 'seconds')) >= counts['away'] // 3
     reasons = {*of(rows, 'away', 'reason')}
-    assert {'broke off in the middle of a still', 'answers with status 404 (Not Found)'} <= reasons
+    assert {'broke off in the middle of a photo', 'answers with status 404 (Not Found)'} <= reasons
     assert 'secret' not in err + out.read_text()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image
 
 from ..errors import UserError
@@ -39,22 +40,26 @@ class Explanation:
     label: str                           # the label that is explained
     probability: float                   # that the network gives it, 0 to 1
 
-    def overlay(self,
-                strength: float = .55, # of the colours over the photo, 0 to 1
-                ) -> Image.Image: # RGB, as large as `photo`
-        "The photo in grey under the map, whose colours can be read without telling red from green."
-        from matplotlib import colormaps
-        colours = Image.fromarray((colormaps['inferno'](self.heat)[..., :3] * 255).round().astype(np.uint8))
-        return Image.blend(self.photo.convert('L').convert('RGB'), colours, strength)
+# %% ../../nbs/evaluation/32_audit.ipynb #0891ab51
+@patch
+def overlay(self: Explanation,
+            strength: float = .55, # of the colours over the photo, 0 to 1
+           ) -> Image.Image: # RGB, as large as `photo`
+    "The photo in grey under the map, whose colours can be read without telling red from green."
+    from matplotlib import colormaps
+    colours = Image.fromarray((colormaps['inferno'](self.heat)[..., :3] * 255).round().astype(np.uint8))
+    return Image.blend(self.photo.convert('L').convert('RGB'), colours, strength)
 
-    def _repr_png_(self) -> bytes:
-        "The photo, and the photo under the map."
-        side = max(224, self.photo.width)
-        both, file = Image.new('RGB', (2*side + 8, side), 'white'), BytesIO()
-        for i, img in enumerate((self.photo, self.overlay())):
-            both.paste(img.resize((side, side), Image.Resampling.BICUBIC), (i*(side + 8), 0))
-        both.save(file, 'PNG')
-        return file.getvalue()
+# %% ../../nbs/evaluation/32_audit.ipynb #e320f030
+@patch
+def _repr_png_(self: Explanation) -> bytes:
+    "The photo, and the photo under the map."
+    side = max(224, self.photo.width)
+    both, file = Image.new('RGB', (2*side + 8, side), 'white'), BytesIO()
+    for i, img in enumerate((self.photo, self.overlay())):
+        both.paste(img.resize((side, side), Image.Resampling.BICUBIC), (i*(side + 8), 0))
+    both.save(file, 'PNG')
+    return file.getvalue()
 
 # %% ../../nbs/evaluation/32_audit.ipynb #63502d68
 @contextmanager
@@ -73,7 +78,7 @@ def _untouched(model) -> Iterator: # the network, in evaluation mode
             p.requires_grad_(learns)
             p.grad = grad
 
-# %% ../../nbs/evaluation/32_audit.ipynb #0891ab51
+# %% ../../nbs/evaluation/32_audit.ipynb #019fb122
 class NoMap(UserError):
     "A network without a map that could be laid over a photo."
 
@@ -91,27 +96,35 @@ def _as_map(tokens, # (n, tokens, channels)
     shape = tuple(tokens.shape[1:])
     raise NoMap(f'this network keeps no square of patches ({shape}), so its answer has no map; {_HINT}')
 
-def _map_layer(model, # a body and a head
-               pixels, # (1, 3, size, size)
-              ) -> tuple: # the layer, and what makes a map of its output; None where it is one
-    "The last layer of a network that knows where things are."
-    import torch
-    try: body = model[0]
-    except TypeError:
-        raise NoMap('this network is not a body with a head on it, as cloud_learner makes them, '
-                    'so it is not known where its map would be') from None
-    with torch.no_grad(): output = body(pixels)
-    if output.ndim == 4 and min(output.shape[2:]) > 1: return body, None
-    if output.ndim == 4:
-        raise NoMap(f'on squares of {pixels.shape[-1]} pixels this network is left with a single place, '
-                    'so its answer has no map; train it on larger ones')
-    network = getattr(body, 'model', body)
+# %% ../../nbs/evaluation/32_audit.ipynb #8b5087cc
+def _token_layer(network) -> tuple: # the layer, and what makes a map of its output
+    "The last layer of a transformer that keeps places apart."
     try: return network.blocks[-1].norm1, partial(_as_map, extra=getattr(network, 'num_prefix_tokens', 0))
     except (AttributeError, IndexError, TypeError):
         raise NoMap(f'a {type(network).__name__} has no layer near its end that is known to keep places apart, '
                     f'so its answer has no map; {_HINT}') from None
 
-# %% ../../nbs/evaluation/32_audit.ipynb #e320f030
+# %% ../../nbs/evaluation/32_audit.ipynb #e3cd1394
+def _body(model):
+    "The body of a network that has a head."
+    try: return model[0]
+    except TypeError:
+        raise NoMap('this network is not a body with a head on it, as cloud_learner makes them, '
+                    'so it is not known where its map would be') from None
+
+def _map_layer(model, # a body and a head
+               pixels, # (1, 3, size, size)
+              ) -> tuple: # the layer, and what makes a map of its output; None where it is one
+    "The last layer of a network that knows where things are."
+    import torch
+    body = _body(model)
+    with torch.no_grad(): output = body(pixels)
+    if output.ndim != 4: return _token_layer(getattr(body, 'model', body))
+    if min(output.shape[2:]) > 1: return body, None
+    raise NoMap(f'on squares of {pixels.shape[-1]} pixels this network is left with a single place, '
+                'so its answer has no map; train it on larger ones')
+
+# %% ../../nbs/evaluation/32_audit.ipynb #febeb9d4
 def _column(label: str, classes: Sequence[str]) -> int:
     "The class that `label` means."
     key = lambda o: read_label(str(o)).casefold()
@@ -119,6 +132,7 @@ def _column(label: str, classes: Sequence[str]) -> int:
     if key(label) in keys: return keys.index(key(label))
     raise ValueError(f'this network does not know the class {label!r}; its classes are {", ".join(map(str, classes))}')
 
+# %% ../../nbs/evaluation/32_audit.ipynb #13376ef1
 def _grad_cam():
     "pytorch-grad-cam's class."
     try: from pytorch_grad_cam import GradCAM
@@ -164,6 +178,7 @@ VIEWS = { # to add a view, add an entry
     'centre': View('only the centre', lambda y, x: _edge(y, x) >= 1/8),
     'border': View('only the outermost eighth', lambda y, x: _edge(y, x) < 1/8)}
 
+# %% ../../nbs/evaluation/32_audit.ipynb #54fe6918
 def visible(view: View, # one of `VIEWS`
             size: int, # side of the square, pixels
            ) -> np.ndarray: # (size, size) bool
@@ -181,12 +196,7 @@ def probabilities_of(learn, # a learner
             return model(torch.from_numpy(pixels).to(next(model.parameters()).device)).double().softmax(1).cpu().numpy()
     return probabilities
 
-# %% ../../nbs/evaluation/32_audit.ipynb #74454fe2
-def _batches(photos: Iterable, preprocess: Preprocess | None, size: int) -> Iterator[np.ndarray]: # (n, 3, side, side)
-    "The pixels of photos, a few at a time."
-    pixels = (np.asarray(p, np.float32) if preprocess is None else preprocess(p) for p in photos)
-    while batch := list(islice(pixels, size)): yield np.stack(batch)
-
+# %% ../../nbs/evaluation/32_audit.ipynb #fc557a99
 def view_answers(probabilities: Callable, # of pixels: (n, c)
                  pixels: np.ndarray, # (n, 3, size, size) float32, normalised
                  views: Mapping[str, View], # what remains visible
@@ -195,13 +205,20 @@ def view_answers(probabilities: Callable, # of pixels: (n, c)
     size = pixels.shape[-1]
     return {name: np.argmax(probabilities(pixels*visible(view, size)), axis=1) for name, view in views.items()}
 
-# %% ../../nbs/evaluation/32_audit.ipynb #54fe6918
+# %% ../../nbs/evaluation/32_audit.ipynb #dce2c3c5
+def _summands(answers: np.ndarray, truth: np.ndarray) -> np.ndarray: # (n,), (n,) to (n, 2 + 2 l)
+    "Of each photo: 1, whether it is right; by label whether it is the answer, then whether it is true."
+    labels = np.unique(np.concatenate([answers, truth]))
+    is_answer, is_true = (o[:, None] == labels for o in (answers, truth))
+    return np.column_stack([np.ones(len(truth)), answers == truth, is_answer, is_true])
+
 def _above_chance(sums: np.ndarray) -> np.ndarray: # (m, 2 + 2 l)
-    "(m,) accuracy less chance, from sums over photos: 1, right answers; by label answers, then photos."
+    "(m,) accuracy less chance, from sums of summands."
     n, right, by_label = sums[:, 0], sums[:, 1], sums[:, 2:]
     answers, photos = np.split(by_label, 2, axis=1)
     return (n*right - (answers*photos).sum(axis=1))/n**2 # whole numbers above: 0 is 0
 
+# %% ../../nbs/evaluation/32_audit.ipynb #85c08685
 def above_chance(answers: Iterable, # (n,) the label that was answered
                  truth: Iterable, # (n,) the true label
                  groups: Iterable | None = None, # (n,) photos that belong together; each a group where None
@@ -213,13 +230,12 @@ def above_chance(answers: Iterable, # (n,) the label that was answered
     if not len(truth) or answers.shape != truth.shape:
         raise ValueError('an audit needs a photo or more, and an answer for each; '
                          f'there are {len(answers)} answers and {len(truth)} labels')
-    labels, right, n = np.unique(np.concatenate([answers, truth])), answers == truth, len(truth)
-    values = np.column_stack([np.ones(n), right, answers[:, None] == labels, truth[:, None] == labels])
+    right, values = answers == truth, _summands(answers, truth)
     value = _above_chance(values.sum(axis=0, keepdims=True))[0]
     draws = _above_chance(resampled_sums(values, groups, n_boot, seed))
     difference, accuracy = percentile_interval(value, draws), mean_interval(right, groups, n_boot, seed)
-    commonest = (truth[:, None] == labels).mean(axis=0).max()
-    return dict(n=n, accuracy=accuracy, chance=float(right.mean() - value), commonest=float(commonest),
+    commonest = np.unique(truth, return_counts=True)[1].max()/len(truth)
+    return dict(n=len(truth), accuracy=accuracy, chance=float(right.mean() - value), commonest=float(commonest),
                 difference=difference, above_chance=bool(difference['low'] > 0))
 
 # %% ../../nbs/evaluation/32_audit.ipynb #0918583f
@@ -231,6 +247,7 @@ def _columns(labels: Iterable[str], classes: Sequence[str]) -> np.ndarray: # (n,
         raise ValueError(f'this network does not know the class {unknown[0]!r}; its classes are {", ".join(at)}')
     return np.array([at[str(o)] for o in labels], int)
 
+# %% ../../nbs/evaluation/32_audit.ipynb #3a72b2d0
 def audit_answers(answers: Mapping[str, np.ndarray], # (n,) the column of the first answer, by view
                   labels: Iterable[str], # (n,) the true label
                   classes: Sequence[str], # (c,)
@@ -244,6 +261,13 @@ def audit_answers(answers: Mapping[str, np.ndarray], # (n,) the column of the fi
     return [dict(view=name, title=views[name].title, suspect=views[name].suspect)
             | above_chance(o, truth, groups, n_boot, seed) for name, o in answers.items()]
 
+# %% ../../nbs/evaluation/32_audit.ipynb #c8e1d6aa
+def _batches(photos: Iterable, preprocess: Preprocess | None, size: int) -> Iterator[np.ndarray]: # (n, 3, side, side)
+    "The pixels of photos, a few at a time."
+    pixels = (np.asarray(p, np.float32) if preprocess is None else preprocess(p) for p in photos)
+    while batch := list(islice(pixels, size)): yield np.stack(batch)
+
+# %% ../../nbs/evaluation/32_audit.ipynb #a12a749f
 def audit_views(probabilities: Callable, # of pixels (n, 3, size, size) float32, normalised: (n, c)
                 photos: Iterable, # n photos; or pixels of each, where `preprocess` is None
                 labels: Iterable[str], # (n,) the true label
@@ -263,6 +287,13 @@ def audit_views(probabilities: Callable, # of pixels (n, 3, size, size) float32,
     return audit_answers(answers, labels, classes, groups, views, n_boot, seed)
 
 # %% ../../nbs/evaluation/32_audit.ipynb #c4754233
+def _header_facts(file: Path) -> tuple[str, str]:
+    "Resolution and format, as far as they can be read."
+    try: header = photo_header(file)
+    except BadImage: return '', ''
+    return f'{header.width} x {header.height}', header.format
+
+# %% ../../nbs/evaluation/32_audit.ipynb #1579b50f
 FACTS = ('resolution', 'format', 'source', 'author') # what `file_facts` knows of a file
 
 def file_facts(dataset: Dataset | str | Path, # a dataset, or its folder
@@ -277,15 +308,7 @@ def file_facts(dataset: Dataset | str | Path, # a dataset, or its folder
     facts = pd.DataFrame(rows, columns=['path', 'resolution', 'format'])
     return facts.assign(source=manifest.source.tolist(), author=manifest.author.tolist())
 
-def _header_facts(file: Path) -> tuple[str, str]:
-    "Resolution and format, as far as they can be read."
-    try: header = photo_header(file)
-    except BadImage: return '', ''
-    return f'{header.width} x {header.height}', header.format
-
 # %% ../../nbs/evaluation/32_audit.ipynb #df396d49
-MIN_PHOTOS = 20 # photos that a value must have to be judged by itself
-
 def _as_text(values: 'pd.Series') -> 'pd.Series': return values.astype(object).where(values.notna(), '').astype(str)
 
 def _guess_labels(values: 'pd.Series', labels: 'pd.Series', asked: 'pd.Series') -> np.ndarray: # (n,) labels
@@ -296,6 +319,8 @@ def _guess_labels(values: 'pd.Series', labels: 'pd.Series', asked: 'pd.Series') 
     return asked.map(pd.crosstab(values, labels)[order].idxmax(axis=1)).fillna(order[0]).to_numpy(str)
 
 # %% ../../nbs/evaluation/32_audit.ipynb #bda3540f
+MIN_PHOTOS = 20 # photos that a value must have to be judged by itself
+
 def _by_value(values: np.ndarray, right: np.ndarray, groups, max_values: int, n_boot: int, seed: int) -> list[dict]:
     "How often the network is right in the photos of the commonest values."
     def accuracy(mask): return mean_interval(right[mask], None if groups is None else groups[mask], n_boot, seed)
@@ -303,6 +328,7 @@ def _by_value(values: np.ndarray, right: np.ndarray, groups, max_values: int, n_
     frequent = [i for i in np.argsort(-counts, kind='stable')[:max_values] if counts[i] >= MIN_PHOTOS]
     return [dict(value=str(names[i]), n=int(counts[i]), accuracy=accuracy(values == names[i])) for i in frequent]
 
+# %% ../../nbs/evaluation/32_audit.ipynb #d94357fc
 def _audit_fact(train: 'pd.DataFrame', test: 'pd.DataFrame', fact: str, groups, right,
                 max_values: int, n_boot: int, seed: int) -> dict:
     "The entry of one fact in `audit_facts`."
@@ -341,6 +367,7 @@ def _than_chance(o: Mapping) -> str:
     by = f' (by {low:.1f} to {high:.1f} points)' if o['above_chance'] else ''
     return f'{"more" if o["above_chance"] else "not clearly more"} than the {o["chance"]:.0%} of chance{by}'
 
+# %% ../../nbs/evaluation/32_audit.ipynb #ee87b7d5
 def _view_words(o: Mapping) -> Iterator[str]:
     warning = o['suspect'] and o['above_chance']
     still = 'still ' if warning else ''
@@ -348,6 +375,7 @@ def _view_words(o: Mapping) -> Iterator[str]:
     yield (f'With {o["title"]} of the photos visible the first answer is {still}right in {_percent(o["accuracy"])}, '
            f'{_than_chance(o)}{then}.')
 
+# %% ../../nbs/evaluation/32_audit.ipynb #c4e19b0e
 def _fact_words(o: Mapping) -> Iterator[str]:
     if o['only'] is not None:
         yield (f'All photos have the same {o["fact"]}, {o["only"]}, which tells nothing.' if o['only'] else
@@ -362,6 +390,7 @@ def _fact_words(o: Mapping) -> Iterator[str]:
                              f'whose {o["fact"]} is {row["value"] or "not known"}')
         yield f'The network is right in {named(rows[-1])}, and in {named(rows[0])}.'
 
+# %% ../../nbs/evaluation/32_audit.ipynb #0f0613ec
 def describe(findings: Iterable[Mapping], # of `audit_views` and `audit_facts`
             ) -> list[str]:
     "The findings, a sentence or two for each."

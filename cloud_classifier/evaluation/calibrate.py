@@ -11,7 +11,7 @@ __all__ = ['MIN_TEMPERATURE', 'MAX_TEMPERATURE', 'BINS', 'MIN_PHOTOS', 'fit_temp
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #5e3d7758
 import io, json, logging, math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -41,11 +41,13 @@ def _checked(probs, labels) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError('probabilities must be 0 or more and sum to 1 in each row')
     return probs, labels
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #6c979a0a
 def _first_answers(probs, labels) -> tuple[np.ndarray, np.ndarray]:
     "(n,) the probability of the first answer, (n,) whether it is right."
     probs, labels = _checked(probs, labels)
     return probs.max(axis=1), probs.argmax(axis=1) == labels
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #e11164b4
 def _members(groups, n: int) -> tuple[np.ndarray, int]:
     "(n,) the number of each photo's group, and how many groups there are; without `groups` each photo is one."
     if groups is None: return np.arange(n), n
@@ -54,20 +56,25 @@ def _members(groups, n: int) -> tuple[np.ndarray, int]:
     return member, len(ids)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #509249be
-MIN_TEMPERATURE, MAX_TEMPERATURE = .05, 20. # beyond these something else is wrong
 _TINY = float(np.finfo(np.float32).tiny) # about 1e-38: a probability of 0 counts as this
+
+def _loss(probs: np.ndarray, labels: np.ndarray) -> Callable[[float], float]: # of 1/T
+    "The log loss over the photos and the added one."
+    from scipy.special import logsumexp
+    z, n = np.log(np.maximum(probs, _TINY)), len(labels)
+    truth = z[np.arange(n), labels].sum() + z.mean() # z.mean() is of the added photo: any label, as likely as any other
+    return lambda b: (1 + 1/n) * logsumexp(b * z, axis=1).sum() - b * truth
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #13142520
+MIN_TEMPERATURE, MAX_TEMPERATURE = .05, 20. # beyond these something else is wrong
 
 def fit_temperature(probs: np.ndarray, # (n, c) probabilities of photos that were not trained on
                     labels: np.ndarray, # (n,) column of the true label
                    ) -> float: # `MIN_TEMPERATURE` to `MAX_TEMPERATURE`; 1 changes nothing
     "The temperature that makes the log loss smallest."
     from scipy.optimize import minimize_scalar
-    from scipy.special import logsumexp
-    probs, labels = _checked(probs, labels)
-    z, n = np.log(np.maximum(probs, _TINY)), len(labels)
-    truth = z[np.arange(n), labels].sum() + z.mean() # z.mean() is of the added photo: any label, as likely as any other
-    loss = lambda b: (1 + 1/n) * logsumexp(b * z, axis=1).sum() - b * truth
     bounds = 1/MAX_TEMPERATURE, 1/MIN_TEMPERATURE
+    loss = _loss(*_checked(probs, labels))
     return float(1 / minimize_scalar(loss, bounds=bounds, method='bounded', options=dict(xatol=1e-7)).x)
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #4d536d4a
@@ -84,6 +91,13 @@ def cross_fitted_temperature(probs: np.ndarray, # (n, c) out-of-fold probabiliti
     return out, temperatures
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #68e8b330
+def _resamples(groups: int, n_boot: int, seed: int) -> Iterator[np.ndarray]: # (50 or fewer, groups)
+    "How often each group is drawn, in resamples; by fifties, to be gentle on memory."
+    rng = np.random.default_rng(seed)
+    drawn = lambda: np.bincount(rng.integers(0, groups, groups), minlength=groups).astype(float)
+    for i in range(0, n_boot, 50): yield np.stack([drawn() for _ in range(min(50, n_boot - i))])
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #6078795f
 def resampled_sums(values: np.ndarray, # (n, k) what is summed over photos
                    groups: Iterable | None = None, # (n,) photos that belong together; each a group where None
                    n_boot: int = 1000, # resamples, 1 or more
@@ -93,12 +107,9 @@ def resampled_sums(values: np.ndarray, # (n, k) what is summed over photos
     if n_boot < 1: raise ValueError(f'n_boot is the number of resamples, 1 or more, not {n_boot}')
     member, g = _members(groups, len(values))
     by_group = np.column_stack([np.bincount(member, column, g) for column in np.asarray(values, float).T])
-    rng = np.random.default_rng(seed)
-    sizes = [min(50, n_boot - i) for i in range(0, n_boot, 50)] # by fifties, to be gentle on memory
-    drawn = lambda: np.bincount(rng.integers(0, g, g), minlength=g).astype(float)
-    return np.vstack([np.stack([drawn() for _ in range(size)]) @ by_group for size in sizes])
+    return np.vstack([counts @ by_group for counts in _resamples(g, n_boot, seed)])
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #6c61515a
+# %% ../../nbs/evaluation/31_calibrate.ipynb #81cfab70
 def percentile_interval(value: float, # the estimate
                         draws: np.ndarray, # (n_boot,) the same number in resamples; nan where a resample has none
                        ) -> dict[str, float]: # value, low, high
@@ -107,6 +118,7 @@ def percentile_interval(value: float, # the estimate
     low, high = np.percentile(draws, (2.5, 97.5)) if len(draws) else (value, value)
     return {'value': float(value), 'low': float(min(low, value)), 'high': float(max(high, value))}
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #f0fc1276
 def mean_interval(values: np.ndarray, # (n,) a number for each photo, such as whether it was recognised
                   groups: Iterable | None = None, # (n,) photos that belong together; each a group where None
                   n_boot: int = 1000, # resamples
@@ -133,13 +145,20 @@ BINS = 15
 
 def _bin(confidence) -> np.ndarray: return np.minimum((confidence * BINS).astype(int), BINS - 1) # (n,) from 0
 
+def _gaps(confidence, right) -> np.ndarray: # (n, bins)
+    "By how much each photo's confidence is above what came of it, 0 or 1, in the column of its bin."
+    gaps = np.zeros((len(right), BINS))
+    gaps[np.arange(len(right)), _bin(confidence)] = confidence - right
+    return gaps
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #0b97ed2b
 def _floor(confidence, member, g, seed, rounds=100) -> float:
     "The average error were `confidence` true; photos of a group are right or wrong together as far as they can."
     rng, bins, n = np.random.default_rng(seed), _bin(confidence), len(confidence)
     gaps = (np.bincount(bins, confidence - (rng.random(g)[member] < confidence), BINS) for _ in range(rounds))
     return float(np.mean([abs(gap).sum() / n for gap in gaps]))
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #6bbb2e7a
+# %% ../../nbs/evaluation/31_calibrate.ipynb #27edc558
 def ece(probs: np.ndarray, # (n, c)
         labels: np.ndarray, # (n,) column of the true label
         groups: Iterable | None = None, # (n,) photos that belong together
@@ -149,10 +168,9 @@ def ece(probs: np.ndarray, # (n, c)
     "The expected calibration error of the first answers in fifteen bins, with a reflected 95% interval."
     confidence, right = _first_answers(probs, labels)
     n, (member, g) = len(right), _members(groups, len(right))
-    gaps = np.zeros((n, BINS + 1))
-    gaps[np.arange(n), _bin(confidence)], gaps[:, -1] = confidence - right, 1
-    value, sums = abs(gaps[:, :-1].sum(axis=0)).sum() / n, resampled_sums(gaps, member, n_boot, seed)
-    draws = abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
+    gaps = _gaps(confidence, right)
+    sums = resampled_sums(np.column_stack([gaps, np.ones(n)]), member, n_boot, seed)
+    value, draws = abs(gaps.sum(axis=0)).sum() / n, abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
     return percentile_interval(value, np.clip(2*value - draws, 0, 1)) | {'floor': _floor(confidence, member, g, seed)}
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #ddf825d0
@@ -164,6 +182,7 @@ def wilson(share: np.ndarray, # 0 to 1
     middle, half = (share + z2/(2*n)) / (1 + z2/n), np.sqrt(z2 * (share * (1 - share) / n + z2/(4*n**2))) / (1 + z2/n)
     return np.clip(middle - half, 0, share), np.clip(middle + half, share, 1) # rounding must not put the share outside
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #1e75f530
 def reliability(probs: np.ndarray, # (n, c)
                 labels: np.ndarray, # (n,) column of the true label
                 groups: Iterable | None = None, # (n,) photos that belong together
@@ -179,6 +198,13 @@ def reliability(probs: np.ndarray, # (n, c)
     return rows
 
 # %% ../../nbs/evaluation/31_calibrate.ipynb #a48f4541
+def _cuts(confidence, right) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "(n,) the order of falling confidence, (m,) counts of photos at possible cuts, (m,) wrong answers before each."
+    order = np.argsort(-confidence, kind='stable')
+    ends = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True)) + 1
+    return order, ends, np.cumsum(~right[order])[ends - 1]
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #040bba2e
 @dataclass(frozen=True, eq=False)
 class RiskCoverage:
     "What answering less costs and brings; points in the order of rising coverage."
@@ -186,12 +212,6 @@ class RiskCoverage:
     coverage: np.ndarray  # (m,) share of photos answered
     risk: np.ndarray      # (m,) share of wrong ones among them
     aurc: float           # the mean risk over all coverages, 0 to 1
-
-def _cuts(confidence, right) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "(n,) the order of falling confidence, (m,) counts of photos at possible cuts, (m,) wrong answers before each."
-    order = np.argsort(-confidence, kind='stable')
-    ends = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True)) + 1
-    return order, ends, np.cumsum(~right[order])[ends - 1]
 
 def risk_coverage(probs: np.ndarray, # (n, c)
                   labels: np.ndarray, # (n,) column of the true label
@@ -202,9 +222,22 @@ def risk_coverage(probs: np.ndarray, # (n, c)
     coverage, risk = ends / len(right), wrong / ends
     return RiskCoverage(confidence[order][ends - 1], coverage, risk, float((risk * np.diff(coverage, prepend=0)).sum()))
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #4c71bfa9
-MIN_PHOTOS = 20 # independent ones that a threshold must rest on
+# %% ../../nbs/evaluation/31_calibrate.ipynb #4298a544
+def _error_bound(wrong, n) -> np.ndarray:
+    "What a share of errors stays below, 90% sure; the counts need not be whole."
+    from scipy.stats import beta
+    return np.where(n - wrong > 1e-9, beta.ppf(.9, wrong + 1, np.maximum(n - wrong, 1e-9)), 1.)
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #5a88f307
+def _independent_photos(member) -> np.ndarray:
+    "(n,) how many independent photos the first 1, 2, … n are worth."
+    order = np.argsort(member, kind='stable')
+    starts = np.flatnonzero(np.diff(member[order], prepend=-1))
+    before = np.empty(len(member)) # of the same group
+    before[order] = np.arange(len(member)) - np.repeat(starts, np.diff(np.append(starts, len(member))))
+    return np.arange(1, len(member) + 1)**2 / np.cumsum(2*before + 1)
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #ddb9eae2
 @dataclass(frozen=True)
 class ThresholdChoice:
     "A threshold, and what it did on the photos that chose it."
@@ -215,20 +248,11 @@ class ThresholdChoice:
     n: int                  # photos answered
     rule: str               # 'target', 'halved' or 'never'
 
-def _error_bound(wrong, n) -> np.ndarray:
-    "What a share of errors stays below, 90% sure; the counts need not be whole."
-    from scipy.stats import beta
-    return np.where(n - wrong > 1e-9, beta.ppf(.9, wrong + 1, np.maximum(n - wrong, 1e-9)), 1.)
+_NEVER = ThresholdChoice(None, 0., None, None, 0, 'never')
 
-def _independent_photos(member) -> np.ndarray:
-    "(n,) how many independent photos the first 1, 2, … n are worth."
-    order = np.argsort(member, kind='stable')
-    starts = np.flatnonzero(np.diff(member[order], prepend=-1))
-    before = np.empty(len(member)) # of the same group
-    before[order] = np.arange(len(member)) - np.repeat(starts, np.diff(np.append(starts, len(member))))
-    return np.arange(1, len(member) + 1)**2 / np.cumsum(2*before + 1)
+# %% ../../nbs/evaluation/31_calibrate.ipynb #d386859e
+MIN_PHOTOS = 20 # independent ones that a threshold must rest on
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #040bba2e
 def choose_cut(confidence: np.ndarray, # (n,) probability of an answer
                right: np.ndarray, # (n,) bool, whether it is right
                target_error: float = .25, # the largest share of wrong ones among the answers
@@ -236,7 +260,7 @@ def choose_cut(confidence: np.ndarray, # (n,) probability of an answer
               ) -> ThresholdChoice:
     "The threshold that answers most photos and keeps the target; else the one that halves the errors; else none."
     confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
-    if not len(right): return ThresholdChoice(None, 0., None, None, 0, 'never')
+    if not len(right): return _NEVER
     order, ends, wrong = _cuts(confidence, right)
     n = _independent_photos(_members(groups, len(right))[0][order])[ends - 1]
     bound = _error_bound(wrong / ends * n, n)
@@ -247,8 +271,9 @@ def choose_cut(confidence: np.ndarray, # (n,) probability of an answer
         threshold = float(confidence[order][ends[i] - 1])
         coverage, error = float(ends[i] / len(right)), float(wrong[i] / ends[i])
         return ThresholdChoice(threshold, coverage, error, float(bound[i]), int(ends[i]), rule)
-    return ThresholdChoice(None, 0., None, None, 0, 'never')
+    return _NEVER
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #e67d6ce7
 def choose_threshold(probs: np.ndarray, # (n, c) calibrated
                      labels: np.ndarray, # (n,) column of the true label
                      target_error: float = .25, # the largest share of wrong ones among the confident answers
@@ -340,6 +365,7 @@ class Calibration:
     @classmethod
     def from_dict(cls, d: Mapping) -> 'Calibration': return cls(**{**d, 'rules': Rules(**d['rules'])})
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #1be47710
 def fit_calibration(probs: np.ndarray, # (n, c) probabilities before any temperature, of photos that were not trained on
                     labels: np.ndarray, # (n,) column of the true label
                     classes: Sequence[str], # (c,)
@@ -387,45 +413,6 @@ def _fit_out_of_fold(run: 'Run', parts: Split, oof: pd.DataFrame, target_error: 
     probs, labels = oof[list(classes)].to_numpy(), _columns(oof.label, classes)
     return fit_calibration(probs, labels, classes, target_error, alpha, oof.group, 'out of fold')
 
-# %% ../../nbs/evaluation/31_calibrate.ipynb #14990ce4
-_LOG = logging.getLogger(__name__)
-
-def _from_json(d: dict) -> Calibration:
-    "The calibration in calibration.json; `ValueError`, `TypeError` or `KeyError` where it can't be used."
-    calibration = Calibration.from_dict(d)
-    if not 0 < calibration.temperature < math.inf: raise ValueError('the temperature is not above 0')
-    if not 0 < calibration.target_error < 1: raise ValueError('the target is not between 0 and 1')
-    return calibration
-
-def _load(run: 'Run') -> 'tuple[Calibration, OODScore] | None':
-    "What was fitted before for this learner."
-    import torch
-    from cloud_classifier.evaluation.ood import OODScore
-    file, weights = run.path/'calibration.json', run.path/'ood.pth'
-    if not (file.exists() and weights.exists()): return None
-    try:
-        saved, checksum = read_json(file), file_hash(run.path/'learner.pkl') # '' where it can't be read
-        if not checksum or saved['learner'] != checksum: return None
-        return _from_json(saved['calibration']), OODScore.from_state(torch.load(weights, weights_only=True))
-    except Exception as e: # torch raises whatever its reading comes upon
-        reason = f'{type(e).__name__}: {e}'
-        _LOG.warning(f'{run.path}: calibration.json and ood.pth can\'t be read ({reason}); they are made again')
-        return None
-
-# %% ../../nbs/evaluation/31_calibrate.ipynb #899943c9
-def _save(run: 'Run', calibration: Calibration, ood_score: 'OODScore') -> None:
-    "Write calibration.json and ood.pth, if the folder can be written to."
-    import torch
-    buffer = io.BytesIO()
-    torch.save(ood_score.state_dict(), buffer)
-    saved = dict(learner=file_hash(run.path/'learner.pkl'), calibration=calibration.as_dict())
-    text = json.dumps(saved, indent=1, allow_nan=False)
-    try:
-        atomic_write(run.path/'ood.pth', buffer.getvalue())
-        atomic_write(run.path/'calibration.json', text)
-    except OSError as e:
-        _LOG.warning(f'{run.path}: calibration.json can\'t be written ({e.strerror}); it is fitted again each time')
-
 # %% ../../nbs/evaluation/31_calibrate.ipynb #98deae9f
 def _fit(run: 'Run', learn, parts: Split, ood_score: 'OODScore | None', oof: pd.DataFrame | None,
          target_error: float, alpha: float) -> tuple[Calibration, 'OODScore']:
@@ -441,6 +428,47 @@ def _fit(run: 'Run', learn, parts: Split, ood_score: 'OODScore | None', oof: pd.
         ood_score = fit_ood(learn, parts.files('train'), parts.files('valid'), valid_features=features)
     return replace(calibration, rules=replace(calibration.rules, ood_threshold=ood_score.threshold)), ood_score
 
+# %% ../../nbs/evaluation/31_calibrate.ipynb #871c6487
+_LOG = logging.getLogger(__name__)
+
+def _save(run: 'Run', calibration: Calibration, ood_score: 'OODScore') -> None:
+    "Write calibration.json and ood.pth, if the folder can be written to."
+    import torch
+    buffer = io.BytesIO()
+    torch.save(ood_score.state_dict(), buffer)
+    saved = dict(learner=file_hash(run.path/'learner.pkl'), calibration=calibration.as_dict())
+    text = json.dumps(saved, indent=1, allow_nan=False)
+    try:
+        atomic_write(run.path/'ood.pth', buffer.getvalue())
+        atomic_write(run.path/'calibration.json', text)
+    except OSError as e:
+        _LOG.warning(f'{run.path}: calibration.json can\'t be written ({e.strerror}); it is fitted again each time')
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #cf645cd3
+def _from_json(d: dict) -> Calibration:
+    "The calibration in calibration.json; `ValueError`, `TypeError` or `KeyError` where it can't be used."
+    calibration = Calibration.from_dict(d)
+    if not 0 < calibration.temperature < math.inf: raise ValueError('the temperature is not above 0')
+    if not 0 < calibration.target_error < 1: raise ValueError('the target is not between 0 and 1')
+    return calibration
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #575fef13
+def _load(run: 'Run') -> 'tuple[Calibration, OODScore] | None':
+    "What was fitted before for this learner."
+    import torch
+    from cloud_classifier.evaluation.ood import OODScore
+    file, weights = run.path/'calibration.json', run.path/'ood.pth'
+    if not (file.exists() and weights.exists()): return None
+    try:
+        saved, checksum = read_json(file), file_hash(run.path/'learner.pkl') # '' where it can't be read
+        if not checksum or saved['learner'] != checksum: return None
+        return _from_json(saved['calibration']), OODScore.from_state(torch.load(weights, weights_only=True))
+    except Exception as e: # torch raises whatever its reading comes upon
+        reason = f'{type(e).__name__}: {e}'
+        _LOG.warning(f'{run.path}: calibration.json and ood.pth can\'t be read ({reason}); they are made again')
+        return None
+
+# %% ../../nbs/evaluation/31_calibrate.ipynb #c0e264db
 def load_or_fit(run: 'Run', # a finished run
                 # largest share of errors among confident answers, above 0 and below 1; None: as before, or .25
                 target_error: float | None = None,

@@ -42,6 +42,15 @@ from .calibrate import (brier, depth_accuracy, ece, mean_interval, percentile_in
 from ..prediction.decide import conformal_set, softmax, VERDICTS
 from ..prediction.infer import predict_batches, CloudClassifier
 
+# %% ../../nbs/evaluation/33_report.ipynb #5eb68619
+def _check_probabilities(probs: np.ndarray, paths: Sequence[str]) -> None: # (n, c), (n,)
+    sums_to_1 = abs(probs.sum(axis=1) - 1) <= 1e-3
+    wrong = ~(np.isfinite(probs).all(axis=1) & (probs >= 0).all(axis=1) & sums_to_1)
+    if not wrong.any(): return
+    i = int(wrong.argmax())
+    raise ValueError(f'the probabilities of {paths[i]} must be 0 or more and sum to 1; '
+                     f'they are {np.round(probs[i], 4).tolist()}')
+
 # %% ../../nbs/evaluation/33_report.ipynb #d3a23965
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -64,7 +73,7 @@ class Predictions:
 
     def __len__(self): return len(self.paths)
 
-# %% ../../nbs/evaluation/33_report.ipynb #5eb68619
+# %% ../../nbs/evaluation/33_report.ipynb #ac58372c
 def _check_predictions(p: Predictions) -> None:
     n, c = len(p.paths), len(p.classes)
     if not n: raise ValueError('there is no photo to judge the classifier by')
@@ -77,15 +86,7 @@ def _check_predictions(p: Predictions) -> None:
     unknown = sorted(set(p.labels) - set(p.classes))
     if unknown:
         raise ValueError(f'no column stands for the label {unknown[0]!r}; the classes are {", ".join(p.classes)}')
-    _check_probabilities(p)
-
-def _check_probabilities(p: Predictions) -> None:
-    sums_to_1 = abs(p.probs.sum(axis=1) - 1) <= 1e-3
-    wrong = ~(np.isfinite(p.probs).all(axis=1) & (p.probs >= 0).all(axis=1) & sums_to_1)
-    if not wrong.any(): return
-    i = int(wrong.argmax())
-    raise ValueError(f'the probabilities of {p.paths[i]} must be 0 or more and sum to 1; '
-                     f'they are {np.round(p.probs[i], 4).tolist()}')
+    _check_probabilities(p.probs, p.paths)
 
 # %% ../../nbs/evaluation/33_report.ipynb #e886b45c
 @patch(as_prop=True)
@@ -129,12 +130,13 @@ def _among_first(p: Predictions, k: int = 3) -> np.ndarray: # (n,) bool
     "Whether the true class is among the `k` most probable; among equals the earlier column comes first."
     return (np.argsort(-p.probs, axis=1, kind='stable')[:, :k] == p.y[:, None]).any(axis=1)
 
+# %% ../../nbs/evaluation/33_report.ipynb #4358bbf3
 def _resample(p: Predictions, n_boot: int, seed: int) -> np.ndarray: # (n_boot, 3 c + 1)
     "Counts in each resample: by class right answers, photos and answers; then the top-3 hits."
     true, answered = np.eye(len(p.classes))[p.y], np.eye(len(p.classes))[p.answer]
     return resampled_sums(np.hstack([true*answered, true, answered, _among_first(p)[:, None]]), p.groups, n_boot, seed)
 
-# %% ../../nbs/evaluation/33_report.ipynb #2a08dfe3
+# %% ../../nbs/evaluation/33_report.ipynb #84e80cde
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray: # nan where there is nothing to divide by
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
@@ -145,6 +147,7 @@ def _statistics(counts: np.ndarray, c: int) -> dict[str, np.ndarray]:
     return {'top1': right.sum(axis=1)/n, 'top3': top3[:, 0]/n, 'recall': recall,
             'macro_f1': np.nanmean(f1, axis=1), 'balanced_accuracy': np.nanmean(recall, axis=1)}
 
+# %% ../../nbs/evaluation/33_report.ipynb #3c3fb0cd
 def resampled_metrics(p: Predictions, # the answers
                       n_boot: int = 2000, # resamples, 1 or more
                       seed: int = 0, # of the resampling
@@ -152,7 +155,6 @@ def resampled_metrics(p: Predictions, # the answers
     "The headline numbers and the recall of each class in resamples of whole groups."
     return _statistics(_resample(p, n_boot, seed), len(p.classes))
 
-# %% ../../nbs/evaluation/33_report.ipynb #4358bbf3
 def intervals(p: Predictions, # the answers
               n_boot: int = 2000, # resamples, 1 or more
               seed: int = 0, # of the resampling
@@ -208,6 +210,7 @@ def _share(hits: np.ndarray, groups: np.ndarray, n_boot: int = 1000, seed: int =
     "The share of hits with its interval; None where there are no photos."
     return mean_interval(hits, groups, n_boot, seed) if len(hits) else None
 
+# %% ../../nbs/evaluation/33_report.ipynb #c7e98ba6
 def _by_kind(p: Predictions, kind: str) -> list[dict]: # kind: 'level' or 'family'
     "For the genera of each level or family, how often the class was right, and how often the level or family."
     of_class = np.array([_KINDS[kind].get(read_label(o), '') for o in p.classes])
@@ -232,6 +235,7 @@ def _refused(p: Predictions, rules, ood_score: np.ndarray | None) -> np.ndarray:
     if ood_score is None or rules.ood_threshold is None: return np.zeros(len(p), bool)
     return np.asarray(ood_score) >= rules.ood_threshold
 
+# %% ../../nbs/evaluation/33_report.ipynb #dc4ed6d4
 def _verdicts(p: Predictions, rules, ood_score, n_boot: int, seed: int) -> list[dict]:
     "For each verdict: photos, their share, and how many of them are answered rightly."
     threshold, groups, right = rules.thresholds.get('genus'), np.array(p.groups), p.answer == p.y
@@ -240,19 +244,20 @@ def _verdicts(p: Predictions, rules, ood_score, n_boot: int, seed: int) -> list[
     return [{'verdict': o, 'n': (verdict == o).sum(), 'share': (verdict == o).mean(),
              'accuracy': _share(right[verdict == o], groups[verdict == o], n_boot, seed)} for o in VERDICTS]
 
-# %% ../../nbs/evaluation/33_report.ipynb #354f1e90
+# %% ../../nbs/evaluation/33_report.ipynb #38cb6f19
+def _refused_by_class(p: Predictions, rules, ood_score) -> list[dict] | None:
+    "How many photos of each class were taken for something other than a sky; None where the model has no such rule."
+    if ood_score is None or rules.ood_threshold is None: return None
+    refused = _refused(p, rules, ood_score)
+    return [{'class': p.classes[i], 'n': (p.y == i).sum(), 'refused': refused[p.y == i].sum()} for i in np.unique(p.y)]
+
+# %% ../../nbs/evaluation/33_report.ipynb #6f50bc45
 def _sets(p: Predictions, rules, n_boot: int, seed: int) -> dict:
     "How often the conformal set holds the true class, and how large it is."
     members = conformal_set(p.probs, rules.conformal)
     sizes, hits = members.sum(axis=1), members[np.arange(len(p)), p.y]
     return {'promised': rules.coverage, 'coverage': mean_interval(hits, p.groups, n_boot, seed),
             'mean_size': sizes.mean(), 'sizes': np.bincount(sizes, minlength=len(p.classes) + 1)[1:]}
-
-def _refused_by_class(p: Predictions, rules, ood_score) -> list[dict] | None:
-    "How many photos of each class were taken for something other than a sky; None where the model has no such rule."
-    if ood_score is None or rules.ood_threshold is None: return None
-    refused = _refused(p, rules, ood_score)
-    return [{'class': p.classes[i], 'n': (p.y == i).sum(), 'refused': refused[p.y == i].sum()} for i in np.unique(p.y)]
 
 # %% ../../nbs/evaluation/33_report.ipynb #f17416de
 def _risk(p: Predictions, points: int = 200) -> dict:
@@ -289,6 +294,7 @@ def _calibrated_scores(p: Predictions, calibration: Calibration | None, ood_scor
             'sets': _sets(p, rules, n_boot, seed), 'depths': depth_accuracy(p.probs, p.y, p.classes, rules.thresholds),
             'refused': _refused_by_class(p, rules, ood_score)}
 
+# %% ../../nbs/evaluation/33_report.ipynb #3d7d762e
 def _confusion_scores(p: Predictions, top: int) -> dict:
     "The confusion matrix, its largest mistakes, and how often the most common class would be right."
     confusion = confusion_matrix(p.y, p.answer, labels=np.arange(len(p.classes)))
@@ -296,6 +302,7 @@ def _confusion_scores(p: Predictions, top: int) -> dict:
     return {'chance': support.max()/len(p), 'commonest': p.classes[support.argmax()],
             'confusion': confusion, 'confused': _confused(confusion, p.classes, top)}
 
+# %% ../../nbs/evaluation/33_report.ipynb #b8b252d9
 def _provenance(history, settings: dict | None, n_boot: int, seed: int) -> dict:
     "How the classifier was trained and the report was made."
     if hasattr(history, 'to_dict'): history = history.to_dict('records')
@@ -375,6 +382,7 @@ def _threshold_words(d: dict) -> str:
              'unknown': 'The model file doesn’t say how that line was drawn.'}
     return f'An answer is confident from a probability of {threshold:.0%} on. {rules[choice["rule"]]}'
 
+# %% ../../nbs/evaluation/33_report.ipynb #bb60b26f
 def verdict_words(d: dict, # what `scores` returned
                  ) -> list[str]: # empty where there is no calibration
     "How verdicts and sets did on these photos, in plain sentences."
@@ -430,6 +438,7 @@ def _draw_shares(ax, share: np.ndarray) -> None: # (c, c), 0 to 1
     blue = [int(BLUE[i:i+2], 16)/255 for i in (1, 3, 5)]
     ax.pcolormesh(np.dstack([*(np.full_like(share, o) for o in blue), share]), edgecolors=(*blue, .15), linewidth=.5)
 
+# %% ../../nbs/evaluation/33_report.ipynb #6d221796
 @rc_context(PLOT_STYLE)
 def plot_confusion(report: Report) -> Figure: # one square for each pair of classes
     "The confusion matrix: a row a true class, a column an answer; colour is the share of the row."
@@ -520,6 +529,7 @@ def to_svg(figure: Figure, name: str) -> Markup:
     svg = svg[svg.index('<svg'):].replace(INK, 'currentColor')
     return Markup(re.sub(r'(id="|url\(#|href="#)', rf'\1{name}-', svg))
 
+# %% ../../nbs/evaluation/33_report.ipynb #2c6fb377
 def _figures(report: Report) -> dict[str, Markup]:
     "The figures of a page, by name."
     plots = {'confusion': plot_confusion, 'recall': plot_recall, 'reliability': plot_reliability, 'risk': plot_risk}
@@ -564,6 +574,7 @@ def to_html(self: Report,
     return render_page('report.html', d=self.data, words=_accuracy_words(self.data), losses=losses, depths=_DEPTHS,
                        verdicts=verdict_words(self.data), figures=_figures(self))
 
+# %% ../../nbs/evaluation/33_report.ipynb #1456dfe7
 @patch
 def save(self: Report,
          folder: str | Path, # usually the run's; made if need be
@@ -622,7 +633,7 @@ class Predictor:
         "Calibrated probabilities."
         return softmax(self.forward(pixels)[0], self.calibration.temperature)
 
-# %% ../../nbs/evaluation/33_report.ipynb #90ec716f
+# %% ../../nbs/evaluation/33_report.ipynb #29c9ccc5
 def _learner_forward(learn, ood_score, size: int) -> Callable: # for `Predictor.forward`
     "The logits and OOD scores of a learner's network, in float32 on the CPU."
     import torch
@@ -635,6 +646,7 @@ def _learner_forward(learn, ood_score, size: int) -> Callable: # for `Predictor.
         return logits.double().numpy(), scores.double().numpy()
     return forward
 
+# %% ../../nbs/evaluation/33_report.ipynb #a9a5305a
 @patch(cls_method=True)
 def from_run(cls: Predictor,
              run, # a finished `Run`
@@ -664,20 +676,23 @@ class PhotoOutputs(NamedTuple):
     ood_score: float | None   # None where the model has no such score
     views: dict[str, int] = {} # the column of the first answer when only a part of the photo is visible, by view
 
+def _photo_outputs(predictor: Predictor, views: Mapping, pixels: np.ndarray) -> list[PhotoOutputs]: # one a photo
+    "What the network gives for the photos of a batch, and for parts of them."
+    from cloud_classifier.evaluation.audit import view_answers
+    logits, scores = predictor.forward(pixels)
+    scores = [None]*len(logits) if scores is None else scores.tolist()
+    answers = view_answers(predictor.probabilities, pixels, views)
+    return [PhotoOutputs(o, score, {name: int(answer[i]) for name, answer in answers.items()})
+            for i, (o, score) in enumerate(zip(logits, scores))]
+
+# %% ../../nbs/evaluation/33_report.ipynb #36ac705b
 def predict_photos(predictor: Predictor,
                    photos: Iterable, # as `Preprocess` takes them
                    views: Mapping = {}, # parts of a photo that are shown to the network as well, as in `audit.VIEWS`
                    batch_size: int = 16, # photos that go through the network together
                   ) -> Iterator[PhotoOutputs | BadImage]: # one a photo, in order
     "The network's outputs for each photo, or why it can't be opened."
-    from cloud_classifier.evaluation.audit import view_answers
-    def outputs(pixels):
-        logits, scores = predictor.forward(pixels)
-        scores = [None]*len(logits) if scores is None else scores.tolist()
-        answers = view_answers(predictor.probabilities, pixels, views)
-        return [PhotoOutputs(o, score, {name: int(answer[i]) for name, answer in answers.items()})
-                for i, (o, score) in enumerate(zip(logits, scores))]
-    return predict_batches(predictor.preprocess, photos, outputs, batch_size)
+    return predict_batches(predictor.preprocess, photos, partial(_photo_outputs, predictor, views), batch_size)
 
 # %% ../../nbs/evaluation/33_report.ipynb #7b97c71f
 def _folder_photos(data: str | Path) -> tuple[pd.DataFrame, list[str]]: # path, label, group; notes for the report
@@ -707,17 +722,7 @@ def _known_labels(rows: pd.DataFrame, classes: Sequence[str], data) -> tuple[pd.
     notes = [f'{n} photos of {name} are left out: the model knows no such class.' for name, n in unknown.items()]
     return rows.assign(label=labels)[labels.notna()].sort_values('path'), notes
 
-# %% ../../nbs/evaluation/33_report.ipynb #6e7bf4af
-@dataclass(frozen=True)
-class _PartOutputs:
-    "What the network gives for the photos of a part."
-    predictions: Predictions             # calibrated
-    raw: np.ndarray | None = None        # (n, c) probabilities before the temperature
-    ood_score: np.ndarray | None = None  # (n,)
-    sample: Sequence[int] = ()           # of the photos that views of were shown
-    views: Mapping[str, np.ndarray] = field(default_factory=dict) # (len(sample),) columns of first answers, by view
-    notes: Sequence[str] = ()            # what a reader should know
-
+# %% ../../nbs/evaluation/33_report.ipynb #d331e7c3
 def _predict_sample(predictor: Predictor, photos: list[str], views: Mapping, max_photos: int, seed: int,
                    ) -> list[PhotoOutputs | BadImage]:
     "The outputs for all photos, with views of `max_photos` of them."
@@ -730,7 +735,29 @@ def _predict_sample(predictor: Predictor, photos: list[str], views: Mapping, max
 def _ood_scores(outputs: list[PhotoOutputs]) -> np.ndarray | None: # (n,); None where the model has no score
     return None if any(o.ood_score is None for o in outputs) else np.array([o.ood_score for o in outputs])
 
-# %% ../../nbs/evaluation/33_report.ipynb #d331e7c3
+# %% ../../nbs/evaluation/33_report.ipynb #e7d55e22
+@dataclass(frozen=True)
+class _PartOutputs:
+    "What the network gives for the photos of a part."
+    predictions: Predictions             # calibrated
+    raw: np.ndarray | None = None        # (n, c) probabilities before the temperature
+    ood_score: np.ndarray | None = None  # (n,)
+    sample: Sequence[int] = ()           # of the photos that views of were shown
+    views: Mapping[str, np.ndarray] = field(default_factory=dict) # (len(sample),) columns of first answers, by view
+    notes: Sequence[str] = ()            # what a reader should know
+
+def _part_outputs(predictor: Predictor, rows: pd.DataFrame, paths: list[str], outputs: list[PhotoOutputs],
+                  notes: list[str]) -> _PartOutputs:
+    "The outputs for photos that can be opened, as a report takes them."
+    logits = np.stack([o.logits for o in outputs])
+    p = Predictions(paths, rows.label.tolist(), softmax(logits, predictor.calibration.temperature), predictor.classes,
+                    rows.group.tolist())
+    sample = [i for i, o in enumerate(outputs) if o.views]
+    views = outputs[sample[0]].views if sample else ()
+    answers = {name: np.array([outputs[i].views[name] for i in sample]) for name in views}
+    return _PartOutputs(p, softmax(logits), _ood_scores(outputs), sample, answers, notes)
+
+# %% ../../nbs/evaluation/33_report.ipynb #72622cde
 def _predict_part(predictor: Predictor, data: Path, parts: Split | None, part: str,
                   views: Mapping, max_photos: int, seed: int) -> _PartOutputs:
     "What the network gives for the photos of a part, or of a folder."
@@ -742,13 +769,8 @@ def _predict_part(predictor: Predictor, data: Path, parts: Split | None, part: s
     if not good: raise BadDataset(f'{data}: no photo of the part {part} can be opened')
     bad = len(outputs) - len(good)
     if bad: unknown.append(f'{bad} photos can’t be opened and are left out.')
-    outputs, rows = [outputs[i] for i in good], rows.iloc[good]
-    logits = np.stack([o.logits for o in outputs])
-    p = Predictions([paths[i] for i in good], rows.label.tolist(), softmax(logits, predictor.calibration.temperature),
-                    predictor.classes, rows.group.tolist())
-    sample = [i for i, o in enumerate(outputs) if o.views]
-    answers = {name: np.array([outputs[i].views[name] for i in sample]) for name in (views if sample else ())}
-    return _PartOutputs(p, softmax(logits), _ood_scores(outputs), sample, answers, [*notes, *unknown])
+    return _part_outputs(predictor, rows.iloc[good], [paths[i] for i in good], [outputs[i] for i in good],
+                         [*notes, *unknown])
 
 # %% ../../nbs/evaluation/33_report.ipynb #84050141
 def _evaluate_ood(predictor: Predictor, skies: np.ndarray, drawn: int = 40) -> dict:
@@ -774,6 +796,7 @@ def _heatmap(learn, path: str, label: str, side: int = 200) -> str | None:
     try: return data_uri(thumbnail(explain(learn, path, label).overlay(), side))
     except (BadImage, NoMap): return None
 
+# %% ../../nbs/evaluation/33_report.ipynb #06e632fb
 def _audit(outputs: _PartOutputs, parts: Split | None) -> dict:
     "What the network knows from views of the photos, and what could be known from their files where there is a split."
     from cloud_classifier.evaluation.audit import audit_answers, audit_facts, describe, file_facts
@@ -823,6 +846,7 @@ def _subject(source, data, parts, part: str, target_error) -> _Subject:
     predictor = Predictor.from_run(source, target_error, parts)
     return _Subject(predictor, parts.root, parts, source.history, source.as_dict())
 
+# %% ../../nbs/evaluation/33_report.ipynb #f2b524f1
 def _open_source(source):
     "The run or the model that a path names."
     if not isinstance(source, str | Path): return source
@@ -830,12 +854,13 @@ def _open_source(source):
     from cloud_classifier.training.run import Run
     return Run(source)
 
-# %% ../../nbs/evaluation/33_report.ipynb #b2f1aae5
+# %% ../../nbs/evaluation/33_report.ipynb #94fe75fe
 def _hidden_views() -> Mapping:
     "The views of a photo that hide some of it."
     from cloud_classifier.evaluation.audit import VIEWS
     return {name: view for name, view in VIEWS.items() if name != 'all'}
 
+# %% ../../nbs/evaluation/33_report.ipynb #4ac5e64b
 def _look(subject: _Subject, outputs: _PartOutputs, top_losses: list[dict]) -> dict:
     "Pictures that are not skies, the audit, and maps beside the photos with the highest loss."
     learn = subject.predictor.learn

@@ -58,6 +58,23 @@ def _in_order_of(first: Predictions, p: Predictions) -> Predictions:
     rows, columns = [row[o] for o in first.paths], [column[o] for o in first.classes]
     return Predictions(first.paths, first.labels, p.probs[np.ix_(rows, columns)], first.classes, first.groups)
 
+# %% ../../nbs/evaluation/34_round.ipynb #9e604595
+def _right_by_one(before: Predictions, after: Predictions) -> dict[str, int]:
+    "Photos by which of the two models was right."
+    first, second = before.y == before.answer, after.y == after.answer
+    return {'n': len(first), 'both': (first & second).sum(), 'only_before': (first & ~second).sum(),
+            'only_after': (~first & second).sum(), 'neither': (~first & ~second).sum()}
+
+# %% ../../nbs/evaluation/34_round.ipynb #652f811c
+def _recalls(p: Predictions) -> np.ndarray: # (c,); nan for a class without photos
+    right = p.y == p.answer
+    return np.array([right[p.y == i].mean() if (p.y == i).any() else np.nan for i in range(len(p.classes))])
+
+def _recall_differences(before: Predictions, after: Predictions, draws: np.ndarray, others: np.ndarray) -> list[dict]:
+    "The difference in the recall of each class, with its interval."
+    values, draws = _recalls(after) - _recalls(before), (others - draws).T
+    return [{'class': name} | percentile_interval(*o) for name, *o in zip(before.classes, values, draws)]
+
 # %% ../../nbs/evaluation/34_round.ipynb #eae64ea4
 def paired_difference(before: Predictions, # answers of one model
                       after: Predictions, # answers of another for the same photos, in any order
@@ -72,22 +89,6 @@ def paired_difference(before: Predictions, # answers of one model
     result = {k: percentile_interval(others[k] - values[k], other[k] - draws[k]) for k in METRICS}
     return to_plain(result | {'recall': _recall_differences(before, after, draws['recall'], other['recall']),
                               'photos': _right_by_one(before, after), 'n_groups': len(set(before.groups))})
-
-# %% ../../nbs/evaluation/34_round.ipynb #e73e9c8b
-def _recalls(p: Predictions) -> np.ndarray: # (c,); nan for a class without photos
-    right = p.y == p.answer
-    return np.array([right[p.y == i].mean() if (p.y == i).any() else np.nan for i in range(len(p.classes))])
-
-def _recall_differences(before: Predictions, after: Predictions, draws: np.ndarray, others: np.ndarray) -> list[dict]:
-    "The difference in the recall of each class, with its interval."
-    values, draws = _recalls(after) - _recalls(before), (others - draws).T
-    return [{'class': name} | percentile_interval(*o) for name, *o in zip(before.classes, values, draws)]
-
-def _right_by_one(before: Predictions, after: Predictions) -> dict[str, int]:
-    "Photos by which of the two models was right."
-    first, second = before.y == before.answer, after.y == after.answer
-    return {'n': len(first), 'both': (first & second).sum(), 'only_before': (first & ~second).sum(),
-            'only_after': (~first & second).sum(), 'neither': (~first & ~second).sum()}
 
 # %% ../../nbs/evaluation/34_round.ipynb #436c920e
 def _points(share: float, sign: str = '') -> str: # sign: '+' shows it for positive numbers, too
@@ -112,6 +113,7 @@ def _journal_since(dataset: Dataset, run: 'Run') -> pd.DataFrame: # sha256, deci
     rows = rows[rows.sha256 != ''].drop_duplicates('sha256', keep='last')
     return rows[['sha256', 'action', 'by']].rename(columns={'action': 'decision'})
 
+# %% ../../nbs/evaluation/34_round.ipynb #f6d5332f
 def _moved_by_hand(parts: Split, decided: pd.Series) -> pd.DataFrame: # sha256, decision, by
     "Photos that have another label without a decision in the journal."
     changed = [o for kind, paths in parts.changes.items() if kind.startswith('relabelled') for o in paths]
@@ -136,6 +138,11 @@ def decisions_since(run: 'Run',
     return rows[['path', 'sha256', 'part', 'given', 'label', 'decision', 'by']].sort_values('path', ignore_index=True)
 
 # %% ../../nbs/evaluation/34_round.ipynb #2c902de3
+def _counts(decided: pd.DataFrame) -> dict[str, int]:
+    "How many photos were decided about, by decision."
+    return {'n': len(decided)} | {o: int((decided.decision == o).sum()) for o in DECISIONS}
+
+# %% ../../nbs/evaluation/34_round.ipynb #95e8661e
 def _counts_by_class(decided: pd.DataFrame, classes: Sequence[str]) -> list[dict]:
     "For each class how many of its photos were decided about, how, and how many came in."
     rows, relabelled = [], decided[decided.decision == 'relabel']
@@ -145,10 +152,6 @@ def _counts_by_class(decided: pd.DataFrame, classes: Sequence[str]) -> list[dict
                     | {'came_in': int((relabelled.label == name).sum())})
     return rows
 
-def _counts(decided: pd.DataFrame) -> dict[str, int]:
-    "How many photos were decided about, by decision."
-    return {'n': len(decided)} | {o: int((decided.decision == o).sum()) for o in DECISIONS}
-
 # %% ../../nbs/evaluation/34_round.ipynb #b19f1f97
 def _check_changed(run: 'Run', parts: Split, decided: pd.DataFrame) -> None:
     "`BadRun` where the photos and labels are those that the run was trained on."
@@ -157,6 +160,7 @@ def _check_changed(run: 'Run', parts: Split, decided: pd.DataFrame) -> None:
     raise BadRun(f'{run.path}: no label was changed and no photo taken out since it was trained{kept}; '
                  'a model trained again would be the same one')
 
+# %% ../../nbs/evaluation/34_round.ipynb #a5d677fc
 def _cleaned_by_model(decided: pd.DataFrame) -> pd.DataFrame:
     "Photos of the test part about which a model decided."
     return decided[(decided.part == 'test') & (decided.by == 'model')]
@@ -200,6 +204,7 @@ def _check_same_round(out: Path, run: 'Run', parts: Split) -> None:
     if metadata.get('split_hash') != parts.hash:
         raise BadRun(f'{out}: was begun before the photos changed again; name another folder')
 
+# %% ../../nbs/evaluation/34_round.ipynb #ec52fe1c
 def _train_again(run: 'Run', parts: Split, out: Path, progress: bool) -> tuple['Run', bool]: # whether it took training
     "A run with the same settings over the photos of now: new, gone on with, or there already."
     from cloud_classifier.training.run import resume, Run, train
@@ -209,7 +214,9 @@ def _train_again(run: 'Run', parts: Split, out: Path, progress: bool) -> tuple['
     if run_metadata(out).get('status') in FINISHED: return Run(out), False
     return resume(out, parts.root, progress=progress), True
 
-# %% ../../nbs/evaluation/34_round.ipynb #7b677eed
+# %% ../../nbs/evaluation/34_round.ipynb #23fe140e
+_VERDICTS = {1: 'Cleaning helped: ', -1: 'Cleaning did not help: ', 0: 'Cleaning made '}
+
 @dataclass(frozen=True, repr=False)
 class Round:
     "Two models, before cleaning and after it; made by `retrain_round`."
@@ -220,15 +227,6 @@ class Round:
 
     def __repr__(self): return f'Round({self.verdict})'
 
-    def as_dict(self) -> dict: # of JSON's types
-        "Everything that the round says, both reports included."
-        return self.data | dict(before=self.before.data, after=self.after.data)
-
-    def to_json(self) -> str: return json.dumps(self.as_dict(), indent=1, allow_nan=False)
-
-# %% ../../nbs/evaluation/34_round.ipynb #ec52fe1c
-_VERDICTS = {1: 'Cleaning helped: ', -1: 'Cleaning did not help: ', 0: 'Cleaning made '}
-
 @patch(as_prop=True)
 def verdict(self: Round) -> str:
     "Whether cleaning helped, in a sentence."
@@ -237,7 +235,16 @@ def verdict(self: Round) -> str:
     return (f'{_VERDICTS[sign]}{difference_words(top1)}, by top-1 accuracy on '
             f'{self.before.data["n"]} test photos that it did not touch.')
 
-# %% ../../nbs/evaluation/34_round.ipynb #16b14767
+# %% ../../nbs/evaluation/34_round.ipynb #a87b3439
+@patch
+def as_dict(self: Round) -> dict: # of JSON's types
+    "Everything that the round says, both reports included."
+    return self.data | dict(before=self.before.data, after=self.after.data)
+
+@patch
+def to_json(self: Round) -> str: return json.dumps(self.as_dict(), indent=1, allow_nan=False)
+
+# %% ../../nbs/evaluation/34_round.ipynb #3aaa681f
 def _untouched(p: Predictions, parts: Split, decided: pd.DataFrame) -> Predictions:
     "Answers for test photos that were not decided about. `BadRun` where there are none."
     touched = {str(parts.root/o) for o in decided.path[decided.part == 'test']}
@@ -246,6 +253,7 @@ def _untouched(p: Predictions, parts: Split, decided: pd.DataFrame) -> Predictio
     raise BadRun(f'{parts.root}: every photo of the test part was decided about; '
                  'none is left that both models can be compared by')
 
+# %% ../../nbs/evaluation/34_round.ipynb #d4acc068
 def _test_part(before: Predictions, after: Predictions, decided: pd.DataFrame, **resampling) -> dict | None:
     "What was decided about test photos, and the comparison by the labels of now; None where nothing was."
     rows = decided[decided.part == 'test']
@@ -324,6 +332,7 @@ def _headline_rows(result: Round) -> list[list[str]]: # a row for each of `METRI
     return [[title, format_estimate(before[key]), format_estimate(after[key]), span(d[key])]
             for key, (title, _) in METRICS.items()]
 
+# %% ../../nbs/evaluation/34_round.ipynb #5e803f69
 def _class_rows(result: Round) -> list[list]: # a row for each class
     "Test photos and recall of each class, before and after, and what cleaning did to its photos."
     changes = {o['class']: o for o in result.data['changes']['by_class']}
@@ -397,6 +406,7 @@ def to_html(self: Round) -> str: # a page that needs no other file
     return render_page('round.html', d=self.data, words=_round_words(self), headline=_headline_rows(self),
                        classes=_class_rows(self), figure=to_svg(plot_round(self), 'recall'))
 
+# %% ../../nbs/evaluation/34_round.ipynb #3751abc0
 @patch
 def save(self: Round,
          path: str | Path, # of the page; in a folder it is round.html

@@ -185,31 +185,18 @@ def ask(card: Card,
     card.put(picture, answer_html(prediction, name))
     card.prediction = prediction
 
-# %% ../../nbs/prediction/43_app.ipynb #0698c24d
-def _title(keep) -> str: # HTML
-    kept = 'Photos that you correct are kept.' if keep else 'No photo is kept.'
-    return f'{STYLE}{_TITLE}<p>Choose photos of the sky, one or several. {kept}</p>'
-
+# %% ../../nbs/prediction/43_app.ipynb #5fff6c82
 def _labels(model) -> list[str]: # the model's classes, then the genera that are not among them
     return list(dict.fromkeys((*getattr(model, 'classes', ()), *GENERA)))
 
-# %% ../../nbs/prediction/43_app.ipynb #f450891b
-class CloudApp:
-    "Choose photos, see which clouds they show."
-    def __init__(self,
-                 model, # a `CloudClassifier`, the path of its .onnx file, or anything else with its `predict`
-                 keep: str | Path | None = None, # a dataset for photos that visitors label; where None, none is kept
-                 ):
-        self.model, self.keep = model if hasattr(model, 'predict') else CloudClassifier(model), keep
+# %% ../../nbs/prediction/43_app.ipynb #d6936152
+class _Cards:
+    "Photos with their answers, one card each."
+    def __init__(self, model, keep: str | Path | None = None): # as `CloudApp` takes them
+        self.model, self.keep = model, keep
         self.cards: list[Card] = []
-        self.upload = FileUpload(accept='image/*', multiple=True, description='Select photos\n', icon='')
         self.grid = Box()
         self.grid.add_class('cloud-grid')
-        self.widget = VBox([HTML(_title(keep)), self.upload, self.grid])
-        self.widget.add_class('cloud-app')
-        self.upload.observe(self._on_upload, 'value')
-
-    def _ipython_display_(self): display(self.widget)
 
     def clear(self) -> None:
         "Show no photo."
@@ -230,6 +217,26 @@ class CloudApp:
             card.add_correction(_labels(self.model), lambda label: keep_photo(self.keep, content, name, label))
         return card
 
+# %% ../../nbs/prediction/43_app.ipynb #f418136e
+def _title(keep) -> str: # HTML
+    kept = 'Photos that you correct are kept.' if keep else 'No photo is kept.'
+    return f'{STYLE}{_TITLE}<p>Choose photos of the sky, one or several. {kept}</p>'
+
+# %% ../../nbs/prediction/43_app.ipynb #51b51320
+class CloudApp(_Cards):
+    "Choose photos, see which clouds they show."
+    def __init__(self,
+                 model, # a `CloudClassifier`, the path of its .onnx file, or anything else with its `predict`
+                 keep: str | Path | None = None, # a dataset for photos that visitors label; where None, none is kept
+                 ):
+        super().__init__(model if hasattr(model, 'predict') else CloudClassifier(model), keep)
+        self.upload = FileUpload(accept='image/*', multiple=True, description='Select photos\n', icon='')
+        self.widget = VBox([HTML(_title(keep)), self.upload, self.grid])
+        self.widget.add_class('cloud-app')
+        self.upload.observe(self._on_upload, 'value')
+
+    def _ipython_display_(self): display(self.widget)
+
     def _on_upload(self, change) -> None:
         if not change['new']: return
         self.clear()
@@ -248,6 +255,12 @@ def open_app(path: str | Path | None = None, # a model; where None, `find_model`
     except BadModel as e: return HTML(card_html(error_html(str(e))))
 
 # %% ../../nbs/prediction/43_app.ipynb #06ca1c34
+def _code(model: Path, keep: Path | None) -> str:
+    "Python that shows the app."
+    arguments = f'{str(model)!r}' + (f', keep={str(keep)!r}' if keep else '')
+    return f'from cloud_classifier.prediction.app import open_app\nopen_app({arguments})'
+
+# %% ../../nbs/prediction/43_app.ipynb #7a540944
 def serve_app(model: str | Path | None = None, # an .onnx file; where None, `find_model` looks for one
               keep: str | Path | None = None, # as `CloudApp` takes it
               host: str = '127.0.0.1', # this machine alone; '0.0.0.0' for all that can reach it
@@ -256,6 +269,5 @@ def serve_app(model: str | Path | None = None, # an .onnx file; where None, `fin
               ) -> None:
     "Serve the app until Ctrl-C; `PortTaken` where the port can't be had."
     path = CloudClassifier(find_model(model)).path.resolve()
-    arguments = f'{str(path)!r}' + (f', keep={str(Path(keep).resolve())!r}' if keep else '')
-    code = f'from cloud_classifier.prediction.app import open_app\nopen_app({arguments})'
+    code = _code(path, Path(keep).resolve() if keep else None)
     serve_notebook(code, host, port, 'Which cloud is this', announce=announce)

@@ -40,6 +40,7 @@ def _listing(folder: str) -> list[str]: # paths, those of folders with '/' at th
         names = [o.name + os.sep if o.is_dir(follow_symlinks=False) else o.name for o in entries if o.name[0] != '.']
     return [os.path.join(folder, o) for o in sorted(names) if o[-1] == os.sep or is_photo_name(o)]
 
+# %% ../../nbs/prediction/46_batch.ipynb #8fae182b
 def _photos_below(folder: str) -> Iterator[str | BadImage]:
     "The photos below a folder, in the order of their paths, and the folders that can't be read."
     waiting = [os.path.join(folder, '')] # no function that calls itself: folders may lie thousands deep
@@ -88,6 +89,7 @@ def _photos_of(place: str, urls: bool, pattern: bool = True) -> Iterator[str | B
         yield from _or_nothing(_matches(place), place, 'matches no photo')
     else: yield place
 
+# %% ../../nbs/prediction/46_batch.ipynb #688dc125
 def find_photos(places: Iterable[str | Path], # files, folders, patterns; '-' for names from `stdin`
                 urls: bool = False, # whether addresses are taken, too
                 stdin: BinaryIO | None = None, # names, as `read_names` takes them
@@ -99,8 +101,14 @@ def find_photos(places: Iterable[str | Path], # files, folders, patterns; '-' fo
             for name in read_names(stdin): yield from _photos_of(name, urls, pattern=False)
 
 # %% ../../nbs/prediction/46_batch.ipynb #7c76f7e2
+def _do(future: Future, function: Callable, photo) -> None:
+    "Do a job."
+    try: future.set_result(function(photo))
+    except BaseException as e: future.set_exception(e)
+
+# %% ../../nbs/prediction/46_batch.ipynb #8bc8c2fd
 class _Pool:
-    "Threads that call functions; those that are in the middle of something when it is closed are left alone."
+    "Threads that do jobs; none is begun after the pool was closed."
     def __init__(self, threads: int):
         self.jobs, self.closed = queue.SimpleQueue(), False
         self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
@@ -108,20 +116,19 @@ class _Pool:
 
     def _work(self) -> None:
         while job := self.jobs.get():
-            future, function, photo = job
-            if self.closed: continue
-            try: future.set_result(function(photo))
-            except BaseException as e: future.set_exception(e)
+            if not self.closed: _do(*job)
 
     def submit(self, function: Callable, photo) -> Future:
         self.jobs.put((future := Future(), function, photo))
         return future
 
-    def close(self, seconds: float) -> list[threading.Thread]: # those that still work
-        self.closed, until = True, time.monotonic() + seconds
-        for _ in self.threads: self.jobs.put(None)
-        for o in self.threads: o.join(max(0, until - time.monotonic()))
-        return [o for o in self.threads if o.is_alive()]
+# %% ../../nbs/prediction/46_batch.ipynb #fbecef0d
+def _close(pool: _Pool, seconds: float) -> list[threading.Thread]: # those that still work
+    "Let a pool's threads end, and wait for them."
+    pool.closed, until = True, time.monotonic() + seconds
+    for _ in pool.threads: pool.jobs.put(None)
+    for o in pool.threads: o.join(max(0, until - time.monotonic()))
+    return [o for o in pool.threads if o.is_alive()]
 
 # %% ../../nbs/prediction/46_batch.ipynb #213c66c3
 def _find_ahead(photos: Iterable, submit: Callable, waiting: queue.Queue, closed: threading.Event) -> None:
@@ -154,6 +161,13 @@ def _answer_address(url: str, answer: Callable, pool: _Pool) -> Prediction | Bad
     return BadImage(url, result.kind, result.reason) if isinstance(result, BadImage) else result
 
 # %% ../../nbs/prediction/46_batch.ipynb #f19c13fe
+def _submit(photo, answer: Callable, pool: _Pool, fetchers: _Pool) -> Future:
+    "Let a thread answer for a photo, or fetch it first."
+    fetch = fetchers.threads and isinstance(photo, str) and is_address(photo)
+    if not fetch: return pool.submit(answer, photo)
+    return fetchers.submit(partial(_answer_address, answer=answer, pool=pool), photo)
+
+# %% ../../nbs/prediction/46_batch.ipynb #6dd1efa3
 def _ended(thread: threading.Thread, seconds: float) -> bool:
     "Wait for a thread."
     thread.join(seconds)
@@ -163,10 +177,10 @@ def _stop(waiting: queue.Queue, closed: threading.Event, pool: _Pool, fetchers: 
     "Let the threads end, and wait a moment for those in the middle of a photo."
     closed.set()
     while not waiting.empty(): waiting.get_nowait() # the finder may wait for room in it
-    fetchers.close(0)
-    for thread in pool.close(seconds=1): atexit.register(wait_or_exit, partial(_ended, thread))
+    _close(fetchers, seconds=0)
+    for thread in _close(pool, seconds=1): atexit.register(wait_or_exit, partial(_ended, thread))
 
-# %% ../../nbs/prediction/46_batch.ipynb #c8674ed6
+# %% ../../nbs/prediction/46_batch.ipynb #07dce384
 MAX_WORKERS = 16 # whose tensors fit into the memory that networks share
 AHEAD = 32 # photos a worker that are on their way, or wait to be taken
 
@@ -181,10 +195,7 @@ def predict_all(model: PhotoClassifier, # best a `CloudClassifier` with `threads
     workers = workers or min(core_count(), MAX_WORKERS)
     pool, fetchers = _Pool(workers), _Pool(FETCHERS*urls)
     waiting, closed = queue.Queue(AHEAD*workers), threading.Event()
-    answer = lambda photo: _answer(model, photo, k, prior)
-    def submit(photo):
-        if not (urls and isinstance(photo, str) and is_address(photo)): return pool.submit(answer, photo)
-        return fetchers.submit(lambda url: _answer_address(url, answer, pool), photo)
+    submit = partial(_submit, answer=partial(_answer, model, k=k, prior=prior), pool=pool, fetchers=fetchers)
     threading.Thread(target=_find_ahead, args=[photos, submit, waiting, closed], daemon=True).start()
     try:
         while isinstance(item := waiting.get(), tuple): yield item[0], item[1].result()
@@ -211,6 +222,7 @@ def photo_entry(photo, # a path, an address, or a `BadImage`
     path = photo.name if isinstance(photo, BadImage) else str(photo)
     return dict(path=path) | (dict(error=answer.reason) if isinstance(answer, BadImage) else answer.as_dict())
 
+# %% ../../nbs/prediction/46_batch.ipynb #4d3d7bfd
 def photo_row(entry: Mapping, # as of `photo_entry`; the probabilities are those of its `top`
               types: Mapping[str, type], # as of `columns`
               ) -> dict: # a value or None for each column
@@ -226,6 +238,7 @@ def _write_jsonl(file: Path, entries: Iterable[Mapping], types: Mapping[str, typ
     with open(file, 'w', encoding='utf-8', newline='\n') as f:
         for entry in entries: f.write(to_json(dict(entry, top=entry['top'][:3]) if 'top' in entry else entry) + '\n')
 
+# %% ../../nbs/prediction/46_batch.ipynb #1d3ad34a
 def _write_csv(file: Path, entries: Iterable[Mapping], types: Mapping[str, type]) -> None:
     text = lambda value: spreadsheet_text(value) if isinstance(value, str) else value
     with open(file, 'w', encoding='utf-8', newline='') as f:
@@ -233,8 +246,10 @@ def _write_csv(file: Path, entries: Iterable[Mapping], types: Mapping[str, type]
         rows.writerow(map(text, types))
         rows.writerows(map(text, photo_row(entry, types).values()) for entry in entries)
 
-# %% ../../nbs/prediction/46_batch.ipynb #1d3ad34a
-PIECE = 2_000 # rows that are written to Parquet at once
+# %% ../../nbs/prediction/46_batch.ipynb #e1bc8172
+def _utf8(value):
+    "A value with what is no letter of UTF-8 written out."
+    return value.encode('utf-8', 'backslashreplace').decode('utf-8') if isinstance(value, str) else value
 
 def _schema(types: Mapping[str, type]): # of PyArrow
     "The columns as Parquet knows them."
@@ -242,9 +257,8 @@ def _schema(types: Mapping[str, type]): # of PyArrow
     kinds = {str: pa.string(), float: pa.float64(), int: pa.int32()}
     return pa.schema([(_utf8(name), kinds[kind]) for name, kind in types.items()])
 
-def _utf8(value):
-    "A value with what is no letter of UTF-8 written out."
-    return value.encode('utf-8', 'backslashreplace').decode('utf-8') if isinstance(value, str) else value
+# %% ../../nbs/prediction/46_batch.ipynb #18e3f723
+PIECE = 2_000 # rows that are written to Parquet at once
 
 def _write_parquet(file: Path, entries: Iterable[Mapping], types: Mapping[str, type]) -> None:
     import pyarrow as pa, pyarrow.parquet as pq
@@ -254,10 +268,18 @@ def _write_parquet(file: Path, entries: Iterable[Mapping], types: Mapping[str, t
             piece = [{_utf8(name): _utf8(value) for name, value in row.items()} for row in piece]
             writer.write_table(pa.Table.from_pylist(piece, schema=schema))
 
-# %% ../../nbs/prediction/46_batch.ipynb #cca08eda
+# %% ../../nbs/prediction/46_batch.ipynb #310cbefb
 class BadTable(UserError):
     "A file that answers can't be written to; the message says why and what to do."
 
+def _check_pyarrow(file: Path) -> None:
+    "Import what writes Parquet."
+    try: import_module('pyarrow.parquet')
+    except ImportError:
+        raise BadTable(f"{file}: Parquet needs pyarrow, which `pip install 'cloud_classifier[parquet]'` installs; "
+                       'or name a .csv') from None
+
+# %% ../../nbs/prediction/46_batch.ipynb #c57fbfe2
 WRITERS = {'.csv': _write_csv, '.jsonl': _write_jsonl, '.parquet': _write_parquet}
 
 def check_table(file: str | Path) -> Path: # the same
@@ -267,13 +289,6 @@ def check_table(file: str | Path) -> Path: # the same
     if file.is_dir(): raise BadTable(f'{file}: is a folder; name a file in it')
     if file.suffix.lower() == '.parquet': _check_pyarrow(file)
     return file
-
-def _check_pyarrow(file: Path) -> None:
-    "Import what writes Parquet now, and not after the last photo."
-    try: import_module('pyarrow.parquet')
-    except ImportError:
-        raise BadTable(f"{file}: Parquet needs pyarrow, which `pip install 'cloud_classifier[parquet]'` installs; "
-                       'or name a .csv') from None
 
 # %% ../../nbs/prediction/46_batch.ipynb #9456e607
 def answers_settings(model: PhotoClassifier,
@@ -287,6 +302,7 @@ def answers_settings(model: PhotoClassifier,
                 prior={k: float(v) for k, v in sorted(prior.items())}, classes=list(model.classes),
                 further={name: kind.__name__ for name, kind in further.items()}, options=dict(options))
 
+# %% ../../nbs/prediction/46_batch.ipynb #a0b43d94
 def _difference(old: Mapping, new: Mapping) -> str:
     "How the answers of a journal were got otherwise than those that are wanted."
     if old.get('answers') != new['answers']: return 'is of another version of cloud_classifier'
@@ -331,6 +347,56 @@ def _record(line: bytes) -> dict | None: # the path, size, time and entry of an 
     return record if whole else None
 
 # %% ../../nbs/prediction/46_batch.ipynb #6f3b84cc
+class _Known:
+    "The photos that a journal has, as numbers."
+    def __init__(self):
+        self.done = set() # photos that have their answer
+        self.rows = {} # where the last line of each photo begins, bytes
+        self.lines = 0 # more than `rows` where photos were asked about again
+
+    def add(self, record: dict, offset: int) -> None:
+        "Remember a line that begins at `offset`."
+        path, stamp = _same_path(record['entry']['path']), record.get('stamp')
+        self.rows[_number(path)], self.lines = offset, self.lines + 1
+        if 'error' not in record['entry']: self.done.add(_number(path, stamp and tuple(stamp)))
+
+# %% ../../nbs/prediction/46_batch.ipynb #02e2ab70
+def _read(journal: BinaryIO) -> _Known: # without the first line, which was read before
+    "Learn which photos a journal has, and cut off what is torn."
+    known, offset = _Known(), journal.tell()
+    for line in journal:
+        if (record := _record(line)) is None: break
+        known.add(record, offset)
+        offset += len(line)
+    journal.truncate(offset)
+    return known
+
+# %% ../../nbs/prediction/46_batch.ipynb #463b621c
+def _journal_of(table: Path) -> Path: return table.with_name(table.name + '.journal')
+
+def _check_first(line: bytes, settings: Mapping, table: Path) -> None:
+    "`BadTable` where the first line of a journal is of other answers, or of another file."
+    try: old = from_json(line)
+    except ValueError: old = None
+    if not isinstance(old, dict) or 'answers' not in old:
+        raise BadTable(f'{_journal_of(table)}: is not a journal of answers; overwrite it, or name another table')
+    if problem := _difference(old, settings):
+        raise BadTable(f'{table}: {problem}; overwrite it, or name another file')
+
+# %% ../../nbs/prediction/46_batch.ipynb #776adbbc
+def _begin(journal: BinaryIO, settings: Mapping, table: Path, overwrite: bool) -> _Known:
+    "Read a journal, or begin one; `BadTable` where its answers are others."
+    journal.seek(0)
+    first = journal.readline()
+    if first and not overwrite:
+        _check_first(first, settings, table)
+        return _read(journal)
+    journal.truncate(0)
+    journal.write(to_json(settings).encode() + b'\n')
+    journal.flush()
+    return _Known()
+
+# %% ../../nbs/prediction/46_batch.ipynb #de840f4a
 class Answers:
     "The answers to many photos, kept in a journal while they come and made a table in the end."
     def __init__(self,
@@ -338,16 +404,14 @@ class Answers:
                  settings: dict, # as of `answers_settings`
                  overwrite: bool = False, # whether what is there is replaced
                  ):
-        self.table, self.settings = check_table(table), settings
-        self.journal = self.table.with_name(self.table.name + '.journal')
-        self.done, self.rows, self.order = set(), {}, array('Q') # numbers of photos; where their lines begin
-        self.stamps, self.kept, self.lines, self.synced = deque(), 0, 0, time.monotonic()
+        self.table, self.settings, self.journal = check_table(table), settings, _journal_of(Path(table))
+        self.order, self.stamps, self.kept = array('Q'), deque(), 0 # numbers of photos; of those on their way
         if self.table.exists() and not self.journal.exists() and not overwrite:
             raise BadTable(f'{self.table}: is there already, without a journal to go on from; overwrite it, or name '
                            'another file')
         self.table.parent.mkdir(parents=True, exist_ok=True)
-        self.file = _open_alone(self.journal)
-        try: _begin(self, overwrite)
+        self.file, self.synced = _open_alone(self.journal), time.monotonic()
+        try: self.known = _begin(self.file, settings, self.table, overwrite)
         except BaseException:
             self.file.close()
             raise
@@ -356,42 +420,7 @@ class Answers:
 
     def __exit__(self, *error): self.file.close()
 
-# %% ../../nbs/prediction/46_batch.ipynb #88beb87f
-def _begin(answers: Answers, overwrite: bool) -> None:
-    "Read the journal, or begin one; `BadTable` where its answers are others."
-    answers.file.seek(0)
-    first = answers.file.readline()
-    if overwrite or not first: return _restart(answers)
-    try: old = from_json(first)
-    except ValueError: old = None
-    if not isinstance(old, dict) or 'answers' not in old:
-        raise BadTable(f'{answers.journal}: is not a journal of answers; overwrite it, or name another table')
-    if problem := _difference(old, answers.settings):
-        raise BadTable(f'{answers.table}: {problem}; overwrite it, or name another file')
-    _read(answers)
-
-def _restart(answers: Answers) -> None:
-    answers.file.truncate(0)
-    answers.file.write(to_json(answers.settings).encode() + b'\n')
-    answers.file.flush()
-
-# %% ../../nbs/prediction/46_batch.ipynb #02e2ab70
-def _read(answers: Answers) -> None:
-    "Learn which photos have their answer, and cut off what is torn."
-    offset = answers.file.tell()
-    for line in answers.file:
-        if (record := _record(line)) is None: break
-        _know(answers, record, offset)
-        offset += len(line)
-    answers.file.truncate(offset)
-
-def _know(answers: Answers, record: dict, offset: int) -> None:
-    "Remember a line of the journal."
-    path, stamp = _same_path(record['entry']['path']), record.get('stamp')
-    answers.rows[_number(path)], answers.lines = offset, answers.lines + 1
-    if 'error' not in record['entry']: answers.done.add(_number(path, stamp and tuple(stamp)))
-
-# %% ../../nbs/prediction/46_batch.ipynb #0afd2301
+# %% ../../nbs/prediction/46_batch.ipynb #97f8bb7d
 def missing_photos(answers: Answers, photos: Iterable) -> Iterator:
     "The photos that have no answer yet, each once."
     for photo in photos:
@@ -399,37 +428,49 @@ def missing_photos(answers: Answers, photos: Iterable) -> Iterator:
         stamp = None if isinstance(photo, BadImage) else _stamp(photo)
         number = _number(path, stamp)
         answers.order.append(_number(path))
-        if number in answers.done: answers.kept += 1
+        if number in answers.known.done: answers.kept += 1
         else:
-            answers.done.add(number)
+            answers.known.done.add(number)
             answers.stamps.append(stamp)
             yield photo
 
-# %% ../../nbs/prediction/46_batch.ipynb #463b621c
+# %% ../../nbs/prediction/46_batch.ipynb #c8bd23e5
 SYNC_SECONDS = 5 # that a power cut may cost
 
+def _write(answers: Answers, record: dict) -> None:
+    "Write a line at the journal's end."
+    offset = answers.file.seek(0, os.SEEK_END)
+    answers.file.write(to_json(record).encode() + b'\n')
+    answers.file.flush()
+    answers.known.add(record, offset)
+    if time.monotonic() > answers.synced + SYNC_SECONDS:
+        os.fsync(answers.file.fileno())
+        answers.synced = time.monotonic()
+
+# %% ../../nbs/prediction/46_batch.ipynb #e4a470a8
 def keep_answer(answers: Answers, photo, answer: Prediction | BadImage, # in the order of `missing_photos`
                 facts: Callable | None = None, # takes a path, returns entries that stand beside its answer
                 ) -> None:
     "Keep an answer."
     entry = photo_entry(photo, answer)
-    record = dict(stamp=answers.stamps.popleft(), entry=entry | (facts(entry['path']) if facts else {}))
-    offset = answers.file.seek(0, os.SEEK_END)
-    answers.file.write(to_json(record).encode() + b'\n')
-    answers.file.flush()
-    answers.rows[_number(_same_path(record['entry']['path']))], answers.lines = offset, answers.lines + 1
-    if time.monotonic() > answers.synced + SYNC_SECONDS:
-        os.fsync(answers.file.fileno())
-        answers.synced = time.monotonic()
+    _write(answers, dict(stamp=answers.stamps.popleft(), entry=entry | (facts(entry['path']) if facts else {})))
 
-# %% ../../nbs/prediction/46_batch.ipynb #5e4e2494
+# %% ../../nbs/prediction/46_batch.ipynb #e0bee623
 def _in_order(answers: Answers) -> Iterator[bytes]:
     "The journal's last line for each photo."
-    numbers = dict.fromkeys(answers.order) | answers.rows
+    numbers = dict.fromkeys(answers.order) | answers.known.rows
     for offset in filter(None, numbers.values()):
         answers.file.seek(offset)
         yield answers.file.readline()
 
+# %% ../../nbs/prediction/46_batch.ipynb #baf6dcd0
+def _compact(answers: Answers) -> None:
+    "Write the journal again, a line for each photo."
+    with atomic_path(answers.journal) as part, open(part, 'wb') as f:
+        f.write(to_json(answers.settings).encode() + b'\n')
+        f.writelines(_in_order(answers))
+
+# %% ../../nbs/prediction/46_batch.ipynb #8e99b0a9
 def finish_table(answers: Answers) -> int: # rows
     "Write the table."
     answers.file.flush()
@@ -439,14 +480,8 @@ def finish_table(answers: Answers) -> int: # rows
     further = {name: _TYPES[kind] for name, kind in answers.settings['further'].items()}
     with atomic_path(answers.table) as part:
         WRITERS[answers.table.suffix.lower()](part, entries, columns(answers.settings['classes'], further))
-    if answers.lines > len(answers.rows): _compact(answers)
-    return len(answers.rows)
-
-def _compact(answers: Answers) -> None:
-    "Write the journal again, a line for each photo."
-    with atomic_path(answers.journal) as part, open(part, 'wb') as f:
-        f.write(to_json(answers.settings).encode() + b'\n')
-        f.writelines(_in_order(answers))
+    if answers.known.lines > len(answers.known.rows): _compact(answers)
+    return len(answers.known.rows)
 
 # %% ../../nbs/prediction/46_batch.ipynb #9b58fe77
 @dataclass(frozen=True)
@@ -458,6 +493,7 @@ class Written:
     kept: int     # photos that had their answer
     errors: int   # photos that were asked about and can't be used
 
+# %% ../../nbs/prediction/46_batch.ipynb #d7ba09d1
 def write_answers(table: str | Path, # .csv, .jsonl or .parquet
                   model: PhotoClassifier, # best a `CloudClassifier` with `threads=1`
                   photos: Iterable, # as of `find_photos`

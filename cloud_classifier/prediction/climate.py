@@ -24,6 +24,7 @@ def _text(value) -> str: # what a tag says; '' where it is not text
     if isinstance(value, bytes): value = value.decode('latin-1')
     return value.strip(' \0') if isinstance(value, str) else ''
 
+# %% ../../nbs/prediction/48_climate.ipynb #69ed9981
 def _offset(value) -> timezone | None:
     "The time zone that a tag means, such as `+02:00`."
     if _text(value) == 'Z': return timezone.utc
@@ -49,6 +50,7 @@ def _numbers(value) -> list[float] | None: # three of them, 0 or above
     except (TypeError, ValueError, ArithmeticError): return None
     return numbers if len(numbers) == 3 and all(0 <= o < math.inf for o in numbers) else None
 
+# %% ../../nbs/prediction/48_climate.ipynb #f6ab0cd4
 def _gps_moment(gps: Mapping) -> datetime | None:
     "The moment that a receiver of GPS wrote."
     day, clock = _moment(_text(gps.get(29)) + ' 00:00:00', 'Z'), _numbers(gps.get(7)) # GPSDateStamp, GPSTimeStamp
@@ -65,6 +67,7 @@ def _degrees(value, reference, letters: str, # of the positive direction, then o
     if degrees > limit: return None
     return degrees if letter == letters[0] else 0. - degrees
 
+# %% ../../nbs/prediction/48_climate.ipynb #8a1a3314
 def _place(gps: Mapping) -> tuple[float | None, float | None]: # latitude and longitude, degrees
     if _text(gps.get(9)) == 'V': return None, None # GPSStatus: void
     latitude, longitude = _degrees(gps.get(2), gps.get(1), 'NS', 90), _degrees(gps.get(4), gps.get(3), 'EW', 180)
@@ -142,6 +145,7 @@ CLIMATE = Climate( # latitude; high, middle and low cloud, share of the sky
 class BadClimate(UserError):
     "A table of a climate that can't be used; the message says why."
 
+# %% ../../nbs/prediction/48_climate.ipynb #7793a53d
 def _read_groups(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     "The genera that each column counts."
     groups = tuple(tuple(genus(o.strip()).name for o in name.split('+')) for name in names)
@@ -160,6 +164,7 @@ def _read_row(cells: Sequence[str], n: int) -> tuple[str, tuple[float, ...]]: # 
     if not all(0 < o < math.inf for o in numbers[1:]): raise ValueError('amounts must be above 0')
     return season, tuple(numbers)
 
+# %% ../../nbs/prediction/48_climate.ipynb #6e5ad76f
 def _check_seasons(rows: Mapping[str, list[tuple]]) -> None:
     "Raise `BadClimate` where a season or a latitude is missing, or there twice."
     if set(rows) not in ({'year'}, set(SEASONS)): raise BadClimate(f'it has {", ".join(rows) or "no season"}; a table '
@@ -199,6 +204,7 @@ def why_no_prior(taken: datetime | None, latitude: float | None, climate: Climat
     if latitude is None: return 'no place'
     return 'no time' if climate.is_seasonal and taken is None else ''
 
+# %% ../../nbs/prediction/48_climate.ipynb #aa46a759
 def prior_for(taken: datetime | None, # when; it matters where the table is seasonal
               latitude: float | None, # degrees, north positive
               classes: Sequence[str], # (c,) of the model
@@ -224,6 +230,7 @@ def when_and_where(exif: PhotoExif,
     "When, and how far north or south, a photo was taken."
     return exif.taken or taken, latitude if exif.latitude is None else exif.latitude
 
+# %% ../../nbs/prediction/48_climate.ipynb #99f3263a
 def prior_of_photo(photo, # as `photo_exif` takes it
                    classes: Sequence[str], # (c,) of the model
                    trained: np.ndarray | None = None, # (c,) share of each class in training; equal where None

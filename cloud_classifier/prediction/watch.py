@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['POOL', 'MAX_AGE', 'TOP', 'SETTLE_SECONDS', 'PATIENCE_SECONDS', 'MAX_KNOWN', 'SLICE_SECONDS', 'STALL_SECONDS',
-           'MAX_BACKOFF', 'ROW_COLUMNS', 'ROW_SUFFIXES', 'EXEC_SECONDS', 'MIN_EVERY', 'MAX_EVERY', 'leader',
-           'mean_answer', 'Pool', 'Frame', 'Answered', 'Unchanged', 'Trouble', 'frame_rows', 'Watcher', 'Settling',
+           'MAX_BACKOFF', 'ROW_COLUMNS', 'ROW_SUFFIXES', 'EXEC_SECONDS', 'MIN_EVERY', 'MAX_EVERY', 'mean_answer',
+           'leader', 'Pool', 'Frame', 'Answered', 'Unchanged', 'Trouble', 'frame_rows', 'Watcher', 'Settling',
            'FolderSource', 'FileSource', 'StillSource', 'open_source', 'look', 'in_background', 'next_round', 'Clock',
-           'BadRows', 'csv_line', 'RowFile', 'NoRows', 'parse_command', 'run_command', 'Runner', 'watch', 'event_text',
+           'csv_line', 'BadRows', 'RowFile', 'NoRows', 'parse_command', 'run_command', 'Runner', 'watch', 'event_text',
            'frame_cells', 'heed_signals']
 
 # %% ../../nbs/prediction/47_watch.ipynb #489e9ef7
@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
+from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -32,14 +33,6 @@ from ..images import BadImage, is_photo_name, MAX_BYTES, photo_names
 from .decide import decide, read_prior, Rules
 from .infer import CloudClassifier, Prediction, wait_or_exit
 
-# %% ../../nbs/prediction/47_watch.ipynb #3d892d8f
-def leader(probs: np.ndarray, # (n, c) probabilities of n frames
-          ) -> int | None: # a class; None where it hangs on a single frame, or where there are fewer than two
-    "The class that leads the mean, whichever one frame is left out."
-    if len(probs) < 2: return None
-    first, *others = (probs.sum(axis=0) - probs).argmax(axis=1) # row i: without frame i
-    return int(first) if all(o == first for o in others) else None
-
 # %% ../../nbs/prediction/47_watch.ipynb #32223a27
 def mean_answer(probs: np.ndarray, # (n, c) of the last frames
                 classes: Sequence[str], # (c,)
@@ -51,20 +44,22 @@ def mean_answer(probs: np.ndarray, # (n, c) of the last frames
     top = tuple((classes[i], float(mean[i])) for i in np.argsort(-mean, kind='stable'))
     return replace(last, top=top, decision=decide(mean, classes, rules))
 
+# %% ../../nbs/prediction/47_watch.ipynb #3d892d8f
+def leader(probs: np.ndarray, # (n, c) probabilities of n frames
+          ) -> int | None: # a class; None where it hangs on a single frame, or where there are fewer than two
+    "The class that leads the mean, whichever one frame is left out."
+    if len(probs) < 2: return None
+    first, *others = (probs.sum(axis=0) - probs).argmax(axis=1) # row i: without frame i
+    return int(first) if all(o == first for o in others) else None
+
 # %% ../../nbs/prediction/47_watch.ipynb #d2a6e9a5
 POOL = 6 # frames
 MAX_AGE = 600. # of a frame in the pool, seconds; longer where `POOL` rounds take longer
 
-class Pool:
-    "The last frames of a camera, and what they say together."
-    def __init__(self,
-                 classes: Sequence[str], # (c,) of the model
-                 rules: Rules, # of the model
-                 size: int = POOL, # frames, 1 or more
-                 max_age: float = MAX_AGE, # seconds
-                 label: str = '', # what was last said of the sky; '' for nothing yet
-                 ):
-        self.classes, self.rules, self.max_age, self.label = tuple(classes), rules, max_age, label
+class _Frames:
+    "The probabilities of a camera's last frames."
+    def __init__(self, classes: Sequence[str], size: int, max_age: float): # as `Pool` takes them
+        self.classes, self.max_age = tuple(classes), max_age
         self.frames = deque(maxlen=size) # moment, and (c,) probabilities; the oldest first
 
     def add(self,
@@ -80,6 +75,19 @@ class Pool:
     @property
     def probs(self) -> np.ndarray: # (n, c)
         return np.array([p for _, p in self.frames]).reshape(-1, len(self.classes))
+
+# %% ../../nbs/prediction/47_watch.ipynb #405c5d7e
+class Pool(_Frames):
+    "The last frames of a camera, and what they say together."
+    def __init__(self,
+                 classes: Sequence[str], # (c,) of the model
+                 rules: Rules, # of the model
+                 size: int = POOL, # frames, 1 or more
+                 max_age: float = MAX_AGE, # seconds
+                 label: str = '', # what was last said of the sky; '' for nothing yet
+                 ):
+        super().__init__(classes, size, max_age)
+        self.rules, self.label = rules, label
 
     def answer(self, last: Prediction) -> Prediction | None: # None where the pool is empty
         "What the frames say together."
@@ -103,6 +111,7 @@ class Frame:
     @cached_property
     def sha256(self) -> str: return hashlib.sha256(self.content).hexdigest() # of the content, 64 hex digits
 
+# %% ../../nbs/prediction/47_watch.ipynb #08d16e92
 @dataclass(frozen=True)
 class Answered:
     "A frame that the model has looked at."
@@ -137,13 +146,34 @@ def frame_rows(item: Answered, pool: Pool, now: float) -> Iterator[dict]: # of J
     yield dict(event='frame') | about | _shown(item.prediction) | together
     if before: yield dict(event='change', before=before) | about | together
 
-# %% ../../nbs/prediction/47_watch.ipynb #dc0ffc38
-class Watcher:
-    "Makes rows of what comes of looking."
-    def __init__(self, pool: Pool):
-        self.pool, self.counts = pool, Counter() # of frames, unchanged, bad, away and changes
+# %% ../../nbs/prediction/47_watch.ipynb #3604f223
+class _Absence:
+    "Whether a camera is away, and the rows of that."
+    def __init__(self):
+        self.counts = Counter() # of frames, unchanged, bad, away and changes
         self.last = None # the `Unchanged`, or the name and the reason of the `Trouble`, that was last made a row
         self.away = None # the camera that is away, since when, and how often it was asked
+
+    def _gone(self, item: Trouble, now: float) -> Iterator[dict]:
+        name, since, attempts = self.away or (item.name, now, 0)
+        self.away = name, since, attempts + 1
+        self.counts['away'] += 1
+        if item != self.last: yield dict(event='away', name=item.name, reason=item.reason)
+        self.last = item
+
+    def back(self, now: float) -> Iterator[dict]:
+        "The camera has answered, whatever it said: a row where it was away."
+        if self.away is None: return
+        name, since, attempts = self.away
+        self.away = self.last = None
+        yield dict(event='back', name=name, seconds=round(now - since, 1), attempts=attempts)
+
+# %% ../../nbs/prediction/47_watch.ipynb #d49f32ef
+class Watcher(_Absence):
+    "Makes rows of what comes of looking."
+    def __init__(self, pool: Pool):
+        super().__init__()
+        self.pool = pool
 
     def rows(self,
              item: Answered | Unchanged | Trouble,
@@ -163,61 +193,58 @@ class Watcher:
         if item != self.last: yield dict(event=kind, **{k: v for k, v in vars(item).items() if k in ('name', 'reason')})
         self.last = item
 
-    def _gone(self, item: Trouble, now: float) -> Iterator[dict]:
-        name, since, attempts = self.away or (item.name, now, 0)
-        self.away = name, since, attempts + 1
-        self.counts['away'] += 1
-        if item != self.last: yield dict(event='away', name=item.name, reason=item.reason)
-        self.last = item
-
-    def back(self, now: float) -> Iterator[dict]:
-        "The camera has answered, whatever it said: a row where it was away."
-        if self.away is None: return
-        name, since, attempts = self.away
-        self.away = self.last = None
-        yield dict(event='back', name=name, seconds=round(now - since, 1), attempts=attempts)
-
 # %% ../../nbs/prediction/47_watch.ipynb #27bec68c
 SETTLE_SECONDS = .5 # that a file must have stood still
 PATIENCE_SECONDS = 60. # after which a file that is not whole is given up
+
+class _Waiting(NamedTuple):
+    "A file that is waited for."
+    state: object # as `Settling` has it
+    since: float # moment from which on it has been like that
+    was_read: bool = False # and turned out not to be whole
+
+    def moment(self, settle: float, patience: float) -> float:
+        "When it is to be read."
+        return self.since + (patience if self.was_read else settle)
+
+    def pause(self, settle: float, now: float) -> float: # seconds
+        "When to look again: soon where a file has just come, later where it has long stood still."
+        return max(settle, self.was_read*(now - self.since)/2)
+
+# %% ../../nbs/prediction/47_watch.ipynb #6427599f
 MAX_KNOWN = 100_000 # frames, and files that have gone, that are remembered
 
 class Settling:
     "Which files are new and at rest. A file's state is anything that is another one after it was written to."
     def __init__(self, states: Mapping = {}, settle: float = SETTLE_SECONDS, patience: float = PATIENCE_SECONDS):
         self.done, self.settle, self.patience = dict(states), settle, patience # done: states by name
-        self.pending = {} # by name: its state, since when, and whether it was read and not whole
+        self.pending: dict[str, _Waiting] = {} # by name
 
     def due(self, states: Mapping, now: float) -> list[str]: # names
         "The files to read now; one whose state is a text, which says why it can't be used, need not be at rest."
         self.pending = {o: p for o, p in self.pending.items() if states.get(o) not in (None, self.done.get(o))}
         for name, state in states.items():
             if state in (None, self.done.get(name)) or state == self.pending.get(name, ' ')[0]: continue
-            self.pending[name] = state, now, False
+            self.pending[name] = _Waiting(state, now)
         for name in [o for o in self.done if o not in states][:-MAX_KNOWN]: del self.done[name]
-        return [o for o, (state, *_) in self.pending.items() if isinstance(state, str) or now >= self._moment(o)]
-
-    def _moment(self, name: str) -> float:
-        _, since, was_read = self.pending[name]
-        return since + (self.patience if was_read else self.settle)
+        is_due = lambda o: isinstance(o.state, str) or now >= o.moment(self.settle, self.patience)
+        return [name for name, o in self.pending.items() if is_due(o)]
 
     def finish(self, name: str) -> None:
         "Leave a file alone as long as it stays as it is."
-        self.done[name] = self.pending[name][0]
+        self.done[name] = self.pending[name].state
 
     def is_unfinished(self, name: str, now: float) -> bool:
         "Whether a file that turned out not to be whole is still waited for."
-        state, since, _ = self.pending[name]
-        if now - since >= self.patience: return False
-        self.pending[name] = state, since, True
+        if now - self.pending[name].since >= self.patience: return False
+        self.pending[name] = self.pending[name]._replace(was_read=True)
         return self.done.pop(name, True) is not None
 
     def recheck(self, now: float) -> float: # a moment; infinite where nothing is waited for
-        "When to look again: soon where a file has just come, later where it has long stood still."
-        pauses = (max(self.settle, was_read*(now - since)/2) for _, since, was_read in self.pending.values())
-        return now + min(pauses, default=math.inf)
+        "When to look again."
+        return now + min((o.pause(self.settle, now) for o in self.pending.values()), default=math.inf)
 
-# %% ../../nbs/prediction/47_watch.ipynb #267383c9
+# %% ../../nbs/prediction/47_watch.ipynb #14eb1bb0
 _UNFINISHED = ('empty', 'truncated', 'not an image') # what is wrong with files that are being written
 
 def _state(path: str | Path) -> tuple | str | None: # None where there is no regular file
@@ -227,7 +254,7 @@ def _state(path: str | Path) -> tuple | str | None: # None where there is no reg
     if about.st_size > MAX_BYTES: return f'is over the limit of {MAX_BYTES/1e6:.0f} MB'
     return (about.st_size, about.st_mtime_ns, about.st_ctime_ns) if S_ISREG(about.st_mode) else None
 
-# %% ../../nbs/prediction/47_watch.ipynb #6427599f
+# %% ../../nbs/prediction/47_watch.ipynb #c8540641
 def _content(path: Path, state: tuple) -> bytes | str | None: # the reason where it can't be read
     "What is in a file; None where it is not, or no longer, in that state."
     try:
@@ -321,6 +348,12 @@ def open_source(where: str | Path, # a folder, a photo that is overwritten, or a
 _predicting = threading.Lock() # held while a network runs, which the end of the program would abort
 atexit.register(wait_or_exit, lambda seconds: _predicting.acquire(timeout=seconds))
 
+def _remember(known: dict[str, None], sha256: str) -> None: # as of `look`
+    "Remember a frame, and forget the oldest where there are too many."
+    known[sha256] = None
+    if len(known) > MAX_KNOWN: del known[next(iter(known))]
+
+# %% ../../nbs/prediction/47_watch.ipynb #5585a8dc
 def look(source: FolderSource | StillSource,
          model: CloudClassifier,
          known: dict[str, None], # checksums of the frames that were answered, the oldest first; grows
@@ -337,8 +370,7 @@ def look(source: FolderSource | StillSource,
             except BadImage as e:
                 if not source.is_unfinished(item, e, now): yield Trouble(item.name, e.reason)
                 continue
-            known[item.sha256] = None
-            if len(known) > MAX_KNOWN: del known[next(iter(known))]
+            _remember(known, item.sha256)
             yield Answered(item.name, item.sha256, prediction)
 
 # %% ../../nbs/prediction/47_watch.ipynb #50f0c656
@@ -401,9 +433,6 @@ class Clock:
     def sleep(self, seconds: float) -> None: time.sleep(seconds)
 
 # %% ../../nbs/prediction/47_watch.ipynb #b799301d
-class BadRows(UserError):
-    "A file that rows can't be appended to; the message says why and what to do."
-
 def _flat(answer: Mapping) -> dict[str, str]: # cells
     "The fields of `Prediction.as_dict` as the columns of a table have them; its `top` is left out."
     low, high = answer.get('cloud_base') or (None, None)
@@ -412,22 +441,20 @@ def _flat(answer: Mapping) -> dict[str, str]: # cells
                  set='; '.join(answer.get('set') or ()))
     return {k: '' if v is None else spreadsheet_text(str(v)) for k, v in flat.items()}
 
+# %% ../../nbs/prediction/47_watch.ipynb #76513a65
 _ANSWER = tuple(_flat(Prediction((('', 0.),)).as_dict()))
 _POOLED = ('label', 'probability', 'verdict', 'set', 'backoff', 'frames')
 ROW_COLUMNS = ('time', 'event', 'name', 'sha256', *_ANSWER, 'sky', *(f'pooled_{o}' for o in _POOLED),
                'before', 'reason', 'seconds', 'attempts') # of a CSV file
 
-# %% ../../nbs/prediction/47_watch.ipynb #973dfa97
+# %% ../../nbs/prediction/47_watch.ipynb #ec895acc
 def csv_line(row: Mapping) -> str:
     "A row as a line of CSV, with `ROW_COLUMNS`."
     flat, text = _flat(row) | {f'pooled_{k}': v for k, v in _flat(row.get('pooled') or {}).items()}, io.StringIO()
     csv.writer(text, lineterminator='\n').writerow([flat.get(o, '') for o in ROW_COLUMNS])
     return text.getvalue()
 
-# %% ../../nbs/prediction/47_watch.ipynb #76513a65
-_TAIL_BYTES = 64_000_000 # of a file that are read to see which frames were answered
-ROW_SUFFIXES = ('.jsonl', '.csv') # of files for rows
-
+# %% ../../nbs/prediction/47_watch.ipynb #dd33b464
 def _json_row(line: bytes) -> dict | None: # None for what is no row
     try: row = from_json(line)
     except ValueError: return None
@@ -437,8 +464,13 @@ def _csv_row(line: bytes) -> dict | None:
     cells = next(csv.reader([line.decode('utf-8', 'replace')]), [])
     return dict(zip(ROW_COLUMNS, cells)) if len(cells) == len(ROW_COLUMNS) else None
 
-# %% ../../nbs/prediction/47_watch.ipynb #dd33b464
-def _whole_lines(file, path: Path) -> list[bytes]: # the last ones
+# %% ../../nbs/prediction/47_watch.ipynb #24a04f93
+_TAIL_BYTES = 64_000_000 # of a file that are read to see which frames were answered
+
+class BadRows(UserError):
+    "A file that rows can't be appended to; the message says why and what to do."
+
+def _whole_lines(file: BinaryIO, path: Path) -> list[bytes]: # the last ones
     "The lines of an open file's end; what is behind the last line's end is cut off the file."
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _TAIL_BYTES))
@@ -457,8 +489,8 @@ def _check_rows(path: Path, lines: Sequence[bytes], header: bytes) -> None:
     if lines and not (is_csv and last == header) and (_csv_row if is_csv else _json_row)(last) is None:
         raise BadRows(f'{path}: its last line is no row of watch; name another file')
 
-# %% ../../nbs/prediction/47_watch.ipynb #43d5da87
-def _lock(file, path: Path) -> None:
+# %% ../../nbs/prediction/47_watch.ipynb #bd2b7d45
+def _lock(file: BinaryIO, path: Path) -> None:
     "Keep a second watch from the same file, where the system can."
     try: import fcntl
     except ImportError: return
@@ -466,8 +498,23 @@ def _lock(file, path: Path) -> None:
     except BlockingIOError: raise BadRows(f'{path}: another watch writes to it; name another file') from None
     except OSError: pass # a drive without locks
 
-# %% ../../nbs/prediction/47_watch.ipynb #24a04f93
-def _append(file, path: Path, line: str) -> None:
+# %% ../../nbs/prediction/47_watch.ipynb #78594cbb
+def _open_rows(path: Path) -> tuple[BinaryIO, list[bytes]]: # and its last lines
+    "A file to append rows to, made where there is none; `BadRows` where it can't be."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, 'a+b', buffering=0)
+    try:
+        _lock(file, path)
+        lines = _whole_lines(file, path)
+        file.seek(0)
+        _check_rows(path, lines, file.readline(10_000).rstrip())
+    except BaseException:
+        file.close()
+        raise
+    return file, lines
+
+# %% ../../nbs/prediction/47_watch.ipynb #df120ef8
+def _append(file: BinaryIO, path: Path, line: str) -> None:
     "Write a line whole, or leave the file as it was."
     end, data = file.seek(0, os.SEEK_END), line.encode('utf-8')
     try:
@@ -476,12 +523,15 @@ def _append(file, path: Path, line: str) -> None:
         with suppress(OSError): file.truncate(end)
         raise OSError(e.errno, e.strerror, str(path)) from None
 
-def _is_moved(file, path: Path) -> bool:
+# %% ../../nbs/prediction/47_watch.ipynb #beefc63a
+def _is_moved(file: BinaryIO, path: Path) -> bool:
     "Whether an open file has another name now, or none."
     try: return not os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except FileNotFoundError: return True
 
-# %% ../../nbs/prediction/47_watch.ipynb #583729b0
+# %% ../../nbs/prediction/47_watch.ipynb #0d1e9943
+ROW_SUFFIXES = ('.jsonl', '.csv') # of files for rows
+
 class RowFile:
     "A file to which rows are appended, as JSON Lines or CSV."
     def __init__(self, path: str | Path):
@@ -490,16 +540,7 @@ class RowFile:
         self._open()
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, 'a+b', buffering=0)
-        try:
-            _lock(self.file, self.path)
-            lines = _whole_lines(self.file, self.path)
-            self.file.seek(0)
-            _check_rows(self.path, lines, self.file.readline(10_000).rstrip())
-        except BaseException:
-            self.file.close()
-            raise
+        self.file, lines = _open_rows(self.path)
         for row in filter(None, map(_csv_row if self.path.suffix == '.csv' else _json_row, lines)):
             if row['event'] == 'frame': self.known[row.get('sha256')], self.sky = None, row.get('sky') or self.sky
         if not lines and self.path.suffix == '.csv': _append(self.file, self.path, ','.join(ROW_COLUMNS) + '\n')
@@ -531,14 +572,14 @@ def parse_command(text: str, # as it is typed in a shell, without pipes and vari
     if words and not shutil.which(words[0]): raise UserError(f'there is no command {words[0]!r}')
     return words
 
-# %% ../../nbs/prediction/47_watch.ipynb #956d60c5
+# %% ../../nbs/prediction/47_watch.ipynb #26c035b7
 def _end(process: subprocess.Popen) -> None:
     "End a command and what it started."
     try: os.killpg(process.pid, signal.SIGKILL)
     except (AttributeError, ProcessLookupError, PermissionError): process.kill()
     process.wait()
 
-# %% ../../nbs/prediction/47_watch.ipynb #26c035b7
+# %% ../../nbs/prediction/47_watch.ipynb #cadd80f2
 def run_command(words: Sequence[str], row: Mapping, seconds: float, started: Callable = lambda process: None) -> str:
     "Run a command with a row as JSON on its stdin; what went wrong, '' for nothing."
     try: process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
@@ -565,16 +606,8 @@ class Runner:
                 if self.waiting: self.problems.put('had not ended; a change in between was left out')
                 self.waiting = row
                 return
-            self.thread = threading.Thread(target=self._work, args=[row], daemon=True)
+            self.thread = threading.Thread(target=_run_newest, args=[self, row], daemon=True)
             self.thread.start()
-
-    def _work(self, row: Mapping) -> None:
-        while row:
-            problem = run_command(self.words, row, self.seconds, lambda process: setattr(self, 'process', process))
-            if problem: self.problems.put(problem)
-            with self.lock:
-                row, self.waiting = self.waiting, None
-                if not row: self.thread = None
 
     def rows(self) -> Iterator[dict]:
         "What went wrong since the last time."
@@ -585,6 +618,17 @@ class Runner:
         while (thread := self.thread) and not stopped(): thread.join(SLICE_SECONDS)
         with self.lock: self.waiting = None
         if self.thread and self.process: _end(self.process)
+
+# %% ../../nbs/prediction/47_watch.ipynb #add6f7cc
+def _run_newest(runner: Runner, row: Mapping) -> None:
+    "What the thread of a `Runner` does: its row, and then the newest that came meanwhile."
+    while row:
+        started = lambda process: setattr(runner, 'process', process)
+        problem = run_command(runner.words, row, runner.seconds, started)
+        if problem: runner.problems.put(problem)
+        with runner.lock:
+            row, runner.waiting = runner.waiting, None
+            if not row: runner.thread = None
 
 # %% ../../nbs/prediction/47_watch.ipynb #1415cca9
 def _pause(until: float, clock: Clock, stopped: Callable[[], bool], runner: Runner) -> Iterator[dict]:
@@ -609,6 +653,34 @@ def _rounds(source, look_once: Callable, watcher: Watcher, every: float, count: 
         failures = failures + 1 if trouble and isinstance(source, StillSource) else 0
         until = next_round(start, every, clock.now(), failures, wait)
         yield from _pause(min(until, source.recheck), clock, stopped, runner)
+
+# %% ../../nbs/prediction/47_watch.ipynb #8247e9ea
+_COUNTED = dict(frames='answered', unchanged='unchanged', bad='unusable', away='away', changes='changes of the sky')
+# in words, by what a `Watcher` counts
+
+def _ending(watcher: Watcher, runner: Runner, stopped: Callable[[], bool]) -> Iterator[dict]:
+    "The last rows: what a command had to say, and what came together."
+    runner.close(stopped)
+    yield from runner.rows()
+    counts = {k: watcher.counts[k] for k in _COUNTED}
+    yield dict(event='end', reason=', '.join(f'{_COUNTED[k]} {n}' for k, n in counts.items()), counts=counts)
+
+# %% ../../nbs/prediction/47_watch.ipynb #7cc55cff
+def _watched(source, model, every, count, file, pool, words, prior, stopped, clock) -> Iterator[dict]:
+    "The rows of a watch, each written before it is given on."
+    watcher = Watcher(Pool(model.classes, model.rules, pool, max(MAX_AGE, pool*every), file.sky))
+    runner, known = Runner(words), file.known
+    look_once = lambda now: look(source, model, known, now, prior)
+    start = dict(event='start', name=source.name, reason=f'every {every:g} s, {pool} frames together')
+    rounds = _rounds(source, look_once, watcher, every, count, clock, stopped, runner)
+    with closing(file), closing(rounds):
+        try:
+            for row in itertools.chain([start], rounds, _ending(watcher, runner, stopped)):
+                row = dict(time=clock.utc()) | row
+                file.write(row)
+                if row['event'] == 'change': runner.start(row)
+                yield row
+        finally: runner.close(lambda: True)
 
 # %% ../../nbs/prediction/47_watch.ipynb #d70db575
 MIN_EVERY, MAX_EVERY = .1, 86_400. # seconds
@@ -638,34 +710,6 @@ def watch(where: str | Path, # a folder that a camera writes to, a photo that is
     words, source = parse_command(command), open_source(where, everything)
     file = RowFile(out) if out else NoRows()
     return _watched(source, model, every, count or math.inf, file, pool, words, prior, stopped, clock)
-
-# %% ../../nbs/prediction/47_watch.ipynb #8247e9ea
-_COUNTED = dict(frames='answered', unchanged='unchanged', bad='unusable', away='away', changes='changes of the sky')
-# in words, by what a `Watcher` counts
-
-def _ending(watcher: Watcher, runner: Runner, stopped: Callable[[], bool]) -> Iterator[dict]:
-    "The last rows: what a command had to say, and what came together."
-    runner.close(stopped)
-    yield from runner.rows()
-    counts = {k: watcher.counts[k] for k in _COUNTED}
-    yield dict(event='end', reason=', '.join(f'{_COUNTED[k]} {n}' for k, n in counts.items()), counts=counts)
-
-# %% ../../nbs/prediction/47_watch.ipynb #7cc55cff
-def _watched(source, model, every, count, file, pool, words, prior, stopped, clock) -> Iterator[dict]:
-    "The rows of a watch, each written before it is given on."
-    watcher = Watcher(Pool(model.classes, model.rules, pool, max(MAX_AGE, pool*every), file.sky))
-    runner, known = Runner(words), file.known
-    look_once = lambda now: look(source, model, known, now, prior)
-    start = dict(event='start', name=source.name, reason=f'every {every:g} s, {pool} frames together')
-    rounds = _rounds(source, look_once, watcher, every, count, clock, stopped, runner)
-    with closing(file), closing(rounds):
-        try:
-            for row in itertools.chain([start], rounds, _ending(watcher, runner, stopped)):
-                row = dict(time=clock.utc()) | row
-                file.write(row)
-                if row['event'] == 'change': runner.start(row)
-                yield row
-        finally: runner.close(lambda: True)
 
 # %% ../../nbs/prediction/47_watch.ipynb #cfdbba56
 def event_text(row: Mapping) -> str:

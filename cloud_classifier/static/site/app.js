@@ -6,6 +6,7 @@ import {answerCard, errorCard, nameLabels, waitingCard} from './card.js';
 import {$, el} from './dom.js';
 import {startWorker} from './start.js';
 
+const CALM_MS = 2000; // after which a page that was asked nothing keeps its files: that takes time from answers
 const waiting = new Map(); // what is to be done with the answer to each question
 let count = 0;
 let open = 0;
@@ -39,7 +40,7 @@ function begin(facts) {
   nameLabels(model);
   document.body.dataset.ready = 'true';
   say('Ready.');
-  if (!open) keepOffline();
+  setTimeout(() => open || keepOffline(), CALM_MS);
 }
 
 function progress() {
