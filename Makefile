@@ -56,8 +56,18 @@ check: setup ## look for notebooks and package that differ, unclean notebooks, a
 readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py
 
-docs: setup ## make the pages of the documentation (needs Quarto)
-	$(BIN)/nbdev-docs
+docs: $(STAMP)-docs ## make the documentation in _docs (the page that runs in a browser in it needs npm)
+	$(BIN)/cloud-classifier site -q _build/extra/try >/dev/null 2>&1 || { rm -rf _build/extra _build/html/try; \
+	  echo 'The page that runs in a browser is left out: onnxruntime-web could not be fetched (cloud-classifier site says why)'; }
+	$(BIN)/python tools/pages.py _build/pages --try _build/extra/try
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -c docs -d _build/doctrees _build/pages _build/html
+	$(BIN)/python tools/links.py _build/html
+	rm -rf _docs && cp -r _build/html _docs
+
+# Sphinx and its theme, which no test needs.
+$(STAMP)-docs: $(STAMP)
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -e '.[docs]' -c constraints.txt
+	@touch $@
 
 bench: setup ## time every stage beside the plain fastai way
 	$(BIN)/python benchmarks/bench_stages.py
@@ -72,5 +82,5 @@ site: setup ## write the page that runs in a browser into _site (OUT=… for ano
 	$(BIN)/cloud-classifier site $(or $(OUT),_site)
 
 clean: ## remove what was made, but not data, models or .venv
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache _docs _proc _site
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache _build _docs _proc _site
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -132,6 +132,7 @@ def test_metadata_comes_from_settings_ini(wheel):
         'parquet',
         'explain',
         'notebooks',
+        'docs',
         'dev',
     }
     assert {'timm>=1.0; extra == "train"', 'accelerate>=1.0; extra == "train"'} <= set(found.get_all('Requires-Dist'))

@@ -102,7 +102,7 @@ class Shell:
 
 @pytest.fixture
 def shell():
-    yield Shell()
+    return Shell()
 
 
 @pytest.fixture
