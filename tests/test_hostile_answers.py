@@ -62,15 +62,15 @@ ANSWERS = {  # what is answered, and what is said
 @pytest.fixture(scope='module', params=SOURCES)
 def said(request):
     "What a search for each of these answers says, and how long it takes, in one process of bounded memory."
-    answers = {f'/{name}': answer for name, (answer, _) in ANSWERS.items()}
+    answers = {name: answer for name, (answer, _) in ANSWERS.items()}
 
     def answer_to(asked):
-        answer = answers[asked.path.partition('?')[0]]
+        answer = answers[re.split('[/?]', asked.path)[1]]
         return answer(asked) if callable(answer) else answer
 
     env = dict(AZURE_SEARCH_KEY=KEY, NO_PROXY='127.0.0.1')
     with Server({}, otherwise=answer_to) as server:
-        argv = [sys.executable, '-c', SEARCH, request.param, *map(server.url, answers)]
+        argv = [sys.executable, '-c', SEARCH, request.param, *(server.url(f'/{name}') for name in answers)]
         cost = run_bounded(argv, seconds=300, megabytes=1500, env=env)
     assert (cost.status, cost.err) == (0, '')
     return dict(zip(ANSWERS, map(json.loads, cost.out.splitlines()), strict=True))

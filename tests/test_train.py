@@ -460,11 +460,12 @@ def test_a_run_that_was_begun_on_a_gpu_says_so(command, at, skies, tmp_path):
 def test_the_tutorial_in_bfloat16(hardware, monkeypatch):
     "Its code cells, as they stand, on a processor that has it."
     monkeypatch.delenv('CLOUD_DATA', raising=False)
+    monkeypatch.setenv('IN_TEST', '1')  # no download
     hardware(True)
     cells = nbformat.read(ROOT / 'nbs' / 'tutorials' / 'cloud_learner.ipynb', as_version=4).cells
     there = {}
     for cell in cells:
-        if cell.cell_type == 'code':
+        if cell.cell_type == 'code' and not any(word in cell.source for word in ('%pip', '#| network')):
             exec(cell.source, there)
     assert there['run'].metadata['precision'] == 'bf16'
     assert there['worst'] < 1e-5
