@@ -155,7 +155,7 @@ README = [
         result('infer', 'ours', job='first answer, command'),
     ),
     ('size | a file of {} MiB', card(r'`clouds.onnx`, ([\d.]+) MiB')),
-    ('set-up takes about {:.0f} GB', result('install', 'MB', 1e-3, install='dev', package='all')),
+    ('set-up takes about {:.1f} GB', result('install', 'MB', 1e-3, install='dev', package='all')),
     ('about {:.0f} minutes: photos in', most('demo', 'seconds', times=1 / 60)),
 ]  # fmt: skip
 MODEL = [
