@@ -41,8 +41,8 @@ model: setup ## make the model that ships anew, from CCSN (CLOUD_DATA=folder; ha
 
 # Two processes at a time, each on a core: with threads of their own they would get in each other's way.
 test: export OMP_NUM_THREADS := 1
-test: setup browser check ## run every notebook and every test
-	$(BIN)/nbdev-test --n-workers 2
+test: setup browser check ## run every notebook, compare what it says with what is saved, and run every test
+	$(BIN)/python tools/run_notebooks.py
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_notebooks.py
 
 soak: setup ## run what takes too long for every change: hundreds of kills, processes in each other's way

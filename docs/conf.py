@@ -2,16 +2,20 @@
 
 import os
 import re
-import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 from docutils.utils.math import latex2mathml
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from cloud_classifier import __version__
 
-project, author, version = 'Cloud Classifier', 'The cloud_classifier authors', __version__
-copyright = f'{author}, Apache-2.0'
+ROOT = Path(__file__).parents[1]
+config = ConfigParser(delimiters=['='])
+config.read(ROOT / 'settings.ini', encoding='utf-8')
+settings = config['DEFAULT']
+
+project, author, version = settings['title'], settings['author'], __version__
+copyright = f'{author}, {settings["license"]}'
 extensions = ['myst_nb', 'sphinx_design']
 
 # Notebooks are shown as they were saved: nothing runs here.
@@ -33,7 +37,7 @@ html_math_renderer = 'mathml'
 html_theme = 'pydata_sphinx_theme'
 html_title = project
 html_static_path = ['_static']
-html_extra_path = [o for o in ['../_build/extra'] if (Path(__file__).parent / o).is_dir()]  # the page below try/
+html_extra_path = [o for o in ['../_build/extra'] if (ROOT / 'docs' / o).is_dir()]  # the page below try/
 html_css_files = ['docs.css']
 html_copy_source = html_show_sourcelink = False
 html_baseurl = os.environ.get('DOCS_URL', '').rstrip('/') + '/'  # where the site will be; the page 404 needs it
@@ -41,6 +45,7 @@ html_sidebars = {o: [] for o in ('index', 'gallery', 'benchmarks', 'model', '404
 html_context = {'default_mode': 'auto'}
 html_theme_options = {
     'logo': {'text': project, 'alt_text': 'the front page'},
+    'github_url': settings['repository'],
     'header_links_before_dropdown': 7,
     'navbar_align': 'left',
     'navbar_persistent': ['search-button'],

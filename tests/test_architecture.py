@@ -10,7 +10,7 @@ from readme import ROOT
 
 PACKAGE = ROOT / 'cloud_classifier'
 # The five doors, each with what its rooms may import of this package beside rooms of their own. Root rooms stand below
-# all doors, but for `demo` and `cli`, which stand above them.
+# all doors, but for `demo`, `tutorial` and `cli`, which stand above them.
 DOORS = {
     'root': set(),
     'data': {'root'},
@@ -150,6 +150,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.infer',
         'prediction.export',
     },
+    'tutorial': {'samples', 'data.dataset', 'data.sources', 'data.scrape'},
     'cli': {
         'errors',
         'taxonomy',
@@ -219,7 +220,7 @@ USERS = {  # of each heavy library
 
 def door(room: str) -> str:
     "The door that a room lies behind."
-    return room.split('.')[0] if '.' in room else 'top' if room in ('demo', 'cli') else 'root'
+    return room.split('.')[0] if '.' in room else 'top' if room in ('demo', 'tutorial', 'cli') else 'root'
 
 
 def file_of(room):
@@ -338,7 +339,7 @@ def test_sql_stands_in_the_manifest_alone():
     assert found == {'data.dataset'}
 
 
-@pytest.mark.parametrize('room', ['cli', 'demo'])
+@pytest.mark.parametrize('room', ['cli', 'demo', 'tutorial'])
 def test_what_stands_on_top_imports_the_torch_stages_when_they_are_needed(room):
     heavy = (USERS['torch'] | USERS['fastai']) - {'training.config'}  # needs torch only to read a file of weights
     assert not heavy & ours(room, top_level_only=True)

@@ -11,9 +11,11 @@ import pytest
 from api import Entries, Names, Source, escaped, table
 from charts import RESULTS, bar, benchmarks_page, charts, read_result
 from chromium import chromium, needs_chromium
+from fastcore.nbio import mk_cell, nb2str, new_nb
 from links import external_links, site_problems, source_files, source_problems
 from pages import Site, sections
 from readme import ROOT
+from run_notebooks import check, same
 from static_site import Host
 from verbs import exit_statuses, verb_page, verbs
 
@@ -152,6 +154,36 @@ def test_a_bar_says_its_number():
     shown = bar(0.581, [0.517, 0.642], 0.642, '%', '')
     assert '<b style="width:90.5%">' in shown
     assert '58.1 % (51.7 to 64.2)' in shown
+
+
+@pytest.mark.parametrize(
+    ('saved', 'now', 'fits'),
+    [
+        ("('Cirrus', 0.74)", "('Cirrus', 0.7399)", True),  # another processor rounds differently
+        ("('Cirrus', 0.74)", "('Cirrus', 0.84)", False),
+        ("('Cirrus', 0.74)", "('Stratus', 0.74)", False),
+        ('a    1.0\nb   10.0', 'a  1.001\nb 10.001', True),
+        ('3 photos', '4 photos', False),
+        ('', 'a warning', False),
+    ],
+)
+def test_an_output_that_is_stale_is_told_from_one_that_was_rounded(saved, now, fits):
+    assert same(saved, now) == fits
+
+
+def test_a_notebook_whose_saved_output_is_stale_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr('run_notebooks.COMPARED_PYTHON', sys.version_info[:2])
+
+    def cell(source, text):
+        output = dict(output_type='execute_result', data={'text/plain': text}, metadata={}, execution_count=None)
+        return mk_cell(source, outputs=[output])
+
+    cells = [cell('1 + 1', '2'), cell('2 + 2', '5'), cell('#| varies\n3 + 3', '7')]
+    (tmp_path / 'x.ipynb').write_text(nb2str(new_nb(cells)))
+    ran, [line] = check(tmp_path / 'x.ipynb', [])
+    assert ran
+    assert line == "the cell '2 + 2' is saved with\n5\nand says\n4"
+    assert '"5"' in (tmp_path / 'x.ipynb').read_text()  # nothing is written
 
 
 @pytest.fixture(scope='module')
