@@ -4,7 +4,8 @@
 
 The wheel and the source distribution are built from this folder, and the wheel is installed into an empty environment,
 with the versions of constraints.txt, first alone and then with each --extra. Counted are the bytes of all files that
-pip lists and, where there is no extra, of what it compiles. Writes benchmarks/results/install.csv. Needs uv and a network.
+pip lists and, where there is no extra, of what it compiles.
+Writes benchmarks/results/install.csv. Needs uv and a network.
 """
 
 import argparse
