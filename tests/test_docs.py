@@ -131,11 +131,11 @@ def test_the_page_of_a_verb_says_what_help_says(verb):
 
 
 def test_the_page_of_predict_says_all():
-    page = verb_page('predict', ['cloud-classifier predict sky.jpg'], {'prediction.infer': '[infer](x)'})
+    page = verb_page('predict', ['cloud-classifier predict sky.jpg'], {'prediction.batch': '[batch](x)'})
     assert '| `-o, --out PATH` | File for the answers' in page
     assert '| `3` | some photos of predict could not be used |' in page
     assert '\ncloud-classifier predict sky.jpg\n' in page
-    assert page.endswith('[infer](x)\n')
+    assert page.endswith('[batch](x)\n')
     assert '`3`' not in exit_statuses('train')
 
 

@@ -48,8 +48,10 @@ def parameters(command, context) -> str:
 
 
 def rooms_behind(function) -> list[str]:
-    "The modules that a verb imports when it runs."
-    return sorted(set(re.findall(r'from cloud_classifier\.([\w.]+) import', inspect.getsource(function))))
+    "The modules that a verb imports when it runs, and the names that it imports from them."
+    found = re.findall(r'from cloud_classifier\.([\w.]+) import ([\w, ]+)', inspect.getsource(function))
+    below = {f'{module}.{o.split()[0]}' for module, names in found for o in names.split(',')}
+    return sorted({module for module, _ in found} | below)
 
 
 def verb_page(verb: str, examples: list[str], room_links: dict[str, str]) -> str:
