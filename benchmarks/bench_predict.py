@@ -14,7 +14,6 @@ import argparse
 import csv
 import os
 import platform
-import shlex
 import shutil
 import signal
 import subprocess
@@ -228,10 +227,11 @@ def main():
             killed = table.with_name('killed.parquet')
             _, marks = kill_and_go_on(model, folder, killed, kinds, args.kills)
             assert same_tables(table, killed)
-    report(kinds, written, best, plain, rates, ours, alone, memory, marks)
+    command = f'python benchmarks/bench_predict.py FOLDER --photos {args.photos} --kills {args.kills}'
+    report(command, kinds, written, best, plain, rates, ours, alone, memory, marks)
 
 
-def report(kinds, written, best, plain, rates, ours, alone, memory, marks):
+def report(command, kinds, written, best, plain, rates, ours, alone, memory, marks):
     def text(way):
         streams, size = way
         return f'{streams} thread{"s" * (streams > 1)} at a time, batches of {size}'
@@ -254,7 +254,7 @@ def report(kinds, written, best, plain, rates, ours, alone, memory, marks):
         rows += [['table after the kills', 'equal', '', 'to that of the run that was left alone']]
     with open(Path(__file__).parent / 'results' / 'predict.csv', 'w', newline='') as f:
         f.write(f'# {date.today()}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n')
-        f.write(f'# python benchmarks/bench_predict.py FOLDER --photos {args.photos} --kills {args.kills}\n')
+        f.write(f'# {command}\n')
         csv.writer(f).writerows([['what', 'value', 'unit', 'note'], *rows])
     for row in rows:
         print(*row, sep='; ')
