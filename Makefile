@@ -43,10 +43,10 @@ model: setup ## make the model that ships anew, from CCSN (CLOUD_DATA=folder; ha
 test: export OMP_NUM_THREADS := 1
 test: setup browser check ## run every notebook, compare what it says with what is saved, and run every test
 	$(BIN)/python tools/run_notebooks.py
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_notebooks.py
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 10 --ignore tests/test_notebooks.py
 
-soak: setup ## run what takes too long for every change: hundreds of kills, processes in each other's way
-	$(BIN)/python -m pytest -q -m soak -n 2 --dist loadfile --hypothesis-profile default
+soak: setup ## run what takes too long for every change: hundreds of kills, thousands of examples, large networks
+	$(BIN)/python -m pytest -q -m 'soak or hypothesis' -n 2 --dist loadfile --hypothesis-profile default
 
 check: setup ## look for notebooks and package that differ, unclean notebooks, and what ruff finds
 	$(BIN)/python -m pytest -q tests/test_notebooks.py

@@ -4,7 +4,8 @@
 
 The wheel and the source distribution are built from this folder, and the wheel is installed into an empty environment,
 with the versions of constraints.txt, first alone and then with each --extra. Counted are the bytes of all files that
-pip would list, before anything is compiled. Writes benchmarks/results/install.csv. Needs uv and a network.
+pip lists and, where there is no extra, of what it compiles.
+Writes benchmarks/results/install.csv. Needs uv and a network.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from datetime import date
 from importlib.metadata import Distribution, distributions
+from importlib.util import cache_from_source
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,15 +35,26 @@ def built(out: Path) -> tuple[Path, Path]:
 
 
 def bytes_of(package: Distribution) -> int:
-    "The files that an installer wrote."
+    "The files that an installer wrote, and the modules that it compiled."
     paths = {os.path.realpath(file.locate()) for file in package.files or ()}
+    paths |= {cache_from_source(path) for path in paths if path.endswith('.py')}
     return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
 
 
 def installed(wheel: Path, extras: str, folder: Path) -> list[tuple[str, str, int]]:
     "Name, version and bytes of what is in an environment that has the package, the largest first."
     uv('venv', '--quiet', '--python', sys.executable, folder)
-    uv('pip', 'install', '--quiet', '--python', folder, '-c', 'constraints.txt', f'{wheel}{extras}')
+    uv(
+        'pip',
+        'install',
+        '--quiet',
+        '--compile-bytecode',
+        '--python',
+        folder,
+        '-c',
+        'constraints.txt',
+        f'{wheel}{extras}',
+    )
     packages = next(folder.rglob('site-packages'))
     rows = [(o.metadata['Name'], o.version, bytes_of(o)) for o in distributions(path=[str(packages)])]
     return sorted(rows, key=lambda row: -row[2])

@@ -5,6 +5,7 @@ import http.server
 import os
 import signal
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from chromium import CHROMIUM, chromium
+from examples import MOST
+from fork_server import Forked, ForkServer, Zygote
 from hypothesis import settings
 
 from cloud_classifier import samples
@@ -23,11 +26,12 @@ PLACES = [os.environ.get('CLOUD_DATA', ''), ROOT / 'data' / 'ccsn', ROOT.parent 
 
 
 # Every change is judged by the same examples; `--hypothesis-profile default` (as in `make soak`) draws others.
-settings.register_profile('same', derandomize=True)
+settings.register_profile('same', derandomize=True, max_examples=MOST)
 settings.load_profile('same')
 
 # Each OOD score asks for the same pictures that are no skies, which take seconds to draw: they are drawn once.
-samples.draw_ood_samples = cache(samples.draw_ood_samples)
+for drawn in ('draw_ood_samples', 'plain_skies', '_installed_pictures'):
+    setattr(samples, drawn, cache(getattr(samples, drawn)))
 
 # Two workers end at the same time when what takes long doesn't come last.
 LONG = ['site_browser', 'train_processes', 'export', 'train', 'evaluate', 'hostile_images', 'cleaner_browser', 'folds']
@@ -65,6 +69,29 @@ def ccsn():
     pytest.skip('the CCSN photos are not here: set CLOUD_DATA to their folder, or fetch them into data/ccsn')
 
 
+@pytest.fixture(scope='session')
+def zygote():
+    "The process from which others are forked, when it has imported all that is slow to import."
+    Forked.zygote = Zygote()
+    assert Forked([sys.executable, '-c', '']).wait(120) == 0
+    yield
+    Forked.zygote.close()
+
+
+@pytest.fixture(scope='module')
+def server(zygote, tmp_path_factory):
+    "Where processes begin with all that is slow to import."
+    server = ForkServer(tmp_path_factory.mktemp('children'))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def forked(zygote, monkeypatch):
+    "`subprocess` forks commands in Python: for tests of what a command does, but not of how it begins."
+    monkeypatch.setattr(subprocess, 'Popen', Forked)
+
+
 @pytest.fixture
 def no_heic(monkeypatch):
     "An installation without pillow-heif."
@@ -81,10 +108,20 @@ def skies(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def run(skies, tmp_path_factory):
-    "A finished run: resnet18 from random weights, on squares of 64 pixels."
+    "A finished run of a small network, from random weights, on squares of 64 pixels."
     from cloud_classifier.training.run import train
 
     out = tmp_path_factory.mktemp('runs') / 'run'
+    small = {'arch': 'timm/test_resnet', 'size': 64, 'epochs': 2, 'lr': 0.02, 'weights': 'none', 'bs': 8}
+    return train(skies, **small, precision='fp32', out=out, progress=False)
+
+
+@pytest.fixture(scope='session')
+def large_run(skies, tmp_path_factory):
+    "The same of resnet18, for `make soak`."
+    from cloud_classifier.training.run import train
+
+    out = tmp_path_factory.mktemp('runs') / 'large'
     return train(skies, arch='resnet18', size=64, epochs=2, weights='none', bs=8, out=out, progress=False)
 
 

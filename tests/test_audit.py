@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -106,7 +107,7 @@ def state_of(model):
 def test_the_learner_is_left_as_it_was_even_if_it_could_not_answer(run, photo, tmp_path):
     learn = run.learner()
     learn.model.train()
-    learn.model[0][1].eval()
+    [*learn.model[0].modules()][2].eval()
     for p in learn.model[0].parameters():
         p.requires_grad_(False)
     learn.model(torch.rand(2, 3, 64, 64)).sum().backward()
@@ -225,7 +226,7 @@ def answers(draw):
     )
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(answers())
 def test_numbers_always_fit_together(drawn):
     said, truth, groups = drawn
@@ -238,7 +239,7 @@ def test_numbers_always_fit_together(drawn):
     assert not above_chance(said * 0, truth, groups, n_boot=50)['above_chance']
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(answers(), st.integers(2, 5))
 def test_copies_never_make_a_finding_surer(drawn, copies):
     said, truth, _ = drawn

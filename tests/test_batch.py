@@ -16,7 +16,6 @@ from random import Random
 import pyarrow.parquet as pq
 import pytest
 from conftest import ordinary_user
-from servers.fork_server import ForkServer
 
 from cloud_classifier.images import BadImage
 from cloud_classifier.prediction import batch
@@ -37,15 +36,6 @@ KINDS = ['.csv', '.jsonl', '.parquet']
 @pytest.fixture(scope='module')
 def clouds():
     return CloudClassifier(shipped_model(), threads=1)
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory):
-    server = ForkServer(
-        tmp_path_factory.mktemp('children'), 'cloud_classifier.cli', 'cloud_classifier.prediction.batch'
-    )
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
@@ -60,7 +61,7 @@ def predictions(draw, least=1):
 # Whatever comes in
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(predictions())
 def test_degenerate_input_gives_plain_numbers(drawn):
     probs, labels, groups = drawn
@@ -115,7 +116,7 @@ def test_groups_alpha_and_resamples_are_not_guessed():
 # Temperature
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.floats(0.3, 5), st.integers(0, 99))
 def test_the_temperature_that_spoiled_the_probabilities_is_found(spoiled, seed):
     probs, labels = honest(3000, seed=seed)
@@ -148,7 +149,7 @@ def test_each_fold_gets_the_temperature_of_the_others():
 # Intervals
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(predictions(), st.integers(0, 99))
 def test_a_resample_is_whole_groups_drawn_with_replacement(drawn, seed):
     probs, _, groups = drawn
@@ -179,7 +180,7 @@ def test_brier_is_scikit_learns():
     )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(predictions())
 def test_calibration_error_is_its_definition(drawn):
     probs, labels, _ = drawn
@@ -209,7 +210,7 @@ def test_fifty_thousand_photos_take_seconds():
     assert brier(probs, labels, groups, 300)['value'] > 0
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.floats(0, 1), st.integers(1, 10_000))
 def test_a_wilson_interval_holds_its_share_and_is_never_empty(share, n):
     low, high = wilson(share, n)
@@ -220,7 +221,7 @@ def test_a_wilson_interval_holds_its_share_and_is_never_empty(share, n):
 # Answering less often
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(predictions())
 def test_risk_and_coverage_are_what_a_threshold_does(drawn):
     probs, labels, _ = drawn
@@ -232,7 +233,7 @@ def test_risk_and_coverage_are_what_a_threshold_does(drawn):
     assert curve.coverage[-1] == 1
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(predictions(), st.floats(0.05, 0.6))
 def test_a_choice_reports_what_it_does(drawn, target):
     probs, labels, groups = drawn
@@ -290,7 +291,7 @@ def test_a_weak_model_halves_its_errors_or_never_answers():
 # Sets
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(st.integers(9, 60), st.sampled_from([0.1, 0.2, 0.3]), st.sampled_from([0.2, 1.0, 4.0]))
 def test_sets_keep_their_promise_on_new_photos(n, alpha, spoiled):
     "Between 1 - alpha and 1 - alpha + 1/(n+1), however spoiled the probabilities; 4000 draws scatter by 0.7%."
@@ -318,7 +319,7 @@ def test_sets_as_they_are_used(shots):
     assert 0.88 <= np.mean(held) <= 0.95  # 0.9 to 0.92, and 7500 photos' scatter
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(predictions(), st.floats(0.01, 0.5), st.floats(0.01, 0.5))
 def test_thresholds_are_nested_in_alpha(drawn, a, b):
     probs, labels, groups = drawn
@@ -326,7 +327,7 @@ def test_thresholds_are_nested_in_alpha(drawn, a, b):
     assert strict >= loose
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(predictions(), st.integers(1, 5))
 def test_copies_do_not_move_a_conformal_threshold(drawn, copies):
     probs, labels, _ = drawn
@@ -337,7 +338,7 @@ def test_copies_do_not_move_a_conformal_threshold(drawn, copies):
 # Depths
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(0, 99), st.dictionaries(st.sampled_from(DEPTHS), st.none() | st.floats(0, 1)))
 def test_accuracy_by_depth_is_that_of_the_answers_given(seed, thresholds):
     probs, labels = honest(60, seed=seed, loud=1.5)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from reading import read_line
 from wholeness import files, whole
@@ -22,6 +23,7 @@ from cloud_classifier.data.dataset import BadDataset, Dataset
 from cloud_classifier.files import move_file
 from cloud_classifier.samples import render_sky
 
+pytestmark = pytest.mark.usefixtures('forked')
 CLASSES = ('Cirrus', 'Stratus', 'Cumulus')
 # The names collide on purpose: every class has a 1.jpg, two have a 2.jpg.
 PHOTOS = ('Cirrus/1.jpg', 'Cirrus/2.jpg', 'Stratus/1.jpg', 'Stratus/2.jpg', 'Cumulus/1.jpg')
@@ -637,7 +639,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(steps, max_size=12), st.booleans())
 def test_nothing_is_ever_lost(path, batches):
     "Decisions may be refused; nothing else may."

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from chromium import needs_chromium
+from playwright.sync_api import Page, expect
 from reading import read_line
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.samples import make_samples
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='needs chromium on the PATH')
+pytestmark = [needs_chromium, pytest.mark.usefixtures('forked')]
 SEVEN = ['ipywidgets==7.8.5', 'jupyterlab-widgets==1.1.11', 'widgetsnbextension==3.6.10', 'ipython-genutils==0.2.0']
 MARKUP = '<img src=x onerror=window.markup=1>'
 
@@ -103,15 +103,6 @@ def serve(tmp_path):
         server.send_signal(signal.SIGINT)
         server.wait(30)
         server.stdout.close()
-
-
-@pytest.fixture(scope='module')
-def browser():
-    quiet = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update']
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=[*quiet, '--disable-sync'])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

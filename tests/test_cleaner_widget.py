@@ -272,6 +272,7 @@ def test_only_who_has_the_token_gets_the_page_and_no_list_of_processes_tells_it(
             continue
 
 
+@pytest.mark.usefixtures('forked')
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_server_ends_with_the_process_that_started_it(how, server, tmp_path):
     process, address = server

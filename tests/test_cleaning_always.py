@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 from faults import Crash, crash, cut_off, fail
-from fork_server import ForkServer
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -357,13 +356,6 @@ def test_many_long_sequences_of_steps(machine):
     run_state_machine_as_test(machine, settings=settings(QUIET, max_examples=300, stateful_step_count=40))
 
 
-@pytest.fixture(scope='module')
-def server(tmp_path_factory):
-    server = ForkServer(tmp_path_factory.mktemp('logs'), 'cloud_classifier.data.clean', 'filelock')
-    yield server
-    server.close()
-
-
 CHOSEN = {
     'Ac/0.png': ('relabel', 'Cirrus'),  # where another photo has its name
     'Cirrus/0.png': ('relabel', 'Stratus'),  # where the same photo is, under another name
@@ -542,13 +534,6 @@ def test_two_cleaners_of_which_one_is_killed_many_times(server, tmp_path):
     assert killed > 20
 
 
-@pytest.fixture(scope='module')
-def shell(tmp_path_factory):
-    server = ForkServer(tmp_path_factory.mktemp('shell'), 'cloud_classifier.cli', 'cloud_classifier.data.clean', 'rich')
-    yield server
-    server.close()
-
-
 def decide_by_chance(root, file, photos, seed):
     "A file of decisions about photos."
     chance, lines = random.Random(seed), ['path,decision,label']
@@ -570,82 +555,82 @@ def many(root, photos):
     return root
 
 
-def command(shell, *args):
+def command(server, *args):
     "Its exit status and what it printed."
-    child = shell.command(*args)
+    child = server.command(*args)
     return child.wait(), child.said()
 
 
-def undisturbed(shell, root, file, copy):
+def undisturbed(server, root, file, copy):
     "What `clean --apply` makes of a copy, and how many seconds it takes."
     shutil.copytree(root, copy)
     start = time.monotonic()
-    status, said = command(shell, 'clean', copy, '--apply', file)
+    status, said = command(server, 'clean', copy, '--apply', file)
     assert status == 0, said
     return tree(copy), time.monotonic() - start
 
 
-def kill_commands(shell, root, file, folder, times, seed):
+def kill_commands(server, root, file, folder, times, seed):
     "Kill `clean --apply` at random, run it again, and undo; how often it was killed."
     before, chance, killed = tree(root), random.Random(seed), 0
-    undisturbed(shell, root, file, folder / 'first')  # which reads modules that are in memory from then on
-    after, seconds = undisturbed(shell, root, file, folder / 'undisturbed')
+    undisturbed(server, root, file, folder / 'first')  # which reads modules that are in memory from then on
+    after, seconds = undisturbed(server, root, file, folder / 'undisturbed')
     assert after != before
     for _ in range(times):
-        child = shell.command('clean', root, '--apply', file)
+        child = server.command('clean', root, '--apply', file)
         time.sleep(chance.uniform(0, seconds))
         child.kill()
         killed += child.wait() == -signal.SIGKILL
         whole(root, stored(before))
-        status, said = command(shell, 'clean', root, '--apply', file)
+        status, said = command(server, 'clean', root, '--apply', file)
         assert status == 0, said
         assert tree(root) == after
-        assert command(shell, 'undo', root, '--all')[0] == 0
+        assert command(server, 'undo', root, '--all')[0] == 0
         assert tree(root) == before
     return killed
 
 
-def test_the_command_is_killed_and_goes_on(shell, tmp_path):
+def test_the_command_is_killed_and_goes_on(server, tmp_path):
     root = many(tmp_path / 'skies', 60)
     file = decide_by_chance(root, tmp_path / 'decisions.csv', list(Dataset(root).photos()), seed=0)
-    assert kill_commands(shell, root, file, tmp_path, 4, seed=0) > 0
+    assert kill_commands(server, root, file, tmp_path, 4, seed=0) > 0
 
 
 @pytest.mark.soak
-def test_the_command_is_killed_over_real_photos_many_times(shell, ccsn, tmp_path):
+def test_the_command_is_killed_over_real_photos_many_times(server, ccsn, tmp_path):
     root = tmp_path / 'skies'
     for path, _ in list(Dataset(ccsn).photos())[::8]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ccsn / path, root / path)
     file = decide_by_chance(root, tmp_path / 'decisions.csv', list(Dataset(root).photos()), seed=0)
-    assert kill_commands(shell, root, file, tmp_path, 200, seed=1) > 100
+    assert kill_commands(server, root, file, tmp_path, 200, seed=1) > 100
 
 
-def test_commands_at_once_do_each_decision_once(shell, tmp_path):
+def test_commands_at_once_do_each_decision_once(server, tmp_path):
     root = many(tmp_path / 'skies', 60)
     photos, before = list(Dataset(root).photos()), tree(root)
     halves = [decide_by_chance(root, tmp_path / f'{n}.csv', photos[n::2], seed=n) for n in (0, 1)]
-    children = [shell.command('clean', root, '--apply', file) for file in (*halves, *halves)]
+    children = [server.command('clean', root, '--apply', file) for file in (*halves, *halves)]
     for child in children:
         assert child.wait() == 0, child.said()
     whole(root, stored(before))
     rows = Dataset(root).journal()
     assert sorted(rows.source[rows.failed == '']) == sorted(path for path, _ in photos), 'no decision was done twice'
-    assert command(shell, 'undo', root, '--all')[0] == 0
+    assert command(server, 'undo', root, '--all')[0] == 0
     assert tree(root) == before
 
 
-def test_a_command_says_that_another_process_cleans(shell, tmp_path):
+def test_a_command_says_that_another_process_cleans(server, tmp_path):
     root = many(tmp_path / 'skies', 12)
-    first = shell.start(f'{HOLD.format(root=str(root))}; time.sleep(600)')
+    first = server.start(f'{HOLD.format(root=str(root))}; time.sleep(600)')
     first.wait_for(lambda: first.log.exists() and 'open' in first.said())
     file = decide_by_chance(root, tmp_path / 'decisions.csv', list(Dataset(root).photos())[:3], seed=0)
-    status, said = command(shell, 'clean', root, '--apply', file)
+    status, said = command(server, 'clean', root, '--apply', file)
     assert status == 0, said
     assert f'another process has {root} open for cleaning' in said
     first.kill()
     assert first.wait() == -signal.SIGKILL
-    status, said = command(shell, 'clean', root, '--apply', file)
+    status, said = command(server, 'clean', root, '--apply', file)
     assert status == 0
     assert 'another process' not in said
 

@@ -455,6 +455,7 @@ def many_photos(folder, n=300):
     return folder
 
 
+@pytest.mark.usefixtures('forked')
 @POSIX
 def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(tmp_path):
     data = many_photos(tmp_path / 'skies')
@@ -475,6 +476,7 @@ def test_ctrl_c_loses_nothing_and_the_same_command_goes_on(tmp_path):
     assert sorted(path for path, _ in Dataset(data).photos()) == paths
 
 
+@pytest.mark.usefixtures('forked')
 @POSIX
 def test_whoever_reads_may_go_away_and_the_decisions_are_carried_out(data, doubted, tmp_path):
     for args in (

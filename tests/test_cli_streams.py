@@ -72,6 +72,15 @@ VERBS = [
     ['journal'],
     ['undo'],
 ]
+EVERY_DAY = {  # a table, JSON, and nothing to say, in a terminal of ASCII; and where names of files are bytes
+    'streams': [['status'], ['verify', '--json'], ['journal']],
+    'locale': [['status'], ['verify'], ['info', '--json']],
+}
+
+
+def some(every_day, *others):
+    "Parameters of a test, of which the others run in `make soak`."
+    return [*every_day, *(pytest.param(*o if isinstance(o, tuple) else [o], marks=pytest.mark.soak) for o in others)]
 
 
 def same_bytes(text):
@@ -79,9 +88,16 @@ def same_bytes(text):
     return json.dumps(json.loads(text), ensure_ascii=False, sort_keys=True).encode('utf-8', 'surrogateescape')
 
 
-@pytest.mark.parametrize('env', [STREAMS, ASCII], ids=['streams', 'locale'])
-@pytest.mark.parametrize('verb', VERBS, ids=' '.join)
-def test_a_terminal_that_knows_ascii_alone_is_spoken_to_in_ascii(accented, verb, env):
+@pytest.mark.parametrize(
+    ('kind', 'verb'),
+    some(
+        [(kind, verb) for kind, verbs in EVERY_DAY.items() for verb in verbs],
+        *((kind, verb) for kind in EVERY_DAY for verb in VERBS if verb not in EVERY_DAY[kind]),
+    ),
+    ids=lambda o: o if isinstance(o, str) else ' '.join(o),
+)
+def test_a_terminal_that_knows_ascii_alone_is_spoken_to_in_ascii(accented, verb, kind):
+    env = {'streams': STREAMS, 'locale': ASCII}[kind]
     status, out, err = run(verb[0], accented, *verb[1:], env=env)
     assert status == 0, err
     assert (out + err).isascii()
@@ -94,7 +110,9 @@ def test_a_terminal_that_knows_ascii_alone_is_spoken_to_in_ascii(accented, verb,
         assert 'F\\xf6hn - \\u2601\t4\n' in out
 
 
-@pytest.mark.parametrize('words', [['status', 'fehlt – ☁'], ['--hülfe'], ['--help'], ['train', '--help'], ['flügge']])
+@pytest.mark.parametrize(
+    'words', some([['status', 'fehlt – ☁'], ['train', '--help']], ['--hülfe'], ['--help'], ['flügge'])
+)
 def test_what_is_wrong_is_said_in_ascii_too(words):
     status, out, err = run(*words, env=ASCII)
     assert status == (0 if '--help' in words else 2)
@@ -113,7 +131,9 @@ def test_an_ascii_terminal_gets_answers(accented, model):
 
 
 @POSIX
-@pytest.mark.parametrize('words', [['--help'], ['--version'], ['status'], ['sample'], ['verify'], ['info', '--json']])
+@pytest.mark.parametrize(
+    'words', some([['--help'], ['verify']], ['--version'], ['status'], ['sample'], ['info', '--json'])
+)
 def test_whoever_reads_may_go_away(accented, words):
     "Nobody reads at all: the first flush meets a closed pipe, the last one when Python ends would as well."
     read, write = os.pipe()
@@ -137,7 +157,7 @@ def test_head_takes_one_line(tmp_path):
 
 
 @POSIX
-@pytest.mark.parametrize('close', ['<&-', '>&-', '2>&-', '<&- >&-', '>&- 2>&-', '<&- >&- 2>&-'])
+@pytest.mark.parametrize('close', some(['>&-', '2>&-', '<&- >&- 2>&-'], '<&-', '<&- >&-', '>&- 2>&-'))
 def test_streams_may_be_closed(accented, tmp_path, close):
     status, out, err = shell(f'run split "$1" --group-by author -o "$2" {close}', accented, tmp_path / 'split.csv')
     assert status == 0, err
@@ -150,7 +170,7 @@ def test_streams_may_be_closed(accented, tmp_path, close):
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='there is no /dev/full')
-@pytest.mark.parametrize('words', [['--help'], ['status'], ['sample'], ['verify', '--json']])
+@pytest.mark.parametrize('words', some([['--help'], ['verify', '--json']], ['status'], ['sample']))
 def test_an_output_that_is_full_is_a_failure(accented, words):
     args = [words[0], accented, *words[1:]] if words[0][0] != '-' else words
     with open('/dev/full', 'w') as full:
@@ -173,7 +193,8 @@ def test_what_is_read_last_is_written_last(accented, model, tmp_path):
 
 
 @POSIX
-def test_a_path_need_not_be_text(tmp_path):
+@pytest.mark.parametrize('verbs', some([('status', 'verify')], (('sample', 'info', 'duplicates'),)), ids=' '.join)
+def test_a_path_need_not_be_text(tmp_path, verbs):
     name = os.fsencode(tmp_path) + b'/caf\xe9'
     status, out, err = shell('run status "$1"', name)
     assert (status, out, err) == (2, '', f'cloud-classifier: {tmp_path}/caf\\udce9: there is no such folder\n')
@@ -181,7 +202,7 @@ def test_a_path_need_not_be_text(tmp_path):
     os.rename(name + b'/Stratus', name + b'/F\xf6hn')
     for photo in os.scandir(name + b'/F\xf6hn'):
         os.rename(photo.path, photo.path + b'\xff.jpg')
-    for verb in ('status', 'sample', 'verify', 'info', 'duplicates'):
+    for verb in verbs:
         status, out, err = shell(f'run {verb} "$1"', name)
         assert (status, 'Traceback' in err) == (0, False), err
         assert '\ufffd' not in out
@@ -194,7 +215,7 @@ def test_a_path_need_not_be_text(tmp_path):
     assert err.count('\n') == 1
 
 
-@pytest.mark.parametrize('columns', ['40', '80', '200'])
+@pytest.mark.parametrize('columns', some(['40'], '80', '200'))
 def test_a_terminal_shows_paths_whole(accented, columns):
     pty = pytest.importorskip('pty')
     ours, theirs = pty.openpty()

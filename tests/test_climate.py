@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
+from examples import examples
 from fastapi.testclient import TestClient
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 from PIL.TiffImagePlugin import IFDRational
@@ -144,7 +145,7 @@ def test_a_missing_hemisphere_is_not_guessed():
 WHOLE = photo(exif_of())
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_damaged_exif_is_never_an_error(data):
     start = WHOLE.index(b'Exif\0\0')
@@ -157,7 +158,7 @@ def test_damaged_exif_is_never_an_error(data):
     json.dumps(exif.as_dict(), allow_nan=False)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary(max_size=300))
 def test_garbage_for_exif_is_none(garbage):
     exif = photo_exif(photo(b'Exif\0\0' + garbage, side=16))

@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_classifier.prediction.decide import (
@@ -204,7 +205,7 @@ def test_groups_that_say_nothing_are_left_out():
 # All of it
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(rows(), thresholds, share, st.none() | st.floats(-10, 10), st.none() | st.floats(-10, 10))
 def test_a_decision_holds_together(p, bars, conformal, ood_score, strange):
     rules = Rules(bars, conformal, ood_threshold=strange)

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote
 
 import pytest
+from examples import examples
 from hostile import (
     ANSWERS,
     BOMB,
@@ -39,7 +40,7 @@ from hostile import (
     slowly,
     webp,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_classifier.data import download as module
@@ -936,6 +937,7 @@ def start(dataset, limits, urls):
     return run
 
 
+@pytest.mark.usefixtures('forked')
 def test_an_interruption_keeps_what_arrived_and_the_next_run_goes_on(dataset, server):
     "Meanwhile nobody else may fetch into the dataset."
     paths = [f'/{n}.jpg' for n in range(8)]
@@ -1043,7 +1045,7 @@ LABELS = ['Cirrus', 'Stratus', 'Cumulus']
     pairs=st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([None, 1, 2])), min_size=1, max_size=6),
     data=st.data(),
 )
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_any_order_of_arrival_ends_the_same(pairs, data):
     "In batches of any size, some of them cut off before the photos were moved."
     with TemporaryDirectory() as folder:

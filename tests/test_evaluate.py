@@ -125,11 +125,22 @@ def test_seeds_are_compared_on_the_same_photos_alone(run):
         evaluate(run, also=[other], n_boot=20, look=False)
 
 
+@pytest.fixture(scope='module')
+def trained(skies, tmp_path_factory):
+    "A copy of the skies, and a run on it. Look, but don't touch."
+    folder = tmp_path_factory.mktemp('trained')
+    data = shutil.copytree(skies, folder / 'skies')
+    train(data, out=folder / 'run', precision='fp32', epochs=1, **TINY)
+    return folder
+
+
 @pytest.fixture
-def cleaned(tmp_path, skies):
+def cleaned(trained, tmp_path):
     "A run whose test photos were cleaned: one taken out, one relabelled, one renamed, one of another class."
-    data = shutil.copytree(skies, tmp_path / 'skies')
-    run = train(data, out=tmp_path / 'run', precision='fp32', epochs=1, **TINY)
+    folder = shutil.copytree(trained, tmp_path / 'trained')
+    data, file = folder / 'skies', folder / 'run' / 'run.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | {'data': str(data)}))
+    run = Run(folder / 'run')
     test = run.split.part('test').path.tolist()
     assert len(test) >= 5
     mine = Dataset(data)

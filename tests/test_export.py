@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from fork_server import ForkServer
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import split
@@ -29,21 +28,28 @@ from cloud_classifier.training.learner import cloud_learner
 pytestmark = pytest.mark.usefixtures('traced_once')
 
 
+@pytest.fixture(scope='module', params=[('resnet18', 3), pytest.param(('resnet34', 10), marks=pytest.mark.soak)])
+def size(request):
+    "A network, and how many photos of each class there are for it."
+    return request.param
+
+
 @pytest.fixture(scope='module')
-def hundred(ccsn, tmp_path_factory):
-    "A hundred real JPEGs, of all classes, in a folder of their own."
-    root, frame = tmp_path_factory.mktemp('ccsn'), Dataset(ccsn).listing().groupby('label').sample(10, random_state=0)
-    for photo in frame.path[:100]:
+def photos(size, ccsn, tmp_path_factory):
+    "Real JPEGs of all classes, in a folder of their own; in `make soak` a hundred."
+    root, listing = tmp_path_factory.mktemp('ccsn'), Dataset(ccsn).listing()
+    paths = listing.groupby('label').sample(size[1], random_state=0).path[:100]
+    for photo in paths:
         (root / photo).parent.mkdir(exist_ok=True)
         shutil.copy(ccsn / photo, root / photo)
-    return [root / photo for photo in frame.path[:100]]
+    return [root / photo for photo in paths]
 
 
 @pytest.fixture(scope='module')
-def learner(hundred):
-    "resnet18 at 224 pixels over the real photos; untrained, because what is compared is not whether it is right."
+def learner(size, photos):
+    "A network at 224 pixels over the real photos; untrained, because what is compared is not whether it is right."
     torch.manual_seed(0)
-    return cloud_learner(cloud_dls(split(hundred[0].parents[1], group_by=()), bs=16), 'resnet18', weights='none')
+    return cloud_learner(cloud_dls(split(photos[0].parents[1], group_by=()), bs=16), size[0], weights='none')
 
 
 @pytest.fixture(scope='module')
@@ -56,23 +62,23 @@ def exported(learner, tmp_path_factory):
     return export_model(learner, tmp_path_factory.mktemp('export') / 'clouds.onnx')
 
 
-def test_learner_and_file_agree_on_a_hundred_real_photos(learner, exported, hundred):
-    assert check_parity(learner, exported, hundred) <= 1e-4
+def test_learner_and_file_agree_on_real_photos(learner, exported, photos):
+    assert check_parity(learner, exported, photos) <= 1e-4
 
 
-def test_answers_differ_between_photos(exported, hundred):
+def test_answers_differ_between_photos(exported, photos):
     "Agreement would be cheap if each photo got the same answer."
     clouds = CloudClassifier(exported)
-    probs = clouds.probabilities(np.stack([clouds.preprocess(p) for p in hundred[::10]]))
+    probs = clouds.probabilities(np.stack([clouds.preprocess(p) for p in photos[::10]]))
     assert probs.std(axis=0).max() > 1e-3
 
 
-def test_validation_sees_the_pixels_of_the_predictor(learner, hundred):
-    dl = learner.dls.test_dl(hundred, num_workers=0)
+def test_validation_sees_the_pixels_of_the_predictor(learner, photos):
+    dl = learner.dls.test_dl(photos, num_workers=0)
     pixels = torch.cat([batch[0] for batch in dl]).cpu().numpy()
     pre = preprocess_of(learner)
     assert pre == Preprocess(224)
-    assert abs(pixels - np.stack([pre(p) for p in hundred])).max() < 1e-6
+    assert abs(pixels - np.stack([pre(p) for p in photos])).max() < 1e-6
 
 
 def test_large_photos_take_the_same_road(learner, exported, tmp_path):
@@ -106,7 +112,7 @@ def test_exporting_leaves_the_learner_as_it_was(run, tmp_path, traced_once, monk
         export_model(learn, tmp_path / 'again.onnx')
         assert learn.model.training == training
     assert all(torch.equal(v, before[k]) for k, v in learn.model.state_dict().items())
-    assert preprocess_of(learn) == Preprocess(64)
+    assert preprocess_of(learn) == run.preprocess
 
 
 def test_a_temperature_is_obeyed(run, tmp_path, skies):
@@ -206,7 +212,7 @@ def test_a_class_that_can_not_be_shown_is_not_written(learn, tmp_path, monkeypat
 
 
 def test_a_full_disk(learn, small_disk):
-    "The model has 45 MB, the disk one."
+    "The model is larger than the disk."
     good = small_disk / 'clouds.onnx'
     good.write_text('a good model')
     with pytest.raises(OSError, match=re.escape(f"No space left on device: '{good}'")):
@@ -243,14 +249,6 @@ def prove(*args):
 export._max_difference = prove
 export.export_model(Run(RUN).learner(), OUT)
 """
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory):
-    "Where processes begin with all that is slow to import."
-    server = ForkServer(tmp_path_factory.mktemp('children'), 'cloud_classifier.prediction.export')
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGINT])

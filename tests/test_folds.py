@@ -8,7 +8,6 @@ import time
 
 import pandas as pd
 import pytest
-from fork_server import ForkServer
 
 from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.sampling import read_split
@@ -18,14 +17,6 @@ from cloud_classifier.training.run import cross_validate
 cross_validate({data!r}, folds=2, out={out!r}, arch='timm/test_resnet', size=32, epochs=1, weights='none', bs=8,
                precision='fp32', cache=False, num_workers=0, progress=False)
 """
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory):
-    "Where processes begin with all that is slow to import."
-    server = ForkServer(tmp_path_factory.mktemp('children'))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope='module')

@@ -88,22 +88,25 @@ content = open(sys.argv[1], 'rb').read()
 def inspect(content): return inspect_photo(content, dict(fingerprint=fingerprint), READ_SIDE)
 def held(): return int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]) / 1e3
 before = held()
-with ThreadPoolExecutor(3) as pool:
-    list(pool.map(Preprocess(), [content]*3)), list(pool.map(inspect, [content]*3))
+n = int(sys.argv[2])
+with ThreadPoolExecutor(n) as pool:
+    list(pool.map(Preprocess(), [content]*n)), list(pool.map(inspect, [content]*n))
 print(held() - before)
 """
 
 
 @needs_proc
-def test_threads_share_the_memory(tmp_path):
+@pytest.mark.parametrize('threads', [3, pytest.param(6, marks=pytest.mark.soak)])
+def test_threads_share_the_memory(tmp_path, threads):
     make = next(make for name, make, _ in hostile_images() if name == 'promised_in_full.png')
     (tmp_path / 'large.png').write_bytes(make())
     (tmp_path / 'threads.py').write_text(THREADS)
-    done = run_bounded([sys.executable, tmp_path / 'threads.py', tmp_path / 'large.png'], seconds=120)
+    done = run_bounded([sys.executable, tmp_path / 'threads.py', tmp_path / 'large.png', threads], seconds=120)
     assert done.status == 0, done.err
     assert 300 < float(done.out) < MEGABYTES + 200  # one photo of 400 MB at a time, and its grey copy
 
 
+@pytest.mark.usefixtures('forked')
 @pytest.mark.skipif(sys.platform == 'win32', reason='signals')
 def test_ctrl_c_is_heard_while_a_photo_is_decoded(tmp_path):
     (tmp_path / 'scans.jpg').write_bytes(jpeg_scans(8000, 6000, 17))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -111,7 +112,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
 
 
 @given(st.integers(0, len(JPEG) - 1))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_photo_that_is_cut_off_is_always_a_bad_image(length):
     with pytest.raises(BadImage) as bad:
         open_image(JPEG[: min(length, len(JPEG) - 3)])  # without its last bytes Pillow still has each pixel
@@ -119,7 +120,7 @@ def test_a_photo_that_is_cut_off_is_always_a_bad_image(length):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_damage_never_raises_anything_but_bad_image(data):
     photo = bytearray(data.draw(st.sampled_from([JPEG, stored(SKY, 'PNG'), stored(SKY, 'GIF'), stored(SKY, 'WEBP')])))
     for _ in range(data.draw(st.integers(1, 8))):
@@ -132,7 +133,7 @@ def test_damage_never_raises_anything_but_bad_image(data):
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
+@examples(100)
 def test_bytes_are_never_mistaken_for_a_photo(content):
     with pytest.raises(BadImage):
         open_image(content)
@@ -145,7 +146,7 @@ def test_bytes_are_never_mistaken_for_a_photo(content):
     st.sampled_from(['short', 'squash']),
     st.floats(0.1, 1),
 )
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_any_photo_becomes_a_square_of_finite_numbers(width, height, size, resize, crop):
     pre = Preprocess(size, resize, crop)
     x = pre(Image.new('RGB', (width, height), (30, 90, 200)))
@@ -351,7 +352,7 @@ def test_what_is_extracted_is_the_image_that_open_image_gives(orientation):
 
 
 @given(st.data(), st.booleans())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_inspecting_never_raises_and_says_what_opening_says(data, extracts):
     photo = bytearray(data.draw(st.sampled_from([JPEG, stored(SKY, 'PNG'), stored(SKY, 'GIF'), stored(SKY, 'WEBP')])))
     for _ in range(data.draw(st.integers(0, 8))):

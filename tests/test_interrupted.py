@@ -23,6 +23,7 @@ from cloud_classifier.data.dataset import Dataset
 from cloud_classifier.data.scrape import add_photos, unpack
 from cloud_classifier.files import file_hash
 
+pytestmark = pytest.mark.usefixtures('forked')
 SERVERS = Path(__file__).parent / 'servers'
 MANY = [pytest.param(3, id='few'), pytest.param(30, id='many', marks=pytest.mark.soak)]
 OFTEN = [pytest.param(2, id='few'), pytest.param(20, id='many', marks=pytest.mark.soak)]

@@ -100,6 +100,7 @@ def test_what_is_not_a_manifest_is_left_alone(tmp_path, command):
     assert (tmp_path / 'manifest.db').read_bytes().startswith(b'not SQLite')
 
 
+@pytest.mark.usefixtures('forked')
 def test_two_processes_write_in_turns(tmp_path):
     code = (
         'import sys; from cloud_classifier.data.dataset import Manifest; m = Manifest(sys.argv[1])\n'
@@ -110,6 +111,7 @@ def test_two_processes_write_in_turns(tmp_path):
     assert Manifest(tmp_path).counts()['status'] == {'pending': 200}
 
 
+@pytest.mark.usefixtures('forked')
 def test_killed_while_writing(tmp_path):
     "Whole batches are there, or nothing of them."
     code = (
@@ -206,6 +208,7 @@ def look_at(dataset):
     return dataset.frame().author.tolist(), dataset.journal().reason.tolist()
 
 
+@pytest.mark.usefixtures('forked')
 @pytest.mark.parametrize('left_open', [False, True])
 @pytest.mark.parametrize('mounted', [False, True])
 def test_a_manifest_of_the_second_version_is_read_as_it_is(tmp_path, request, left_open, mounted):
@@ -218,6 +221,7 @@ def test_a_manifest_of_the_second_version_is_read_as_it_is(tmp_path, request, le
     assert bytes_of(dataset.path) == before
 
 
+@pytest.mark.usefixtures('forked')
 def test_a_manifest_of_the_second_version_is_taken_over(tmp_path):
     dataset = make_dataset(tmp_path / 'skies', per_class=2)
     old_manifest(dataset.path)
@@ -231,6 +235,7 @@ def test_a_manifest_of_the_second_version_is_taken_over(tmp_path):
     assert sorted(bytes_of(dataset.path)) == ['.manifest.lock', 'manifest.db']
 
 
+@pytest.mark.usefixtures('forked')
 @pytest.mark.parametrize('killed', [False, True])
 def test_what_can_not_be_written_is_read(tmp_path, read_only, killed):
     dataset = make_dataset(tmp_path / 'skies', per_class=2)

@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -36,7 +37,7 @@ def learn(skies):
     return cloud_learner(dls, LITE, head='moments')
 
 
-@settings(deadline=None, max_examples=20)
+@examples(20)
 @given(
     st.integers(1, 3), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=3), st.booleans()
 )

@@ -8,20 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from fork_server import ForkServer
 from wholeness import VERBS, contents, make_dataset, undo, whole, work
 
 from cloud_classifier.data.dataset import Dataset
 
 SERVERS = Path(__file__).parent / 'servers'
 PAIRS = list(itertools.combinations_with_replacement(VERBS, 2))
-
-
-@pytest.fixture(scope='module')
-def server(tmp_path_factory):
-    server = ForkServer(tmp_path_factory.mktemp('logs'), 'cloud_classifier.data.clean')
-    yield server
-    server.close()
 
 
 @pytest.fixture

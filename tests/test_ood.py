@@ -4,7 +4,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -90,7 +91,7 @@ def test_a_score_is_restored_from_its_state(fitted, parts, tmp_path):
 
 
 def test_few_photos_and_the_same_answer_twice(parts):
-    learn = learner(parts, 'resnet18')
+    learn = learner(parts, 'timm/test_resnet')
     one, two = (fit_ood(learn, parts.files('train')[:10], parts.files('valid')[:3], drawn=3) for _ in range(2))
     assert one.threshold == two.threshold
     assert all(torch.isfinite(o).all() for o in one.buffers())
@@ -98,7 +99,7 @@ def test_few_photos_and_the_same_answer_twice(parts):
         fit_ood(learn, parts.files('train')[:1], parts.files('valid'))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.lists(st.integers(0, 9), min_size=1, max_size=30))
 def test_auroc_is_scikit_learns_within_its_interval(skies, others):
     found = auroc(skies, others)

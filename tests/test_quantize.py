@@ -160,11 +160,13 @@ def test_a_failed_write_leaves_what_was_there(exact, photos, monkeypatch):
     assert file.read_bytes() == before
 
 
-def test_a_run_is_exported_smaller(run, tmp_path, monkeypatch, traced_once):
+@pytest.mark.parametrize('of', ['run', pytest.param('large_run', marks=pytest.mark.soak)])
+def test_a_run_is_exported_smaller(of, request, tmp_path, monkeypatch, traced_once):
     "With temperature, rules and limit of OOD score of its own, and a word on what it costs."
     from cloud_classifier.prediction import export
     from cloud_classifier.prediction.export import ParityError, export_run
 
+    run = request.getfixturevalue(of)
     monkeypatch.setattr(export, 'MAX_LOSS', {'accuracy': 1, 'ece': 1})  # of six photos one is a sixth
     big, _ = export_run(run, tmp_path / 'big.onnx')
     small, worst = export_run(run, tmp_path / 'small.onnx', to='int8')

@@ -89,9 +89,10 @@ def ours(page: str) -> Iterator[list[str]]:
         if span.startswith(f'{COMMAND} '):
             yield shlex.split(span)[1:]
     if not page.endswith(('.md', '.ipynb')):  # files of commands: what stands behind the name, as far as a shell reads
+        text = text.replace('\\\n', ' ')
         text = re.sub(r'\$\((?:[^()]|\([^()]*\))*\)|\$\{[^}]*\}', '1', re.sub(r'^\s*#.*', '', text, flags=re.MULTILINE))
-        for call in re.findall(rf'[\s/]{COMMAND} (.*)', text):
-            yield shlex.split(call.split('"]')[0], comments=True)
+        for call in re.findall(rf'[\s/]{COMMAND} ([^\'\n]*)', text):
+            yield shlex.split(re.split(r'"\]|\s[<>|;&]', call)[0], comments=True)
 
 
 def why_not(words: list[str]) -> str:

@@ -8,7 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 from pretend import HISTORY, Elements, check_page, make
@@ -101,7 +102,7 @@ def test_the_words_at_the_top():
     assert better.data['commonest'] in better.summary()
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(1, 5000), st.data())
 def test_a_share_is_never_said_to_be_all_or_none_unless_it_is(n, data):
     right = data.draw(st.integers(0, n))

@@ -119,6 +119,7 @@ def test_each_address_ends_in_a_row(left_alone):
     assert set(ended) == {'ok', 'duplicate', 'failed'}
 
 
+@pytest.mark.usefixtures('forked')
 @pytest.mark.parametrize('times', [4, pytest.param(20, marks=pytest.mark.soak)])
 def test_killed_at_some_moments(times, addresses, left_alone, tmp_path):
     data, chance, kills = tmp_path / 'skies', random.Random(), []
@@ -139,6 +140,7 @@ def test_killed_at_some_moments(times, addresses, left_alone, tmp_path):
     assert not list(data.rglob('*.part'))
 
 
+@pytest.mark.usefixtures('forked')
 def test_interrupted_with_ctrl_c(addresses, left_alone, tmp_path):
     data = tmp_path / 'skies'
     process = scrape(data, addresses)
@@ -155,6 +157,7 @@ def test_interrupted_with_ctrl_c(addresses, left_alone, tmp_path):
         assert state(data) == left_alone
 
 
+@pytest.mark.usefixtures('forked')
 def test_one_at_a_time(addresses, tmp_path):
     data = tmp_path / 'skies'
     process = scrape(data, addresses)

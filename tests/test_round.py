@@ -7,8 +7,8 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-from fork_server import ForkServer
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pretend import check_page, make, predictions
 
@@ -39,7 +39,7 @@ def other_answers(p, seed):
     return Predictions(p.paths, p.labels, probs, p.classes, p.groups)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(predictions(), st.integers(0, 1000))
 def test_a_difference_always_fits_together(before, seed):
     after = other_answers(before, seed)
@@ -54,7 +54,7 @@ def test_a_difference_always_fits_together(before, seed):
     json.dumps(one, allow_nan=False)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(predictions(), st.randoms(use_true_random=False))
 def test_a_model_never_differs_from_itself_in_another_order(before, chance):
     rows, columns = [*range(len(before))], [*range(len(before.classes))]
@@ -193,18 +193,14 @@ def test_a_round_that_was_interrupted_goes_on(mine, monkeypatch):
     assert len(result.run.history) == 1
 
 
-def test_a_round_that_was_killed_goes_on(mine, tmp_path):
+def test_a_round_that_was_killed_goes_on(mine, server):
     run, cleaner = mine
     clean_a_little(run, cleaner)
-    server = ForkServer(tmp_path)
     code = f'from cloud_classifier.evaluation.round import *\nretrain_round({str(run.path)!r}, progress=False)'
-    try:
-        child = server.start(code)
-        child.wait_for(lambda: any(run.path.parent.glob('run-cleaned-*/last.pth')) or child.poll() is not None)
-        child.kill()
-        assert child.wait() in (0, -signal.SIGKILL)
-    finally:
-        server.close()
+    child = server.start(code)
+    child.wait_for(lambda: any(run.path.parent.glob('run-cleaned-*/last.pth')) or child.poll() is not None)
+    child.kill()
+    assert child.wait() in (0, -signal.SIGKILL)
     result = again(run)
     assert [result.run.path] == [*run.path.parent.glob('run-cleaned-*')]
     assert json.loads((result.run.path / 'run.json').read_text())['status'] == 'finished'

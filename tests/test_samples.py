@@ -10,7 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -56,7 +57,7 @@ def test_global_generators_are_neither_read_nor_moved():
     assert digest() == first
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(names, sides, seeds, sides)
 def test_any_size_and_aspect_always_gives_a_varied_rgb_picture(name, size, seed, width):
     sky = render_sky(name, size, seed, width)
@@ -82,7 +83,7 @@ def test_other_sizes_are_refused(size, width):
         render_sky("Cb", size, width=width)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(names, seeds)
 def test_one_seed_looks_the_same_at_every_size(name, seed):
     """Seen at 32 pixels, a sky of 320 is nearer to the same seed's at 96 than that is to the next seed's."""
@@ -146,7 +147,7 @@ def test_a_second_call_touches_nothing(tmp_path):
     assert [f.stat().st_mtime_ns for f in files] == stamps
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(st.data())
 def test_whatever_was_lost_or_cut_off_always_comes_back(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("skies")
@@ -162,6 +163,7 @@ def test_whatever_was_lost_or_cut_off_always_comes_back(tmp_path_factory, data):
     assert contents(folder) == whole
 
 
+@pytest.mark.usefixtures('forked')
 def test_a_killed_run_is_completed(tmp_path):
     code = "import sys; from cloud_classifier.samples import make_samples; make_samples(sys.argv[1], 50, 32)"
     run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "killed")])

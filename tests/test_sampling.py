@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from examples import examples
 from fastcore.foundation import L
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -67,7 +68,7 @@ def three(tmp_path_factory):
     st.floats(0.05, 0.45),
     st.floats(0.05, 0.45),
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_split_never_divides_a_group_and_always_fills_each_part(three, groups, seed, valid, test):
     scan = scanned(groups)
     parts = split(three, valid, test, seed, scan, group_by=())
@@ -83,7 +84,7 @@ def test_a_split_never_divides_a_group_and_always_fills_each_part(three, groups,
 
 
 @given(st.lists(st.integers(40, 200), min_size=3, max_size=3), st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_each_class_is_divided_in_the_same_proportions(three, sizes, seed):
     parts = split(three, 0.2, 0.15, seed, scanned({label: [1] * n for label, n in zip(LABELS, sizes, strict=True)}), ())
     shares = parts.counts().div(parts.counts().sum(axis=1), axis=0)
@@ -111,7 +112,7 @@ def test_too_few_different_photos(three):
 
 
 @given(st.dictionaries(st.sampled_from(['Ci', 'Cs', 'St', 'Ct']), st.integers(1, 12), min_size=1), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_equal_images_are_always_equal_and_never_twice(sizes, seed):
     with tempfile.TemporaryDirectory() as root:
         for folder, n in sizes.items():
@@ -213,7 +214,7 @@ SHARE = st.floats(0.05, 0.45)
 
 
 @given(st.dictionaries(st.sampled_from(['Ci', 'Cs', 'St', 'Ct']), SIZES, min_size=2), st.integers(0, 99), SHARE, SHARE)
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_each_part_ends_within_one_group_of_its_share(three, sizes, seed, valid, test):
     counts = split(three, valid, test, seed, scanned(sizes), group_by=()).counts()
     shares = {'valid': valid, 'test': test, 'train': 1 - valid - test}
@@ -238,7 +239,7 @@ SEVEN = [
 
 @given(TIED, st.integers(0, 99), SHARE, SHARE)
 @example(SEVEN, 55, 0.42602523346945925, 0.42602523346945925)  # equal shares, where rounding could decide
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_groups_of_several_classes_are_dealt_whole_and_near_their_shares(groups, seed, valid, test):
     rows = [(f'g{i}', label, n) for i, group in enumerate(groups) for label, n in group.items()]
     cells = pd.DataFrame(rows, columns=['group', 'label', 'n'])
@@ -254,7 +255,7 @@ def test_groups_of_several_classes_are_dealt_whole_and_near_their_shares(groups,
 
 
 @given(st.fixed_dictionaries({label: SIZES for label in LABELS}), st.integers(0, 9), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_photo_never_changes_its_part_when_others_are_added(three, sizes, seed, chance):
     "The rule: the split that is extended is named, and what it knew stays."
     scan = scanned(sizes)
@@ -288,7 +289,7 @@ def photos(sizes, part='train'):
 
 
 @given(COUNTS, HOW, st.integers(0, 9), st.randoms(use_true_random=False))
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_balance_gives_each_class_what_was_asked_for(sizes, how, seed, chance):
     frame = photos(sizes).sample(frac=1, random_state=seed)
     way, cap = how
@@ -304,7 +305,7 @@ def test_balance_gives_each_class_what_was_asked_for(sizes, how, seed, chance):
 
 
 @given(COUNTS, HOW, st.integers(0, 9), st.integers(0, 999))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_photo_that_is_added_takes_the_place_of_one_at_most(sizes, how, seed, number):
     label = min(sizes, key=lambda o: (-sizes[o], o))
     before = set(balance(photos(sizes), *how, seed).path)
@@ -322,7 +323,7 @@ def test_a_photo_that_is_added_takes_the_place_of_one_at_most(sizes, how, seed, 
 
 
 @given(COUNTS, HOW, st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_only_what_is_trained_on_is_balanced(sizes, how, seed):
     others = [
         photos(sizes, part).assign(path=lambda f, part=part: part + f.path) for part in ('valid', 'test', 'excluded')
@@ -628,7 +629,7 @@ DEEDS = st.lists(
 
 
 @given(DEEDS)
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_whatever_becomes_of_photos_what_was_trained_on_is_never_tested_on(divided, deeds):
     with tempfile.TemporaryDirectory() as folder:
         mine = Dataset(shutil.copytree(divided, Path(folder) / 'skies'))

@@ -4,7 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pretend import HISTORY, make, perfect, predictions, without_time
 from sklearn import metrics as sk
@@ -26,7 +27,7 @@ from cloud_classifier.samples import simulate_predictions
 # The numbers
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(predictions(min_classes=4))
 def test_numbers_are_scikit_learns(p):
     found, y, answer = metrics(p), p.labels, [p.classes[i] for i in p.answer]
@@ -38,7 +39,7 @@ def test_numbers_are_scikit_learns(p):
         assert found['balanced_accuracy'] == pytest.approx(sk.balanced_accuracy_score(y, answer))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(predictions(min_classes=4), st.integers(0, 1000))
 def test_each_resample_scores_as_scikit_learn_scores_the_photos_drawn(p, seed):
     n_boot = 3
@@ -60,7 +61,7 @@ def test_resampling_in_blocks_is_resampling_at_once():
     assert np.array_equal(module._resample(p, 250, 7)[:, -1], weights @ module._among_first(p))
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(predictions(), st.randoms(use_true_random=False))
 def test_order_of_photos_never_changes_the_report(p, random):
     order = list(range(len(p)))
@@ -73,7 +74,7 @@ def test_the_seed_fixes_the_intervals():
     assert intervals(p, 100, seed=3) == intervals(p, 100, seed=3) != intervals(p, 100, seed=4)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(predictions(), st.integers(1, 30))
 def test_interval_contains_its_estimate(p, n_boot):
     found = intervals(p, n_boot)

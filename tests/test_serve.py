@@ -37,7 +37,10 @@ from cloud_classifier.prediction.serve import Limits, api
 from cloud_classifier.prediction.site import ORT_FILES
 from cloud_classifier.samples import make_samples, render_sky
 
-pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')  # what FastAPI's libraries say of each other
+pytestmark = [
+    pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # what FastAPI's libraries say of each other
+    pytest.mark.usefixtures('forked'),  # the service of the module is not, and what Procfile and Dockerfile say
+]
 
 
 def photo(colour='steelblue', size=(64, 48), format='JPEG', mode='RGB', **options) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 from chromium import needs_chromium
 from PIL import Image
 from playwright.sync_api import expect
-from service import served
+from service import served, write_model
 from static_site import Host
 
 from cloud_classifier.errors import OperationFailed
@@ -54,6 +54,19 @@ def host(ort, tmp_path_factory):
     host.stop()
 
 
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    "A model that is there at once, for tests of all but its answers."
+    return write_model(tmp_path_factory.mktemp('small') / 'clouds.onnx')
+
+
+@pytest.fixture(scope='module')
+def small_host(ort, small, tmp_path_factory):
+    host = Host(build_site(tmp_path_factory.mktemp('site') / 'page', small, ort))
+    yield host
+    host.stop()
+
+
 @pytest.fixture
 def context(browser):
     context = browser.new_context(viewport=SIZES['desk'])
@@ -62,13 +75,24 @@ def context(browser):
     context.close()
 
 
-@pytest.fixture
-def page(context, host):
-    "The page, when its model is there."
+@pytest.fixture(scope='module')
+def opened(browser, host):
+    "A page of which the model is there."
+    context = browser.new_context(viewport=SIZES['desk'])
+    context.set_default_timeout(90_000)
     page = context.new_page()
     page.goto(host.address)
     page.wait_for_selector('body[data-ready]')
-    return page
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def page(opened):
+    "The page without answers, as somebody finds it who has put away the last ones."
+    if opened.locator('.answer').count():
+        opened.click('#clear')
+    return opened
 
 
 def jpeg(image, **how):
@@ -89,17 +113,18 @@ def answers(page, count):
     return {card['name']: card for card in cards}
 
 
-def odd_photos(folder, many):
+def odd_photos(folder, many=True):
     "Photos of all the kinds that phones, cameras and accidents make; where there are to be many, in each combination."
     folder.mkdir()
     side = 3000 if many else 1500
+    turns = range(1, 9) if many else (3, 5, 6)
     large = render_sky('Altocumulus', side, 1, side * 4 // 3)
     noisy = np.asarray(large) + np.random.default_rng(0).integers(-9, 10, (side, side * 4 // 3, 3))
     large = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
     large.save(folder / 'large.jpg', quality=90)
     large.transpose(Image.Transpose.ROTATE_90).save(folder / 'large progressive.jpg', quality=75, progressive=True)
     large.resize((1793, 1999)).save(folder / 'odd size.jpg', quality=85)
-    for orientation in range(1, 9):
+    for orientation in turns:
         exif = Image.Exif()
         exif[0x0112] = orientation
         image = render_sky('Cirrus', 500, orientation, 900)
@@ -153,7 +178,7 @@ def photos(tmp_path_factory, request):
         real = sorted(request.getfixturevalue('ccsn').rglob('*.jpg'))
     except pytest.skip.Exception:
         real = []
-    wanted = 110 if many else 8
+    wanted = 110 if many else 4
     return [*files, *real[:: max(1, len(real) // wanted)][:wanted]]
 
 
@@ -250,23 +275,23 @@ def test_the_service_shows_the_page_of_its_model(context, ort, tmp_path):
     assert abs(float(card['probability']) - expected['probability']) < 2e-3
 
 
-def renamed_model(folder) -> Path:
+def renamed_model(model, folder) -> Path:
     "The same network, in another file."
     (folder / 'other').mkdir()
     other = folder / 'other' / 'clouds.onnx'
-    other.write_bytes(seal(shipped_model().read_bytes()[:-76] + b'\x12\x01x'))
+    other.write_bytes(seal(model.read_bytes()[:-76] + b'\x12\x01x'))
     return other
 
 
-def test_a_new_model_is_taken_up_whole(context, ort, tmp_path):
-    host = Host(build_site(tmp_path / 'page', shipped_model(), ort))
+def test_a_new_model_is_taken_up_whole(context, ort, small, tmp_path):
+    host = Host(build_site(tmp_path / 'page', small, ort))
     try:
         page = context.new_page()
         page.goto(host.address)
         page.wait_for_selector('body[data-offline]')
         names = 'fetch("model.json").then(o => o.json()).then(o => o.model.file)'
         before = page.evaluate(names)
-        build_site(tmp_path / 'page', renamed_model(tmp_path), ort)
+        build_site(tmp_path / 'page', renamed_model(small, tmp_path), ort)
         page.reload()
         page.wait_for_selector('#notice:not([hidden])')
         assert page.evaluate(names) == before, 'until it is asked for, the page stays with the model that it began with'
@@ -281,19 +306,19 @@ def test_a_new_model_is_taken_up_whole(context, ort, tmp_path):
         host.stop()
 
 
-def test_no_other_host_is_asked_for_anything(context, host):
+def test_no_other_host_is_asked_for_anything(context, small_host):
     asked = []
     context.on('request', lambda request: asked.append(request.url))
     page = context.new_page()
-    page.goto(host.address)
+    page.goto(small_host.address)
     page.wait_for_selector('body[data-offline]')
     page.set_input_files('#photos', [sky()])
     answers(page, 1)
     page.click('#about-open')
     assert len(asked) > 20
-    own = f'http://127.0.0.1:{host.port}/'
+    own = f'http://127.0.0.1:{small_host.port}/'
     assert not [url for url in asked if not url.startswith((own, 'blob:' + own))]
-    other = f'http://localhost:{host.port}/some/where/model.json'
+    other = f'http://localhost:{small_host.port}/some/where/model.json'
     assert page.evaluate('url => fetch(url, {mode: "no-cors"}).then(() => "sent", () => "refused")', other) == 'refused'
     (worker,) = page.workers
     assert (
@@ -307,38 +332,38 @@ TRY_EVAL = """() => new Promise(done => setTimeout(() => {
 TRY_FETCH = 'url => fetch(url, {mode: "no-cors"}).then(() => "sent", () => "refused")'
 
 
-def test_the_policy_binds_the_page_and_its_worker(browser, host):
+def test_the_policy_binds_the_page_and_its_worker(browser, small_host):
     "Without a service worker, which would refuse other hosts too."
     context = browser.new_context(service_workers='block')
     page = context.new_page()
-    page.goto(host.address)
+    page.goto(small_host.address)
     page.wait_for_selector('body[data-ready]', timeout=90_000)
     page.set_input_files('#photos', [sky()])
     page.wait_for_selector('.answer', timeout=90_000)
     (worker,) = page.workers
     for place in (page, worker):
-        assert place.evaluate(TRY_FETCH, f'http://localhost:{host.port}/some/where/model.json') == 'refused'
-        assert place.evaluate(TRY_FETCH, f'{host.address}model.json') == 'sent'
+        assert place.evaluate(TRY_FETCH, f'http://localhost:{small_host.port}/some/where/model.json') == 'refused'
+        assert place.evaluate(TRY_FETCH, f'{small_host.address}model.json') == 'sent'
         assert place.evaluate(TRY_EVAL) == 'EvalError'
     context.close()
 
 
-def test_a_browser_that_cant_start_the_bound_worker_gets_the_plain_one(browser, host):
+def test_a_browser_that_cant_start_the_bound_worker_gets_the_plain_one(browser, small_host):
     context = browser.new_context()
     page = context.new_page()
     page.add_init_script("""window.Worker = class extends Worker {
         constructor(url, how) { super(`${url}`.startsWith('blob:') ? 'nothing.js' : url, how); }
     };""")
-    page.goto(host.address)
+    page.goto(small_host.address)
     page.set_input_files('#photos', [sky()])
     page.wait_for_selector('.answer[data-label]', timeout=90_000)
     context.close()
 
 
-def test_a_model_that_does_not_come_is_said(context, host):
+def test_a_model_that_does_not_come_is_said(context, small_host):
     page = context.new_page()
     page.route('**/*.onnx', lambda route: route.fulfill(status=404))
-    page.goto(host.address)
+    page.goto(small_host.address)
     expect(page.locator('#state')).to_contain_text('could not be loaded', timeout=60_000)
 
 
@@ -357,13 +382,13 @@ def test_the_camera_is_answered_twice_a_second(page):
     assert per_second > 1.6 or os.getloadavg()[0] > os.cpu_count(), f'{per_second:.1f} answers a second'
 
 
-def test_a_camera_that_may_not_be_used_is_said(browser, host):
+def test_a_camera_that_may_not_be_used_is_said(browser, small_host):
     context = browser.new_context()
     page = context.new_page()
     page.add_init_script(
         "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError'))"
     )
-    page.goto(host.address)
+    page.goto(small_host.address)
     page.click('#live')
     expect(page.locator('#state')).to_contain_text('The camera may not be used')
     context.close()
@@ -433,11 +458,11 @@ def axe(tmp_path_factory):
         pytest.param('desk', 'dark', marks=pytest.mark.soak),
     ],
 )
-def test_everyone_can_use_it(browser, host, axe, size, scheme):
+def test_everyone_can_use_it(browser, host, small_host, axe, size, scheme):
     phone = size == 'phone'
     context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, has_touch=phone, is_mobile=phone)
     page = context.new_page()
-    page.goto(host.address)
+    page.goto((small_host if phone else host).address)
     page.wait_for_selector('body[data-ready]', timeout=90_000)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
     photos = [sky(genus, seed=i) for i, genus in enumerate(('Cirrus', 'Cumulus', 'Stratus', 'Altostratus'))]

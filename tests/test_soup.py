@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_classifier.data.sampling import split
@@ -24,7 +25,7 @@ def runs(skies, tmp_path_factory):
     return parts, made
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=5))
 def test_the_average_lies_between_what_is_averaged(values):
     states = [{'w': torch.tensor([v]), 'n': torch.tensor(7)} for v in values]

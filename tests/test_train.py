@@ -90,7 +90,7 @@ def test_a_run_says_what_was_done(run, skies):
     assert (s['status'], s['recipe'], s['arch'], s['weights'], s['seed']) == (
         'finished',
         'fast',
-        'resnet18',
+        'timm/test_resnet',
         'none',
         42,
     )
@@ -122,6 +122,15 @@ def test_recipes_take_their_epochs(skies, body):
         recipe(learn, 2)
         trains_body = getattr(learn.model[0], 'body', learn.model[0]).model.conv1[0].weight.requires_grad
         assert trains_body == (not cycles[-1].frozen), recipe
+
+
+@pytest.mark.parametrize('pretrained', [False, True])
+@pytest.mark.parametrize('recipe', RECIPES.values(), ids=lambda o: o.name)
+def test_a_rate_of_ones_own_becomes_plain_numbers(recipe, pretrained):
+    "As fastai takes them: it asks a number of NumPy's for its length."
+    for cycle in plan_cycles(recipe, 4, pretrained, lr=0.02):
+        rates = cycle.lr if isinstance(cycle.lr, tuple) else [cycle.lr]
+        assert {type(rate) for rate in rates} <= {float, type(None)}
 
 
 @pytest.fixture(scope='module')
@@ -446,23 +455,17 @@ def test_a_run_that_was_begun_on_a_gpu_says_so(command, at, skies, tmp_path):
     assert 'was begun in fp16 (fp16 is for GPUs' in err
 
 
-@pytest.mark.parametrize(
-    'without',
-    [
-        ('suggest_lr', 'fine_tune', 'fit_one_cycle', 'plot_', 'interp', 'oof', 'issues', 'cleaner', 'retrain_round'),
-        pytest.param((), marks=pytest.mark.soak),
-    ],
-)
+@pytest.mark.soak
 @pytest.mark.filterwarnings('ignore')  # which a notebook shows and goes on
-def test_the_tutorial_in_bfloat16(without, hardware, monkeypatch):
-    "Its code cells, as they stand, on a processor that has it; or those alone that train, judge, export and answer."
+def test_the_tutorial_in_bfloat16(hardware, monkeypatch):
+    "Its code cells, as they stand, on a processor that has it."
     monkeypatch.delenv('CLOUD_DATA', raising=False)
     monkeypatch.setenv('IN_TEST', '1')  # no download
     hardware(True)
     cells = nbformat.read(ROOT / 'nbs' / 'tutorials' / 'cloud_learner.ipynb', as_version=4).cells
     there = {}
     for cell in cells:
-        if cell.cell_type == 'code' and not any(word in cell.source for word in ('%pip', '#| network', *without)):
+        if cell.cell_type == 'code' and not any(word in cell.source for word in ('%pip', '#| network')):
             exec(cell.source, there)
     assert there['run'].metadata['precision'] == 'bf16'
     assert there['worst'] < 1e-5
@@ -579,7 +582,7 @@ def test_a_damaged_report_is_a_status(run, tmp_path, report):
     row = run_rows(tmp_path)[0]
     assert row['status'] == 'damaged: report.json'
     assert row['error'] == run.history.error_rate.iloc[-1]
-    assert row['arch'] == 'resnet18'
+    assert row['arch'] == 'timm/test_resnet'
     json.dumps(row, allow_nan=False)
 
 
@@ -812,29 +815,35 @@ def test_a_damaged_history_is_written_anew(at, skies, tmp_path):
     assert list(resume(tmp_path / 'run', progress=False).history.epoch) == [0, 1]
 
 
-@pytest.mark.parametrize(
-    ('wrong', 'says'),
-    [
-        ({'weights': 'imagnet'}, 'did you mean imagenet?'),
-        ({'weights': 'nowhere.pth'}, 'there is no such file of weights'),
-        ({'weights': '.'}, 'is a folder'),
-        ({'arch': 'restnet34'}, 'did you mean resnet34'),
-        ({'recipe': 'finetune'}, 'did you mean fine_tune?'),
-        ({'precision': 'bfloat16'}, "precision is 'auto', 'fp32', 'bf16' or 'fp16'"),
-    ],
-    ids=str,
-)
-def test_names_are_checked_without_torch(wrong, says):
+WRONG = [
+    ({'weights': 'imagnet'}, 'did you mean imagenet?'),
+    ({'weights': 'nowhere.pth'}, 'there is no such file of weights'),
+    ({'weights': '.'}, 'is a folder'),
+    ({'arch': 'restnet34'}, 'did you mean resnet34'),
+    ({'recipe': 'finetune'}, 'did you mean fine_tune?'),
+    ({'precision': 'bfloat16'}, "precision is 'auto', 'fp32', 'bf16' or 'fp16'"),
+]
+
+
+@pytest.fixture(scope='module')
+def answers():
+    "What is said of each, in a process of its own that never imports torch."
     code = f"""
-import sys
+import json, sys
 from cloud_classifier.training.config import BadConfig, TrainConfig, check_available
-try: check_available(TrainConfig(**{wrong}))
-except BadConfig as e: print(e)
+for wrong in {[wrong for wrong, _ in WRONG]}:
+    try: check_available(TrainConfig(**wrong))
+    except BadConfig as e: print(json.dumps([str(wrong), str(e)]))
 assert not {{'torch', 'timm', 'pandas'}} & set(sys.modules)
 """
     cost = run_bounded(code, 20)
     assert (cost.status, cost.err) == (0, '')
-    assert says in cost.out
+    return dict(map(json.loads, cost.out.splitlines()))
+
+
+@pytest.mark.parametrize(('wrong', 'says'), WRONG, ids=str)
+def test_names_are_checked_without_torch(answers, wrong, says):
+    assert says in answers[str(wrong)]
 
 
 @pytest.mark.parametrize('weights', ['imagnet', 'nowhere.pth'])

@@ -8,7 +8,6 @@ import time
 
 import pandas as pd
 import pytest
-from fork_server import ForkServer
 
 from cloud_classifier.samples import make_samples
 
@@ -26,13 +25,11 @@ def photos(place):
     return place / 'skies'
 
 
-@pytest.fixture(scope='module')
-def server(place):
+@pytest.fixture(autouse=True, scope='module')
+def cache(place):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('CLOUD_CACHE', str(place / 'cache'))
-        server = ForkServer(place)
-        yield server
-        server.close()
+        yield
 
 
 @pytest.fixture(scope='module')

@@ -68,7 +68,7 @@ def test_one_dataset_from_folder_to_report(skies, tmp_path):
     from cloud_classifier.training.run import train
 
     def go():
-        small = {'arch': 'resnet18', 'size': 64, 'epochs': 1, 'weights': 'none', 'bs': 8}
+        small = {'arch': 'timm/test_resnet', 'size': 32, 'epochs': 1, 'weights': 'none', 'bs': 8}
         run = train(skies, **small, out=tmp_path / 'run', progress=False)
         evaluate(run).save(run.path)
 

@@ -655,6 +655,7 @@ def test_signals_end_it_within_a_second_with_a_summary(file, tmp_path, number):
     assert [json.loads(o)['event'] for o in out.read_text().splitlines()] == ['start', 'frame', 'end']
 
 
+@pytest.mark.usefixtures('forked')
 def test_a_reader_that_leaves_ends_it(file, tmp_path):
     for i in range(5):
         (tmp_path / f'{i}.png').write_bytes(frame(i))
@@ -667,6 +668,7 @@ def test_a_reader_that_leaves_ends_it(file, tmp_path):
     process.stderr.close()
 
 
+@pytest.mark.usefixtures('forked')
 def test_killed_at_any_moment_and_gone_on_with_each_photo_has_one_row(file, tmp_path):
     out, chance = tmp_path / 'rows.jsonl', random.Random(1)
     for i in range(200):
@@ -728,6 +730,7 @@ def test_a_still_that_is_slow_away_truncated_and_repeated_for_ten_minutes(file, 
     check_still(file, tmp_path, 600)
 
 
+@pytest.mark.usefixtures('forked')
 def test_a_still_that_is_slow_away_truncated_and_repeated(file, tmp_path):
     check_still(file, tmp_path, 0)
 

@@ -30,11 +30,18 @@ def is_bar(output: dict) -> bool:
     return output.get('name') == 'stderr' or '<progress' in html or not html.strip()
 
 
+def drawn_over(text: str) -> list[str]:
+    "The lines that a terminal shows in the end: what is drawn over, such as a bar, is gone."
+    lines = [line.rpartition('\r')[2].rstrip() for line in text.split('\n')]
+    return [f'{line}\n' for line in lines if line]
+
+
 def kept(cell: dict) -> list[dict]:
     "The outputs of a cell that are kept: no progress bars, and a line in the place of photos."
     if shows_photos(cell):
         return [dict(name='stdout', output_type='stream', text=[INSTEAD])]
-    return [o for o in cell['outputs'] if not is_bar(o)]
+    outputs = [o | dict(text=drawn_over(''.join(o['text']))) if 'text' in o else o for o in cell['outputs']]
+    return [o for o in outputs if not is_bar(o) and o.get('text') != []]
 
 
 def stamp(content: dict) -> str:

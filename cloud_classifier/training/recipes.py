@@ -96,7 +96,7 @@ def plan_cycles(recipe: Recipe,
 def _default_epochs(recipe: Recipe, pretrained: bool) -> int:
     return recipe.epochs if pretrained or recipe.scratch_epochs is None else recipe.scratch_epochs
 
-def _head_lr(cycle: Cycle) -> float: return max(o for o in np.atleast_1d(cycle.lr) if o is not None)
+def _head_lr(cycle: Cycle) -> float: return max(float(o) for o in np.atleast_1d(cycle.lr) if o is not None)
 
 def _scale_lr(cycle: Cycle, factor: float) -> Cycle:
     lr = tuple(o and o*factor for o in cycle.lr) if isinstance(cycle.lr, tuple) else cycle.lr*factor

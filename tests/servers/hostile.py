@@ -71,7 +71,7 @@ class Server:
             self.port = servers[0].sockets[0].getsockname()[1]
         ready.set()
         with suppress(TimeoutError):  # no test waits for ever
-            await asyncio.wait_for(self._leave.wait(), 60)
+            await asyncio.wait_for(self._leave.wait(), 300)
         for server in servers:
             server.close()
         for task in self._tasks:

@@ -39,6 +39,10 @@ async function readDecoded(blob, limits) {
   });
   try {
     const {image: frame} = await decoder.decode();
+    if (frame.format === 'I420') { // of a photo that came whole, without alpha: a canvas rounds its colours as others do
+      frame.close();
+      throw new Error('YUV');
+    }
     const {codedWidth: width, codedHeight: height} = frame;
     checkSize(width, height, limits);
     checkMemory(width, height, 4, limits.more, limits);
