@@ -227,10 +227,10 @@ def main():
             killed = table.with_name('killed.parquet')
             _, marks = kill_and_go_on(model, folder, killed, kinds, args.kills)
             assert same_tables(table, killed)
-    report(args, kinds, written, best, plain, rates, ours, alone, memory, marks)
+    report(kinds, written, best, plain, rates, ours, alone, memory, marks)
 
 
-def report(args, kinds, written, best, plain, rates, ours, alone, memory, marks):
+def report(kinds, written, best, plain, rates, ours, alone, memory, marks):
     def text(way):
         streams, size = way
         return f'{streams} thread{"s" * (streams > 1)} at a time, batches of {size}'

@@ -59,11 +59,7 @@ def test_saved_outputs_can_be_shown_to_anyone(notebook):
 
 @pytest.mark.parametrize('notebook', NOTEBOOKS, ids=str)
 def test_cells_can_be_read_where_notebooks_are_read(notebook):
-<<<<<<< HEAD
-    "Colab and a diff show 120 columns; what is exported is an idea at a time. Rows of tables and links are lines."
-=======
     "Colab and a diff show 120 columns; what is exported comes an idea at a time. Rows of tables and links are lines."
->>>>>>> 3ebf0ee03a38140d210091a250477549372409bc
     cells = [''.join(c['source']) for c in json.loads((ROOT / notebook).read_text())['cells']]
     assert [
         line
