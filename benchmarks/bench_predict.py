@@ -227,11 +227,10 @@ def main():
             killed = table.with_name('killed.parquet')
             _, marks = kill_and_go_on(model, folder, killed, kinds, args.kills)
             assert same_tables(table, killed)
-    command = f'python benchmarks/bench_predict.py FOLDER --photos {args.photos} --kills {args.kills}'
-    report(command, kinds, written, best, plain, rates, ours, alone, memory, marks)
+    report(kinds, written, best, plain, rates, ours, alone, memory, marks)
 
 
-def report(command, kinds, written, best, plain, rates, ours, alone, memory, marks):
+def report(kinds, written, best, plain, rates, ours, alone, memory, marks):
     def text(way):
         streams, size = way
         return f'{streams} thread{"s" * (streams > 1)} at a time, batches of {size}'
@@ -254,7 +253,7 @@ def report(command, kinds, written, best, plain, rates, ours, alone, memory, mar
         rows += [['table after the kills', 'equal', '', 'to that of the run that was left alone']]
     with open(Path(__file__).parent / 'results' / 'predict.csv', 'w', newline='') as f:
         f.write(f'# {date.today()}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n')
-        f.write(f'# {command}\n')
+        f.write(f'# python benchmarks/bench_predict.py FOLDER --photos {sum(kinds.values())} --kills {len(marks)}\n')
         csv.writer(f).writerows([['what', 'value', 'unit', 'note'], *rows])
     for row in rows:
         print(*row, sep='; ')
