@@ -14,7 +14,6 @@ import argparse
 import csv
 import os
 import platform
-import shlex
 import shutil
 import signal
 import subprocess
@@ -254,7 +253,7 @@ def report(kinds, written, best, plain, rates, ours, alone, memory, marks):
         rows += [['table after the kills', 'equal', '', 'to that of the run that was left alone']]
     with open(Path(__file__).parent / 'results' / 'predict.csv', 'w', newline='') as f:
         f.write(f'# {date.today()}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n')
-        f.write(f'# python benchmarks/bench_predict.py FOLDER --photos {args.photos} --kills {args.kills}\n')
+        f.write(f'# python benchmarks/bench_predict.py FOLDER --photos {sum(kinds.values())} --kills {len(marks)}\n')
         csv.writer(f).writerows([['what', 'value', 'unit', 'note'], *rows])
     for row in rows:
         print(*row, sep='; ')

@@ -59,7 +59,7 @@ def test_saved_outputs_can_be_shown_to_anyone(notebook):
 
 @pytest.mark.parametrize('notebook', NOTEBOOKS, ids=str)
 def test_cells_can_be_read_where_notebooks_are_read(notebook):
-    "Colab and a diff show 120 columns; what is exported is shown an idea at a time. A row of a table, or a link, is a line."
+    "Colab and a diff show 120 columns; what is exported comes an idea at a time. Rows of tables and links are lines."
     cells = [''.join(c['source']) for c in json.loads((ROOT / notebook).read_text())['cells']]
     assert [
         line

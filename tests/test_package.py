@@ -414,10 +414,10 @@ def star(module: str) -> dict:
 
 
 def rooms() -> dict[str, list]:
-    "The rooms that have each public name, but for the command line's."
+    "The rooms that have each public name; what stands on top of them is imported by its own name."
     found = {}
     for file in (ROOT / 'cloud_classifier').rglob('*.py'):
-        if file.stem.startswith('_') or file.stem in ('all', 'cli', 'demo'):
+        if file.stem.startswith('_') or file.stem in ('all', 'cli', 'demo', 'tutorial'):  # those stand above
             continue
         room = import_module('.'.join(file.relative_to(ROOT).with_suffix('').parts))
         for name in room.__all__:
@@ -471,6 +471,6 @@ def test_each_step_of_a_workflow_can_be_run(file):
             program, *rest = line.split()
             if program == 'make':
                 assert all(re.search(rf'^{target}:', makefile, re.MULTILINE) for target in rest if '=' not in target)
-            else:
+            elif program != 'sudo':  # GitHub's machines have it
                 name = program.rpartition('/')[2]
                 assert shutil.which(name, path=f'{Path(sys.executable).parent}:{os.environ["PATH"]}'), line

@@ -28,7 +28,7 @@ from static_site import stand_in_ort
 
 from cloud_classifier import fetch as fetch_room
 from cloud_classifier.errors import UserError
-from cloud_classifier.fetch import FetchError, fetch_photo, public_address
+from cloud_classifier.fetch import AddressError, fetch_photo, public_address
 from cloud_classifier.hosting import PortTaken, bind_port
 from cloud_classifier.images import BadImage
 from cloud_classifier.prediction import serve as serve_module
@@ -530,7 +530,7 @@ def test_an_address_that_never_answers_is_given_up(model, monkeypatch):
 def test_every_public_address_of_a_name_is_checked(monkeypatch):
     answers = [(0, 0, 0, '', ('93.184.215.14', 80)), (0, 0, 0, '', ('127.0.0.1', 80))]
     monkeypatch.setattr(socket, 'getaddrinfo', lambda *args, **kwargs: answers)
-    with pytest.raises(FetchError, match='not public'):
+    with pytest.raises(AddressError, match='not public'):
         public_address('two.example', 80)
     answers.pop()
     assert public_address('one.example', 80) == '93.184.215.14'

@@ -25,7 +25,7 @@ from service import COMMAND, write_model
 
 from cloud_classifier import fetch as fetch_room
 from cloud_classifier.errors import UserError
-from cloud_classifier.fetch import FetchError, FetchLimits, fetch
+from cloud_classifier.fetch import AddressError, FetchLimits, fetch
 from cloud_classifier.prediction import watch as room
 from cloud_classifier.prediction.decide import Backoff, Decision, Rules
 from cloud_classifier.prediction.infer import CloudClassifier, Prediction
@@ -334,7 +334,7 @@ def test_what_servers_do_ends_in_a_still_or_a_reason(name):
             still = fetch(server.url(f'/{name}'), LIMITS)
             assert name in ('slow-but-it-comes', 'of-no-said-length', 'no-bytes', 'length-below-zero')
             assert len(still.content) <= LIMITS.bytes
-        except FetchError as e:
+        except AddressError as e:
             reason = str(e)
         assert not reason or 5 < len(reason) < 120
         assert time.monotonic() - start < LIMITS.total + 2
@@ -407,7 +407,7 @@ def test_a_public_camera_does_not_lead_into_the_local_network(monkeypatch):
     monkeypatch.setattr(fetch_room, 'may_connect', lambda address: address == '127.0.0.1')
     with Server({'/still': reply(JPEG)}, hosts=['127.0.0.1', '127.0.0.2']) as server:
         server.answers['/there'] = moved(server.url('/still', '127.0.0.2'))
-        with pytest.raises(FetchError, match='not public'):
+        with pytest.raises(AddressError, match='not public'):
             fetch(server.url('/there'), LIMITS)
         assert [o.host for o in server.asked] == ['127.0.0.1']
 

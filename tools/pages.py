@@ -195,7 +195,7 @@ class Site:
             return [mk_cell(self.markdown(cell.source, f'nbs/{name}.ipynb', f'{name}.ipynb'), 'markdown')]
         cell = self.code_cell(cell, folded=False)
         found = entries.of(cell.source) if entries and 'export' in directives else []
-        folded = bool(found) or only_imports(cell.source)
+        folded = bool(found) or ('export' in directives and only_imports(cell.source))
         return [*(mk_cell(o, 'markdown') for o in found), self.code_cell(cell, folded)]
 
     def notebook(self, name: str, top: str = '', end: str = '') -> None:

@@ -27,7 +27,7 @@ from urllib.request import url2pathname
 import numpy as np
 
 from ..errors import UserError
-from ..fetch import fetch, FetchError, FetchLimits, is_address, shown_address
+from ..fetch import AddressError, fetch, FetchLimits, is_address, shown_address
 from ..files import from_json, printable, spreadsheet_text, to_json
 from ..images import BadImage, is_photo_name, MAX_BYTES, photo_names
 from .decide import decide, read_prior, Rules
@@ -320,7 +320,7 @@ class StillSource:
     def poll(self, now: float) -> Iterator[Frame | Unchanged | Trouble]:
         "What the camera shows now."
         try: still = fetch(self.url, self.limits, self.validators)
-        except FetchError as e: return (yield Trouble(self.name, str(e), away=True, wait=e.wait))
+        except AddressError as e: return (yield Trouble(self.name, str(e), away=True, wait=e.wait))
         if still.unchanged: return (yield Unchanged(self.name))
         is_text = still.content[:1000].lstrip()[:1] in (b'<', b'{')
         self.validators = {} if is_text else still.validators
