@@ -34,20 +34,10 @@ for drawn in ('draw_ood_samples', 'plain_skies', '_installed_pictures'):
     setattr(samples, drawn, cache(getattr(samples, drawn)))
 
 # Two workers end at the same time when what takes long doesn't come last.
-LONG = ['site_browser', 'train_processes', 'export', 'train', 'evaluate', 'hostile_images', 'cleaner_browser', 'folds']
-LONG += [
-    'app_browser',
-    'resume',
-    'quantize',
-    'demo',
-    'duplicates',
-    'walk',
-    'package',
-    'cli_verbs',
-    'ood',
-    'cli',
-    'round',
-]
+LONG = """
+    site_browser cleaner_browser train train_processes app_browser package export evaluate hostile_images folds tutorials
+    demo cli_streams cli_verbs duplicates moves ood serve cli clean interrupted quantize download resume round
+""".split()
 
 
 def pytest_collection_modifyitems(items):

@@ -21,8 +21,9 @@ FLAGS = [
 @contextmanager
 def chromium():
     "A browser while the block runs; it asks no other host by itself, and its camera shows a test picture."
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # a machine may be busy
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
