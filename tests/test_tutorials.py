@@ -57,7 +57,7 @@ def test_no_photo_is_kept(name):
 
 def test_what_is_kept():
     bar = dict(name='stderr', output_type='stream', text=['photos: 3%'])
-    picture = dict(output_type='display_data', data={'image/png': 'x', 'text/plain': ['<Figure>']})
+    picture = dict(output_type='display_data', data={'image/svg+xml': 'x', 'text/plain': ['<Figure>']})
     assert kept(dict(source=['plot()'], outputs=[bar, picture])) == [picture]
     assert kept(dict(source=['#| photos\n', 'plot()'], outputs=[picture]))[0]['text'] == [INSTEAD]
 

@@ -5,10 +5,12 @@ that are saved with them come from here, and a stamp in each notebook says so.
 """
 
 import hashlib
+import io
 import json
 import os
 import resource
 import sys
+from base64 import b64decode, b64encode
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,12 +38,26 @@ def drawn_over(text: str) -> list[str]:
     return [f'{line}\n' for line in lines if line]
 
 
+def smaller(output: dict) -> dict:
+    "An output whose picture is no larger than a page shows it."
+    from PIL import Image
+
+    if 'image/png' not in output.get('data', {}):
+        return output
+    picture = Image.open(io.BytesIO(b64decode(''.join(output['data']['image/png']))))
+    if picture.width <= 900:
+        return output
+    picture.thumbnail((900, 900))
+    picture.convert('RGB').quantize(192).save(file := io.BytesIO(), 'PNG', optimize=True)
+    return output | dict(data=output['data'] | {'image/png': b64encode(file.getvalue()).decode()})
+
+
 def kept(cell: dict) -> list[dict]:
     "The outputs of a cell that are kept: no progress bars, and a line in the place of photos."
     if shows_photos(cell):
         return [dict(name='stdout', output_type='stream', text=[INSTEAD])]
     outputs = [o | dict(text=drawn_over(''.join(o['text']))) if 'text' in o else o for o in cell['outputs']]
-    return [o for o in outputs if not is_bar(o) and o.get('text') != []]
+    return [smaller(o) for o in outputs if not is_bar(o) and o.get('text') != []]
 
 
 def stamp(content: dict) -> str:
