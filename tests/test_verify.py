@@ -340,5 +340,5 @@ def test_what_is_cut_off_goes_on_from_there(data, cut):
         time.sleep(0.02)
     os.kill(run.pid, cut)
     run.join(2)
-    assert run.exitcode in (-cut, 1)
+    assert run.exitcode in (-cut, 1, 128 + cut)  # the last where a test before left the command line's handler
     assert 0 < verify(data).opened <= 32
