@@ -325,6 +325,7 @@ def slowly(data):
         time.sleep(0.05)
         return real(file, *args)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # and not what a test before has set
     module._BATCH, module.inspect_photo = 10, inspect_photo
     verify(data, workers=2)
 
@@ -340,5 +341,5 @@ def test_what_is_cut_off_goes_on_from_there(data, cut):
         time.sleep(0.02)
     os.kill(run.pid, cut)
     run.join(2)
-    assert run.exitcode in (-cut, 1, 128 + cut)  # the last where a test before left the command line's handler
+    assert run.exitcode in (-cut, 1)
     assert 0 < verify(data).opened <= 32
