@@ -3325,8 +3325,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'cloud_classifier/prediction/scale.py'),
                                                    'cloud_classifier.prediction.scale._text': ( 'prediction/scale.html#_text',
                                                                                                 'cloud_classifier/prediction/scale.py'),
-                                                   'cloud_classifier.prediction.scale._with_model': ( 'prediction/scale.html#_with_model',
-                                                                                                      'cloud_classifier/prediction/scale.py'),
                                                    'cloud_classifier.prediction.scale.about_archive': ( 'prediction/scale.html#about_archive',
                                                                                                         'cloud_classifier/prediction/scale.py'),
                                                    'cloud_classifier.prediction.scale.answered': ( 'prediction/scale.html#answered',

@@ -850,7 +850,7 @@ def about(self: Archive) -> dict | None: # None where there is no whole plan yet
     except ValueError: about = None
     return about if isinstance(about, dict) else {}
 
-_OURS = {'listing', 'plan.parquet', '.lock'} # what may be there of a plan that was not finished
+_OURS = {'listing', 'plan.parquet', 'model.onnx', '.lock'} # what may be there of a plan that was not finished
 
 @patch
 def check(self: Archive, about: Mapping) -> bool: # whether there is a plan
