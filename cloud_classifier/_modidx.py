@@ -160,6 +160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'cloud_classifier/archive.py'),
                                           'cloud_classifier.archive._shards': ('archive.html#_shards', 'cloud_classifier/archive.py'),
                                           'cloud_classifier.archive._short': ('archive.html#_short', 'cloud_classifier/archive.py'),
+                                          'cloud_classifier.archive._skip': ('archive.html#_skip', 'cloud_classifier/archive.py'),
                                           'cloud_classifier.archive._sweep': ('archive.html#_sweep', 'cloud_classifier/archive.py'),
                                           'cloud_classifier.archive._tar': ('archive.html#_tar', 'cloud_classifier/archive.py'),
                                           'cloud_classifier.archive._told': ('archive.html#_told', 'cloud_classifier/archive.py'),
