@@ -91,9 +91,17 @@ def memory_of(pid):
 
 
 def pids_of(what):
-    "The processes whose command has `what` in it."
-    lines = subprocess.run(['ps', 'ax', '-o', 'pid,args'], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in lines.splitlines() if what in line and 'ps ax' not in line]
+    "The processes below this one whose command has `what` in it."
+    said = subprocess.run(['ps', 'ax', '-o', 'pid=,ppid=,args='], capture_output=True, text=True, check=True).stdout
+    rows = [(int(pid), int(parent), ''.join(args)) for pid, parent, *args in map(splits, said.splitlines())]
+    below, found = {os.getpid()}, set()
+    while below := {pid for pid, parent, _ in rows if parent in below} - found:
+        found |= below
+    return [pid for pid, _, args in rows if pid in found and what in args]
+
+
+def splits(line):
+    return line.split(None, 2)
 
 
 class Run:

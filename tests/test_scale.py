@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bounds import run_bounded
+from processes import descendants
 from small_net import small_net
 
 from cloud_classifier.archive import Archive, read_parts
@@ -260,10 +261,12 @@ def wait_for(condition, seconds=60):
         time.sleep(0.005)
 
 
-def workers_of(out):
-    "The processes that were told of an archive's folder; none of them but workers and their command know it."
-    found = subprocess.run(['ps', 'ax', '-o', 'pid,args'], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if 'serve_shards' in line]
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.fixture(scope='module')
@@ -281,10 +284,12 @@ def test_a_command_that_is_ended_is_gone_on_with(end, net, many, tmp_path, comma
     out = tmp_path / 'out'
     child = start('predict', many, '--out', out, '-m', find_model())
     wait_for(lambda: parts(out) > 1)
+    workers = descendants(child.pid, 'serve_shards')
+    assert workers
     child.send_signal(end)
     assert child.wait(30) == (-9 if end == signal.SIGKILL else 130)
     child.stderr.close()
-    wait_for(lambda: not workers_of(out))
+    wait_for(lambda: not any(map(is_there, workers)))
     before = parts(out)
     assert before < 17
     status, said, _ = command('predict', many, '--out', out, '-m', find_model(), '--json')
@@ -377,8 +382,7 @@ def cluster():
 
 
 def ray_workers():
-    found = subprocess.run(['ps', 'ax', '-o', 'pid,args'], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in found.splitlines() if 'ray::MapWorker' in line]
+    return descendants(what='ray::MapWorker')
 
 
 RAY = """
