@@ -30,7 +30,8 @@ from fastcore.basics import patch
 
 import cloud_classifier
 from .. import __version__
-from ..archive import Archive, aside_name, ATTEMPTS, begin_shard, end_shard, fail_shard, find_in, FORMAT, is_bucket
+from ..archive import Archive, aside_name, ATTEMPTS, begin_shard, end_shard, fail_shard, find_in
+from ..archive import FORMAT, is_bucket
 from ..archive import make_plan, part_name, Photo, PHOTOS, read_shard, set_aside, Shard, shards_of
 from ..archive import shown_place, StoreError, Stores, why_failed, write_part
 from ..errors import OperationFailed, UserError
@@ -852,7 +853,8 @@ def duplicates_archive(places: Sequence[str | Path], out: str | Path, # as `run_
     if is_bucket(os.fspath(out)): raise UserError(f'{shown_place(out)}: duplicates are searched for on a disk; name a '
                                                   'folder of this machine, or one that all machines share')
     from cloud_classifier.data.duplicates import find_archive_duplicates
-    told = options | dict(engine=engine, workers=workers, progress=progress) | (dict(address=address) if address else {})
+    if address: options['address'] = address
+    told = options | dict(engine=engine, workers=workers, progress=progress)
     with job_engine(engine, workers, address) as run:
         result, archive = ArchiveSearch(**vars(fingerprint_archive(places, out, **told))), Archive(os.fspath(out))
         if result.failed: return result
