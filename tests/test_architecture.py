@@ -33,7 +33,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.download': {'errors', 'files', 'fetch', 'images', 'data.dataset', 'data.sources'},
     'data.scrape': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sources', 'data.download'},
     'data.verify': {'files', 'images', 'data.dataset'},
-    'data.duplicates': {'files', 'images', 'data.dataset'},
+    'data.duplicates': {'errors', 'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
     'data.issues': {'errors', 'taxonomy', 'images', 'data.dataset', 'data.duplicates', 'data.sampling'},
     'data.clean': {'taxonomy', 'files', 'data.dataset', 'data.widget'},
