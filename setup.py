@@ -39,7 +39,7 @@ def lines(key: str) -> list[str]:
 
 extras = {key.removesuffix('_requirements'): lines(key) for key in settings if key.endswith('_requirements')}
 # Development needs every stage; fastbook pins ipywidgets below 8 and stays an extra of its own.
-extras['dev'] += [need for stage in ('train', 'scrape', 'curate', 'app', 'serve', 'heic') for need in extras[stage]]
+extras['dev'] += [need for stage in ('train', 'scrape', 'curate', 'app', 'serve', 'heic', 'scale') for need in extras[stage]]
 
 repository = settings['repository']
 owner, name = repository.split('/')[-2:]

@@ -4,23 +4,24 @@
 
 # %% auto #0
 __all__ = ['invocation', 'Debug', 'Quiet', 'Verbose', 'app', 'INTERRUPTED', 'READER_GONE', 'Data', 'AsJson', 'Strict', 'NewLabel',
-           'Seed', 'Source', 'PerGenus', 'Genera', 'Origin', 'LabelOfAll', 'Contact', 'Licences', 'TopUp', 'Retry',
-           'Endpoint', 'KeyFile', 'MinSize', 'Connections', 'PerHost', 'AllowPrivate', 'AttributionFile',
-           'CroissantFile', 'JournalOut', 'Last', 'Session', 'All', 'Quarantine', 'Hints', 'Remember', 'SplitOut',
-           'ValidShare', 'TestShare', 'GroupBy', 'KeepConflicts', 'Fresh', 'Recipe', 'Arch', 'Size', 'Epochs', 'Rate',
-           'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize', 'TrainSeed', 'Precision', 'Cache', 'Workers',
-           'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir', 'DataOrNone', 'TargetError', 'Part', 'Also',
-           'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile', 'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut',
-           'ApplyFile', 'Retrain', 'RunBefore', 'PartsFile', 'AllPhotos', 'Accept', 'RoundOut', 'Host', 'Port',
-           'ShowExif', 'ByClimate', 'ClimateTable', 'Latitude', 'Taken', 'ANSWER_COLUMNS', 'FEW', 'Model', 'Prior',
-           'Places', 'TableOut', 'WATCH_COLUMNS', 'open_streams', 'drop_unwritten', 'echo', 'json_line', 'print_tsv',
-           'show_table', 'BadPath', 'exit_status', 'extra_for', 'error_line', 'Invocation', 'option', 'argument',
-           'print_error', 'verb', 'stdout_for', 'print_json', 'print_summary', 'print_result', 'main', 'existing_file',
-           'check_choice', 'check_spelling', 'check_label', 'existing_dataset', 'writable_folder', 'writable_file',
-           'parents_made', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify', 'duplicates',
-           'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export', 'issues',
-           'clean', 'shorten_folders', 'draw_answers', 'answers_bar', 'predict', 'watch_line', 'watch', 'site', 'serve',
-           'show_app', 'info', 'card']
+           'Seed', 'Engine', 'Address', 'ArchiveOut', 'DataOrPlaces', 'Source', 'PerGenus', 'Genera', 'Origin',
+           'LabelOfAll', 'Contact', 'Licences', 'TopUp', 'Retry', 'Endpoint', 'KeyFile', 'MinSize', 'Connections',
+           'PerHost', 'AllowPrivate', 'AttributionFile', 'CroissantFile', 'JournalOut', 'Last', 'Session', 'All',
+           'Quarantine', 'Hints', 'Remember', 'SplitOut', 'ValidShare', 'TestShare', 'GroupBy', 'KeepConflicts',
+           'Fresh', 'Recipe', 'Arch', 'Size', 'Epochs', 'Rate', 'Weights', 'SplitFile', 'Balance', 'Cap', 'BatchSize',
+           'TrainSeed', 'Precision', 'Cache', 'Workers', 'Patience', 'Tracker', 'SkipBad', 'Resume', 'RunOut', 'RunDir',
+           'DataOrNone', 'TargetError', 'Part', 'Also', 'ReportFolder', 'Look', 'ModelOut', 'StoredAs', 'OofFile',
+           'IssuesOfRun', 'Kinds', 'Limit', 'QueueOut', 'ApplyFile', 'Retrain', 'RunBefore', 'PartsFile', 'AllPhotos',
+           'Accept', 'RoundOut', 'Host', 'Port', 'ShowExif', 'ByClimate', 'ClimateTable', 'Latitude', 'Taken',
+           'ANSWER_COLUMNS', 'FEW', 'Model', 'Prior', 'Places', 'TableOut', 'WATCH_COLUMNS', 'open_streams',
+           'drop_unwritten', 'echo', 'json_line', 'print_tsv', 'show_table', 'BadPath', 'exit_status', 'extra_for',
+           'error_line', 'Invocation', 'option', 'argument', 'print_error', 'verb', 'stdout_for', 'print_json',
+           'print_summary', 'print_result', 'main', 'existing_file', 'check_choice', 'check_spelling', 'check_label',
+           'existing_dataset', 'writable_folder', 'writable_file', 'parents_made', 'is_archive', 'refuse_options',
+           'only_place', 'do_archive', 'fetch', 'add', 'scrape', 'status', 'credits', 'journal', 'undo', 'verify',
+           'duplicates', 'split', 'sample', 'train', 'lr_find', 'runs', 'demo', 'existing_model', 'evaluate', 'export',
+           'issues', 'clean', 'shorten_folders', 'draw_answers', 'answers_bar', 'predict', 'watch_line', 'watch',
+           'site', 'serve', 'show_app', 'info', 'card']
 
 # %% ../nbs/51_cli.ipynb #50f22747
 import codecs, errno, json, math, os, re, shlex, sys, warnings
@@ -517,6 +518,66 @@ Strict = option(bool, 'Refuse class folders whose names are nearly those of gene
 NewLabel = option(bool, 'Take a label as it is written, though it is nearly the name of a genus.', '--new-label')
 Seed = option(int, 'The same seed, the same draw.')
 
+# %% ../nbs/51_cli.ipynb #5ca1e002
+def _place(text: str) -> str:
+    "A path or the address of an object store as it is typed, not empty."
+    return str(_path(text)) and text
+
+Engine = option(Literal['local', 'ray'] | None, 'For an archive: all cores of this machine, or a Ray cluster.',
+                '--engine', default='local where --out is a folder')
+Address = option(str | None, 'Address of the Ray cluster, such as head:6379.', '--address', show_default=False)
+ArchiveOut = option(str | None, 'Folder for what is found out about an archive; the same command goes on.', '--out',
+                    '-o', metavar='FOLDER', parser=_place, show_default=False)
+DataOrPlaces = Annotated[list[str], typer.Argument(
+    help='Folder with one folder of photos per class; with --out, all that predict takes.', metavar='DATA',
+    parser=_place, show_default=False)]
+
+# %% ../nbs/51_cli.ipynb #5ca1e003
+_TABLES = ('.csv', '.jsonl', '.parquet')
+
+def is_archive(out: str | None, # as typed
+               engine: str | None,
+               address: str | None = None,
+              ) -> bool:
+    "Whether `--out` names the folder of an archive, and not a table."
+    if (engine or address) and (not out or out.lower().endswith(_TABLES)):
+        raise typer.BadParameter('needs a folder: --out FOLDER', param_hint='--engine' if engine else '--address')
+    if address and engine != 'ray': raise typer.BadParameter('is for --engine ray', param_hint='--address')
+    if not out or engine: return bool(out)
+    return '://' in out or out.endswith('/') or not Path(out).suffix or os.path.isdir(out)
+
+# %% ../nbs/51_cli.ipynb #5ca1e005
+def refuse_options(**given) -> None: # values by name; None or False where an option was not given
+    "Refuse options that mean nothing for an archive."
+    for name, value in given.items():
+        if value: raise typer.BadParameter('does not go with an archive in --out', param_hint=f'--{name}')
+
+def only_place(places: Sequence[str]) -> Path:
+    "The one folder that a verb takes without `--out`."
+    if len(places) == 1: return Path(places[0])
+    raise typer.BadParameter('takes one folder; with --out, as many places as you like', param_hint='DATA')
+
+# %% ../nbs/51_cli.ipynb #5ca1e006
+def _print_archived(result, as_json: bool) -> None: # an `ArchiveResult`
+    "Print what was done; how it ends says whether it is all."
+    if as_json: print_json(vars(result))
+    else: print_result(result.out, f'{result.out}: {result.summary()}')
+    if result.failed: raise OperationFailed(f'{len(result.failed)} shards are still to do; the same command goes on')
+    if result.aside: raise OperationFailed(f'{len(result.aside)} shards were set aside; {result.out}/aside says why')
+    if result.errors: raise typer.Exit(3)
+
+def do_archive(function: Callable, # such as `predict_archive`
+               places: Sequence[str], out: str, engine: str | None, address: str | None, as_json: bool,
+               **options, # of the function
+              ) -> None:
+    "Do something with each photo of an archive, and print how far that is."
+    if '://' not in out: writable_folder(Path(out))
+    if address: options['address'] = address
+    stdin = getattr(sys.stdin, 'buffer', None)
+    with stdout_for(as_json):
+        result = function(places, out, engine=engine or 'local', progress=not invocation.quiet, stdin=stdin, **options)
+    _print_archived(result, as_json)
+
 # %% ../nbs/51_cli.ipynb #32baa7ae
 @verb()
 def fetch(name: Annotated[Literal['ccsn'], typer.Argument(
@@ -815,19 +876,26 @@ def _verify_rows(result) -> list[tuple]: # photo, status, reason
 
 # %% ../nbs/51_cli.ipynb #cf9c9e15
 @verb()
-def verify(data: Data,
+def verify(data: DataOrPlaces,
            quarantine: Quarantine = False,
            hint: Hints = None,
            min_side: option(int, "What a photo's short side must have, pixels.", min=1) = 64,
            remember: Remember = None,
            strict: Strict = False,
+           out: ArchiveOut = None,
+           engine: Engine = None,
+           address: Address = None,
            as_json: AsJson = False):
     """Open every photo, and say which can't be used and which are dark, light, blurry or odd.
 
     Interrupt it when you like: the same command goes on from there."""
     if hint and not quarantine:
         raise typer.BadParameter('says what --quarantine moves, and is nothing without it', param_hint='--hint')
-    existing_dataset(data, strict)
+    if is_archive(out, engine, address):
+        refuse_options(quarantine=quarantine, remember=remember, strict=strict)
+        from cloud_classifier.prediction.scale import verify_archive
+        return do_archive(verify_archive, data, out, engine, address, as_json, min_side=min_side)
+    data = existing_dataset(only_place(data), strict)
     from cloud_classifier.data.verify import verify as verify_photos
     if remember is None: remember = quarantine or (data/'manifest.db').is_file() # looking writes nothing into a folder
     with stdout_for(as_json):
@@ -838,15 +906,22 @@ def verify(data: Data,
 
 # %% ../nbs/51_cli.ipynb #5f4d1637
 @verb()
-def duplicates(data: Data,
+def duplicates(data: DataOrPlaces,
                page: option(Path | None, 'Write a page that shows each group side by side.', '--html') = None,
                strict: Strict = False,
+               out: ArchiveOut = None,
+               engine: Engine = None,
+               address: Address = None,
                as_json: AsJson = False):
     """Find photos that are there twice, also saved again, resized, turned or slightly cropped.
 
     Those that stand under two labels come first."""
+    if is_archive(out, engine, address):
+        refuse_options(html=page, strict=strict)
+        from cloud_classifier.prediction.scale import duplicates_archive
+        return do_archive(duplicates_archive, data, out, engine, address, as_json)
     writable_file(page)
-    existing_dataset(data, strict)
+    data = existing_dataset(only_place(data), strict)
     from cloud_classifier.data.duplicates import find_duplicates, write_page
     with stdout_for(as_json): result = find_duplicates(data, progress=not invocation.quiet)
     if as_json: print_json(json.loads(result.to_json()))
@@ -1685,9 +1760,11 @@ Prior = option(list[str] | None, 'How often a genus comes where and when the pho
 
 Places = Annotated[list[str], typer.Argument(
     help='Photos, folders, patterns such as "2026/**/*.jpg", addresses (with --urls), or - for names from stdin.',
-    metavar='PATHS', parser=lambda text: str(_path(text)) and text, show_default=False)]
-TableOut = option(Path | None, 'File for the answers, .csv, .jsonl or .parquet. When it is cut off, the same command '
-                               'goes on; later it adds new photos.', '--out', '-o')
+    metavar='PATHS', parser=_place, show_default=False)]
+TableOut = option(str | None, 'File for the answers, .csv, .jsonl or .parquet; later the same command adds new photos. '
+                              'For an archive a folder, of this machine or in an object store. When it is cut off, '
+                              'the same command goes on.', '--out', '-o', metavar='PATH', parser=_place,
+                  show_default=False)
 
 # %% ../nbs/51_cli.ipynb #2c300903
 @verb()
@@ -1702,6 +1779,8 @@ def predict(paths: Places,
             out: TableOut = None,
             overwrite: option(bool, 'Replace what is in --out.', '--overwrite') = False,
             urls: option(bool, 'Fetch photos from addresses.', '--urls') = False,
+            engine: Engine = None,
+            address: Address = None,
             as_json: AsJson = False):
     """Say which cloud each photo shows.
 
@@ -1710,7 +1789,12 @@ def predict(paths: Places,
     shares = _parse_prior(prior or [])
     climate = _parse_climate(by_climate, climate_table, latitude, taken, prior)
     if model: existing_model(model)
-    writable_file(out)
+    if is_archive(out, engine, address):
+        refuse_options(climate=by_climate, exif=exif, overwrite=overwrite)
+        from cloud_classifier.prediction.scale import predict_archive
+        model = _model_to_ask(model, not (as_json or invocation.quiet)).path
+        return do_archive(predict_archive, paths, out, engine, address, as_json, model=model, prior=shares, urls=urls)
+    out = writable_file(out and Path(out))
     if urls and (exif or by_climate):
         raise typer.BadParameter('does not go with --exif and --climate', param_hint='--urls')
     from cloud_classifier.prediction.batch import check_table, find_photos, predict_all

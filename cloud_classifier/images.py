@@ -482,7 +482,7 @@ def _openable_formats() -> list[str]:
 # %% ../nbs/03_images.ipynb #ef512347
 def _name_and_file(source) -> tuple[str, BinaryIO]:
     "What to call `source` in a message, and a file to read it from."
-    if isinstance(source, (bytes, bytearray, memoryview)): return 'photo', io.BytesIO(source)
+    if isinstance(source, (bytes, bytearray, memoryview)): return getattr(source, 'name', 'photo'), io.BytesIO(source)
     if hasattr(source, 'read'): return str(getattr(source, 'name', 'photo')), source
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f'a photo is a path, bytes or an open file, not {type(source).__name__}')
@@ -904,7 +904,7 @@ def _file_size(name: str) -> int:
 def _read_photo(source: str | Path | bytes, max_bytes: int | None) -> tuple[str, bytes]: # what to call it; its content
     "All of a photo's file; `BadImage` where it can't be read or is too large."
     in_memory = isinstance(source, (bytes, bytearray, memoryview))
-    name = 'photo' if in_memory else os.fspath(source)
+    name = getattr(source, 'name', 'photo') if in_memory else os.fspath(source)
     size = len(source) if in_memory else _file_size(name)
     if max_bytes is not None and size > max_bytes:
         raise BadImage(name, 'too large', f'{size/1e6:.0f} MB is over the limit of {max_bytes/1e6:.0f} MB')

@@ -28,12 +28,13 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'samples': {'taxonomy', 'files'},
     'hosting': {'errors'},
     'fetch': {'errors', 'files', 'images'},
+    'archive': {'errors', 'fetch', 'files', 'images'},
     'data.dataset': {'errors', 'taxonomy', 'files', 'images'},
     'data.sources': {'errors', 'taxonomy', 'files', 'images'},
     'data.download': {'errors', 'files', 'fetch', 'images', 'data.dataset', 'data.sources'},
     'data.scrape': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sources', 'data.download'},
     'data.verify': {'files', 'images', 'data.dataset'},
-    'data.duplicates': {'files', 'images', 'data.dataset'},
+    'data.duplicates': {'errors', 'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
     'data.issues': {'errors', 'taxonomy', 'images', 'data.dataset', 'data.duplicates', 'data.sampling'},
     'data.clean': {'taxonomy', 'files', 'data.dataset', 'data.widget'},
@@ -133,6 +134,18 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'prediction.batch': {'errors', 'files', 'fetch', 'images', 'prediction.infer'},
     'prediction.watch': {'errors', 'files', 'fetch', 'images', 'prediction.decide', 'prediction.infer'},
     'prediction.climate': {'errors', 'taxonomy', 'images'},
+    'prediction.scale': {
+        'errors',
+        'taxonomy',
+        'files',
+        'fetch',
+        'images',
+        'archive',
+        'data.verify',
+        'data.duplicates',
+        'prediction.batch',
+        'prediction.infer',
+    },
     'demo': {
         'images',
         'samples',
@@ -177,6 +190,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
         'prediction.app',
         'prediction.batch',
         'prediction.climate',
+        'prediction.scale',
         'prediction.serve',
         'prediction.site',
         'prediction.watch',
@@ -213,6 +227,7 @@ USERS = {  # of each heavy library
     'faiss': {'data.duplicates'},
     'cleanlab': {'data.issues', 'training.oof'},
     'voila': {'hosting'},
+    'ray': {'prediction.scale'},
     'fastapi': {'prediction.serve'},
     'uvicorn': {'prediction.serve'},
     'sqlite3': {'data.dataset', 'data.download'},
@@ -268,10 +283,11 @@ def test_rooms_import_what_the_plan_says(room):
 @pytest.mark.parametrize('room', ROOMS)
 def test_imports_run_one_way_from_door_to_door(room):
     above_evaluation = {'prediction.export'}  # it writes what evaluation found out
-    keeps_photos = {'prediction.app'}  # where it is asked to, and imports `data.scrape` then
+    # Where they are asked to, they keep photos, or verify them and take their fingerprints, and import that then.
+    reaches_data = {'prediction.app': {'data.scrape'}, 'prediction.scale': {'data.verify', 'data.duplicates'}}
     may = DOORS['top' if room in above_evaluation else door(room)] | {door(room)}
-    if room in keeps_photos:
-        assert not ours(room, top_level_only=True) & {'data.scrape'}
+    if room in reaches_data:
+        assert not ours(room, top_level_only=True) & reaches_data[room]
         may |= {'data'}
     assert {door(other) for other in ours(room)} <= may
 

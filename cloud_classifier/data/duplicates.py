@@ -4,20 +4,26 @@
 
 # %% auto #0
 __all__ = ['TURNS', 'THUMB_SIDE', 'TRIMS', 'READ_SIDE', 'FINGERPRINT', 'FINGERPRINT_KIND', 'BATCH', 'MAX_EXACT_SEARCH',
-           'FEW_PHOTOS_LIMITS', 'MANY_PHOTOS_LIMITS', 'MAX_CROP', 'GRID', 'MIN_COARSE_CORRELATION', 'MIN_CORRELATION',
-           'MIN_AGREEMENT', 'MAX_PLAIN_RANGE', 'SKY_ROWS', 'PATCH_RADIUS', 'MAX_CORNERS', 'MIN_CORNER_STRENGTH',
+           'MAX_MANY_PHOTOS', 'FEW_PHOTOS_LIMITS', 'MANY_PHOTOS_LIMITS', 'MILLIONS_LIMITS', 'LISTS', 'PROBES',
+           'MAX_CROP', 'GRID', 'MIN_COARSE_CORRELATION', 'MIN_CORRELATION', 'MIN_AGREEMENT', 'PAIRS_AT_ONCE',
+           'THUMBS_AT_ONCE', 'MAX_PLAIN_RANGE', 'SKY_ROWS', 'PATCH_RADIUS', 'MAX_CORNERS', 'MIN_CORNER_STRENGTH',
            'MAX_PATCH_BITS', 'MIN_PEAK', 'low_cosines', 'turned_hashes', 'trimmed_hashes', 'fingerprint',
-           'FingerprintCache', 'Fingerprints', 'fingerprints', 'HashLimits', 'hash_index', 'candidates', 'blur', 'band',
-           'cut', 'correlation', 'align', 'agreement', 'similarity', 'turned', 'verify_pairs', 'equal_pairs',
-           'find_pairs', 'connected_components', 'group_members', 'corners', 'ground_patches', 'same_place', 'spectra',
-           'phase_correlation', 'find_series', 'Group', 'Duplicates', 'scan_fingerprints', 'find_duplicates',
-           'write_page']
+           'FingerprintCache', 'Fingerprints', 'fingerprints', 'HashLimits', 'centre_positions', 'hash_index',
+           'nearest_lists', 'HashPiece', 'pairs_between', 'limits_for', 'piece_pairs', 'candidates', 'blur', 'band',
+           'cut', 'correlation', 'align', 'agreement', 'similarity', 'turned', 'verify_pairs', 'verify_blocks',
+           'equal_pairs', 'is_structured', 'find_pairs', 'connected_components', 'group_members', 'corners',
+           'ground_patches', 'same_place', 'spectra', 'phase_correlation', 'find_series', 'Group', 'Duplicates',
+           'scan_fingerprints', 'find_duplicates', 'write_page', 'Part', 'list_parts', 'part_rows', 'PartThumbs',
+           'part_fingerprints', 'Job', 'PieceJob', 'ListsJob', 'SearchJob', 'VerifyJob', 'ExactJob', 'piece_size',
+           'cut_parts', 'draw_centres', 'run_here', 'FoundPairs', 'search_parts', 'ArchiveDuplicates',
+           'find_archive_duplicates']
 
-# %% ../../nbs/data/15_duplicates.ipynb #7e95f113
-import hashlib, logging, os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+# %% ../../nbs/data/15_duplicates.ipynb #0d2d058b
+import hashlib, logging, os, shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, combinations_with_replacement, groupby
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -28,12 +34,13 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..files import to_json, atomic_write
+from ..errors import OperationFailed
+from ..files import atomic_path, atomic_write, from_json, to_json
 from ..images import BadImage, core_count, data_uri, inspect_photo, PhotoInfo, thumbnail
 from .dataset import BadManifest, class_order, Dataset, show_progress
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas as pd, pyarrow as pa
 
 # %% ../../nbs/data/15_duplicates.ipynb #a8b5f25d
 _COS = 2*np.cos(np.pi/64*np.outer(np.arange(8), 2*np.arange(32) + 1)) # the 8 lowest cosines of a DCT-II of 32 values
@@ -202,25 +209,49 @@ class HashLimits:
     trimmed: int # one of them as it might have been cropped
 
 MAX_EXACT_SEARCH = 20_000 # for more hashes, an inverted index, of which a query sees 1/85, replaces exact search
+MAX_MANY_PHOTOS = 500_000
 FEW_PHOTOS_LIMITS = HashLimits(12, 12, 6) # up to `MAX_EXACT_SEARCH` photos
-MANY_PHOTOS_LIMITS = HashLimits(10, 6, 6) # for more of them
+MANY_PHOTOS_LIMITS = HashLimits(10, 6, 6) # up to `MAX_MANY_PHOTOS`
+MILLIONS_LIMITS = HashLimits(6, 4, 6) # for more of them: saved again, copies differ in 6 bits, nearly all
 
-# %% ../../nbs/data/15_duplicates.ipynb #bdfad199
-def hash_index(hashes: np.ndarray): # (n, 8) uint8
-    "A faiss index of `hashes`: exact when they are few, inverted lists when they are many."
+# %% ../../nbs/data/15_duplicates.ipynb #37c2164d
+LISTS = 1024 # inverted lists at most
+PROBES = 12  # lists that are searched for a hash: those with the nearest centres
+
+def centre_positions(n: int, # number of hashes
+                     ) -> np.ndarray: # (k,) int, from 0 to n - 1
+    "Which hashes are the centres of inverted lists; none where there are few hashes."
+    if n <= MAX_EXACT_SEARCH: return np.zeros(0, int)
+    # a sample: k-means finds a few percent more, and takes longer than the whole search on a busy machine
+    return np.random.default_rng(0).choice(n, LISTS, replace=False)
+
+# %% ../../nbs/data/15_duplicates.ipynb #94ebaa4e
+def hash_index(hashes: np.ndarray, # (n, 8) uint8
+               centres: np.ndarray, # (k, 8) uint8, of inverted lists; none for an exact search
+               ):
+    "A faiss index of `hashes`."
     import faiss
     index = faiss.IndexBinaryFlat(64)
-    if len(hashes) > MAX_EXACT_SEARCH:
-        # a sample: k-means finds a few percent more, and takes longer than the whole search on a busy machine
-        centres = np.random.default_rng(0).choice(len(hashes), 1024, replace=False)
-        index.add(np.unique(hashes[centres], axis=0))
-        quantiser, index = index, faiss.IndexBinaryIVF(index, 64, index.ntotal)
+    if len(centres):
+        index.add(centres)
+        quantiser, index = index, faiss.IndexBinaryIVF(index, 64, len(centres))
         index.centres = quantiser # the lists do not keep their centres alive
-        index.nprobe = 12
-    index.add(hashes)
+        index.nprobe = min(PROBES, len(centres))
+    index.add(np.ascontiguousarray(hashes))
     return index
 
-# %% ../../nbs/data/15_duplicates.ipynb #a827cf95
+# %% ../../nbs/data/15_duplicates.ipynb #d81f943e
+def nearest_lists(hashes: np.ndarray, # (n, 8) uint8
+                  centres: np.ndarray, # (k, 8) uint8; none for an exact search
+                  ) -> np.ndarray: # (n, up to PROBES) int16
+    "The inverted lists in which each hash is searched for."
+    import faiss
+    if not len(centres): return np.zeros((len(hashes), 0), np.int16)
+    index = faiss.IndexBinaryFlat(64)
+    index.add(centres)
+    return index.search(np.ascontiguousarray(hashes), min(PROBES, len(centres)))[1].astype(np.int16)
+
+# %% ../../nbs/data/15_duplicates.ipynb #82a5ae1e
 def _searches(limits: HashLimits) -> Iterator[tuple[int, int, int]]:
     "Which hashes of a photo are searched for among the others as they are: number, turn, bits that may differ."
     for turn in range(len(TURNS)):
@@ -228,30 +259,101 @@ def _searches(limits: HashLimits) -> Iterator[tuple[int, int, int]]:
         yield turn, turn, limits.turned if turn else limits.as_is
     for trim in range(len(TRIMS)): yield len(TURNS) + trim, 0, limits.trimmed
 
-def _search(index, hashes: np.ndarray, which: int, turn: int, radius: int) -> np.ndarray: # (m,): (a*n + b)*8 + turn
-    "Pairs of which the hash number `which` of one is in the index, within `radius` bits, as a hash of the other."
-    n = len(hashes)
-    ends, _, other = index.range_search(np.ascontiguousarray(hashes[:, which]), radius + 1)
-    photo = np.repeat(np.arange(n), np.diff(ends.astype(np.int64)))
+# %% ../../nbs/data/15_duplicates.ipynb #be81b9a5
+def _threads(workers: int) -> ThreadPoolExecutor:
+    "Threads in each of which faiss uses one: its own wait for each other, busily."
+    import faiss
+    return ThreadPoolExecutor(workers, initializer=faiss.omp_set_num_threads, initargs=(1,))
+
+# %% ../../nbs/data/15_duplicates.ipynb #93c01950
+@dataclass
+class HashPiece:
+    "The hashes of some photos, and where they are searched for."
+    hashes: np.ndarray # (n, 13, 8) uint8, as in `Fingerprints`
+    lists: np.ndarray  # (12, n, up to PROBES) int16: inverted lists for each of 12 searches
+
+    @classmethod
+    def of(cls, hashes: np.ndarray, centres: np.ndarray, workers: int = 1) -> 'HashPiece':
+        "A piece of these hashes."
+        searched = [hashes[:, which] for which, _, _ in _searches(FEW_PHOTOS_LIMITS)]
+        with _threads(workers) as pool:
+            return cls(hashes, np.stack(list(pool.map(lambda o: nearest_lists(o, centres), searched))))
+
+# %% ../../nbs/data/15_duplicates.ipynb #e5d28e8c
+def _within(index, hashes: np.ndarray, lists: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]: # (m,) each
+    "Positions of hashes, and of those in the index from which they differ in at most `radius` bits."
+    from faiss.contrib.ivf_tools import range_search_preassigned
+    hashes = np.ascontiguousarray(hashes)
+    if not lists.shape[1]: ends, _, other = index.range_search(hashes, radius + 1)
+    else: ends, _, other = range_search_preassigned(index, hashes, radius + 1, lists.astype(np.int64))
+    return np.repeat(np.arange(len(hashes)), np.diff(ends.astype(np.int64))), other
+
+# %% ../../nbs/data/15_duplicates.ipynb #6ba8a09f
+def _pair_codes(photo: np.ndarray, other: np.ndarray, turn: int, n: int) -> np.ndarray: # (a*n + b)*8 + turn
+    "Pairs of different photos, each as a number."
     if TURNS[turn] != Image.Transpose.ROTATE_90: # the other turns are their own inverse
         photo, other = np.minimum(photo, other), np.maximum(photo, other)
     return ((photo*n + other)*8 + turn)[photo != other]
 
-# %% ../../nbs/data/15_duplicates.ipynb #315c7b78
+# %% ../../nbs/data/15_duplicates.ipynb #c1f7c94c
+_QUERIES = 65_536 # hashes that are searched for at a time
+
+def _search_tasks(n: int, # photos in the piece
+                  limits: HashLimits) -> Iterator[tuple[int, slice, tuple[int, int, int]]]:
+    "What is searched for: the number of the search, some of the photos, and what `_searches` says of it."
+    for number, search in enumerate(_searches(limits)):
+        for start in range(0, n, _QUERIES): yield number, slice(start, start + _QUERIES), search
+
+# %% ../../nbs/data/15_duplicates.ipynb #3857f33e
+def pairs_between(one: HashPiece, other: HashPiece, # the same piece twice: the pairs within it
+                  centres: np.ndarray, # (k, 8) uint8, of all pieces
+                  limits: HashLimits, # how far hashes may differ
+                  workers: int = 1, # threads
+                  ) -> np.ndarray: # (m, 3): photo a, photo b, turn of a; positions in `other` come after all of `one`
+    "Pairs of photos, one in each piece, whose hashes say that they may be one photo."
+    first = 0 if one is other else len(one.hashes)
+    n, ways = first + len(other.hashes), [(one, 0, other, first)] + [(other, first, one, 0)]*(one is not other)
+    codes = [np.zeros(0, int)]
+    with _threads(workers) as pool:
+        for asked, asked_first, base, base_first in ways:
+            index = pool.submit(hash_index, base.hashes[:, 0], centres).result()
+            def search(number, rows, which, turn, radius):
+                photo, found = _within(index, asked.hashes[rows, which], asked.lists[number, rows], radius)
+                return _pair_codes(photo + rows.start + asked_first, found + base_first, turn, n)
+            tasks = [(number, rows, *what) for number, rows, what in _search_tasks(len(asked.hashes), limits)]
+            codes += pool.map(search, *zip(*tasks))
+    codes = np.unique(np.concatenate(codes))
+    return np.stack((codes//8//n, codes//8%n, codes%8), 1)
+
+# %% ../../nbs/data/15_duplicates.ipynb #8103e5a7
+def limits_for(n: int, # number of photos
+               ) -> HashLimits:
+    "How far hashes may differ where there are so many photos."
+    if n <= MAX_EXACT_SEARCH: return FEW_PHOTOS_LIMITS
+    return MANY_PHOTOS_LIMITS if n <= MAX_MANY_PHOTOS else MILLIONS_LIMITS
+
+def piece_pairs(n: int, # number of pieces
+                ) -> Iterator[tuple[int, int]]:
+    "Each pair of pieces once, and each piece with itself."
+    return combinations_with_replacement(range(n), 2)
+
+# %% ../../nbs/data/15_duplicates.ipynb #309fb97e
 def candidates(hashes: np.ndarray, # (n, 13, 8) uint8, as in `Fingerprints`
                limits: HashLimits | None = None, # by the number of photos where None
+               piece: int | None = None, # photos that are searched at a time; all where None. The pairs are the same
                ) -> np.ndarray:    # (m, 3): photo a, photo b, turn of a; no row twice
     "Pairs of photos one of whose hashes, in one of 8 orientations or cropped, nearly equals the other's."
-    import faiss
-    n = len(hashes)
+    n, workers = len(hashes), core_count()
     if n < 2: return np.zeros((0, 3), int)
-    index = hash_index(np.ascontiguousarray(hashes[:, 0]))
-    limits = limits or (FEW_PHOTOS_LIMITS if n <= MAX_EXACT_SEARCH else MANY_PHOTOS_LIMITS)
-    one_thread = dict(initializer=faiss.omp_set_num_threads, initargs=(1,)) # faiss's own wait for each other, busily
-    with ThreadPoolExecutor(core_count(), **one_thread) as pool:
-        codes = list(pool.map(lambda search: _search(index, hashes, *search), _searches(limits)))
-    pairs = np.unique(np.concatenate(codes))
-    return np.stack((pairs//8//n, pairs//8%n, pairs%8), 1)
+    limits, centres = limits or limits_for(n), np.unique(hashes[centre_positions(n), 0], axis=0)
+    numbers = np.split(np.arange(n), range(piece or n, n, piece or n))
+    pieces, found = [HashPiece.of(hashes[o], centres, workers) for o in numbers], []
+    for i, j in piece_pairs(len(pieces)):
+        pairs = pairs_between(pieces[i], pieces[j], centres, limits, workers)
+        pairs[:, :2] = np.concatenate((numbers[i], numbers[j]))[pairs[:, :2]]
+        found.append(pairs)
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort(pairs.T[::-1])]
 
 # %% ../../nbs/data/15_duplicates.ipynb #9246d581
 def _blur_matrix(sigma: float, side: int) -> np.ndarray: # (side, side) float32
@@ -261,13 +363,19 @@ def _blur_matrix(sigma: float, side: int) -> np.ndarray: # (side, side) float32
     return weights/weights.sum(1, keepdims=True)
 
 # %% ../../nbs/data/15_duplicates.ipynb #919a58d1
+_TOGETHER = 8 # pictures in a product of matrices: with fewer, BLAS's threads would wait for each other
+
+def _blur_rows(x: np.ndarray, sigma: float) -> np.ndarray:
+    "Rows blurred, in products of one size: by another, BLAS rounds otherwise, and a picture's blur is to be its own."
+    m, h, w = x.shape
+    padded = np.concatenate((x, np.zeros((-m%_TOGETHER, h, w), np.float32)))
+    return (padded.reshape(-1, _TOGETHER*h, w)@_blur_matrix(sigma, w).T).reshape(-1, h, w)[:m]
+
 def blur(x: np.ndarray, # (m, h, w) float32
          sigma: float,  # pixels
          ) -> np.ndarray: # (m, h, w)
     "Gaussian blur of small pictures: two products of matrices, five times as fast as a convolution at this size."
-    def rows(x): # in one product for all pictures: else BLAS's threads wait for each other at each
-        return (x.reshape(-1, x.shape[-1])@_blur_matrix(sigma, x.shape[-1]).T).reshape(x.shape)
-    return rows(rows(x).transpose(0, 2, 1)).transpose(0, 2, 1)
+    return np.ascontiguousarray(_blur_rows(_blur_rows(x, sigma).transpose(0, 2, 1), sigma).transpose(0, 2, 1))
 
 # %% ../../nbs/data/15_duplicates.ipynb #4013bb6e
 def band(x: np.ndarray, # (m, h, w) float32
@@ -427,6 +535,21 @@ def verify_pairs(thumbs: np.ndarray, # (n, THUMB_SIDE, THUMB_SIDE) uint8
             score[k] = similarity(turned(thumbs[pairs[k, 0]], turn), thumbs[pairs[k, 1]])
     return score
 
+# %% ../../nbs/data/15_duplicates.ipynb #331561e3
+PAIRS_AT_ONCE = 8192 # whose thumbnails take up to 150 MB
+
+def verify_blocks(thumbs, # (n, THUMB_SIDE, THUMB_SIDE) uint8: an array, a memory map, or `PartThumbs`
+                  pairs: np.ndarray, # (m, 3) int: photo a, photo b, turn of a; best sorted
+                  block: int = PAIRS_AT_ONCE, # pairs whose thumbnails are fetched together
+                  ) -> np.ndarray: # (m, 2) float32, as `similarity` gives it
+    "The similarity of candidates whose thumbnails may lie on disk."
+    score = np.empty((len(pairs), 2), np.float32)
+    for start in range(0, len(pairs), block):
+        rows = slice(start, start + block)
+        photos, use = np.unique(pairs[rows, :2], return_inverse=True)
+        score[rows] = verify_pairs(thumbs[photos], np.column_stack((use.reshape(-1, 2), pairs[rows, 2])))
+    return score
+
 # %% ../../nbs/data/15_duplicates.ipynb #1bf8749b
 def equal_pairs(keys: np.ndarray, # (n,) any values
                 ) -> np.ndarray: # (m, 2) int
@@ -435,22 +558,30 @@ def equal_pairs(keys: np.ndarray, # (n,) any values
     same = np.flatnonzero(keys[order][1:] == keys[order][:-1])
     return np.stack((order[same], order[same + 1]), 1)
 
-# %% ../../nbs/data/15_duplicates.ipynb #cf3cf740
+# %% ../../nbs/data/15_duplicates.ipynb #27a9cd0d
+THUMBS_AT_ONCE = 4096 # that are looked at, 38 MB
 MAX_PLAIN_RANGE = 2 # grey levels between the darkest and the lightest pixel of a thumbnail that shows nothing
 
-# %% ../../nbs/data/15_duplicates.ipynb #fb0c6b8c
-def find_pairs(prints: Fingerprints,
+def is_structured(thumbs: np.ndarray, # (n, THUMB_SIDE, THUMB_SIDE) uint8
+                  ) -> np.ndarray: # (n,) bool
+    "Which photos show anything."
+    return np.ptp(thumbs, axis=(1, 2)) > MAX_PLAIN_RANGE
+
+# %% ../../nbs/data/15_duplicates.ipynb #d42748a5
+def find_pairs(prints: Fingerprints, # whose thumbnails may lie on disk
                limits: HashLimits | None = None, # how far hashes may differ; by the number of photos where None
                min_correlation: float = MIN_CORRELATION, # of the fine structure, -1 to 1
                min_agreement: float = MIN_AGREEMENT, # of its parts, -1 to 1
                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # (k, 2); (m, 3), with the turn; (m, 2)
     "Pairs of exact duplicates, pairs of near ones, and the similarity of these."
     exact = np.concatenate((equal_pairs(prints.content), equal_pairs(prints.pixels)))
-    structured = np.flatnonzero(np.ptp(prints.thumbs, axis=(1, 2)) > MAX_PLAIN_RANGE)
+    starts = range(0, len(prints.thumbs), THUMBS_AT_ONCE)
+    structured = [start + np.flatnonzero(is_structured(prints.thumbs[start:start+THUMBS_AT_ONCE])) for start in starts]
+    structured = np.concatenate([np.zeros(0, int), *structured])
     pairs = candidates(prints.hashes[structured], limits)
     pairs[:, :2] = structured[pairs[:, :2]]
     pairs = pairs[prints.pixels[pairs[:, 0]] != prints.pixels[pairs[:, 1]]] # the others are exact
-    score = verify_pairs(prints.thumbs, pairs)
+    score = verify_blocks(prints.thumbs, pairs)
     is_copy = (score >= (min_correlation, min_agreement)).all(1)
     return exact, pairs[is_copy], score[is_copy]
 
@@ -630,17 +761,24 @@ class Duplicates:
         "Groups that stand under more than one label."
         return [group for group in self.groups if group.conflict]
 
-# %% ../../nbs/data/15_duplicates.ipynb #c9654269
+# %% ../../nbs/data/15_duplicates.ipynb #16aefbb7
+def _counts(copies: int, looked_at: int, exact: int, near: int) -> str:
+    return (f'{copies} of {looked_at} photos are copies of each other: {exact} groups of equal photos, '
+            f'{near} of near copies')
+
+def _unreadable(n: int) -> str: return f'; {n} could not be read' if n else ''
+
+# %% ../../nbs/data/15_duplicates.ipynb #de188a02
 @patch
 def summary(self: Duplicates) -> str:
     "The counts, in a line."
     copies, exact = sum(len(group.photos) for group in self.groups), sum(group.kind == 'exact' for group in self.groups)
-    line = (f'{copies} of {self.looked_at} photos are copies of each other: {exact} groups of equal photos, '
-            f'{len(self.groups) - exact} of near copies; {len(self.label_conflicts())} stand under two labels or more')
+    line = (f'{_counts(copies, self.looked_at, exact, len(self.groups) - exact)}; '
+            f'{len(self.label_conflicts())} stand under two labels or more')
     if self.series:
         photos = sum(len(group.photos) for group in self.series)
         line += f'; {photos} more belong to {len(self.series)} series of one place'
-    return line + (f'; {len(self.unreadable)} could not be read' if self.unreadable else '')
+    return line + _unreadable(len(self.unreadable))
 
 @patch
 def to_json(self: Duplicates) -> str: return to_json(asdict(self))
@@ -736,3 +874,365 @@ def write_page(duplicates: Duplicates,
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, page)
     return file
+
+# %% ../../nbs/data/15_duplicates.ipynb #efa0f943
+@dataclass(frozen=True)
+class Part:
+    "A Parquet file of fingerprints."
+    file: str
+    first: int # number of its first photo
+    rows: int
+
+# %% ../../nbs/data/15_duplicates.ipynb #47754370
+def list_parts(files: Iterable[str | Path], # Parquet files with the columns path, content, pixels, hashes and thumb
+               ) -> list[Part]: # in the same order
+    "The parts of an archive, without what is in them."
+    import pyarrow.parquet as pq
+    files = [*map(os.fspath, files)]
+    with ThreadPoolExecutor(16) as pool: rows = [*pool.map(lambda file: pq.read_metadata(file).num_rows, files)]
+    return [Part(file, first, n) for file, first, n in zip(files, accumulate(rows, initial=0), rows)]
+
+# %% ../../nbs/data/15_duplicates.ipynb #3a57de9a
+def _between(numbers: np.ndarray, first: int, last: int) -> np.ndarray: # ascending, as `numbers`
+    return numbers[slice(*np.searchsorted(numbers, (first, last)))]
+
+def _rows_of_part(part: Part, columns: list[str], numbers: np.ndarray | None,
+                  ) -> 'Iterator[tuple[np.ndarray, pa.Table]]':
+    "The numbers of photos and their rows, a group of rows at a time."
+    import pyarrow.parquet as pq
+    first = part.first
+    with pq.ParquetFile(part.file) as file:
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            found = np.arange(first, last) if numbers is None else _between(numbers, first, last)
+            if len(found): yield found, file.read_row_group(group, columns).take(found - first)
+            first = last
+
+# %% ../../nbs/data/15_duplicates.ipynb #d57c5605
+def part_rows(parts: Sequence[Part],
+               columns: list[str], # which ones
+               numbers: np.ndarray | None = None, # of photos, ascending; all photos where None
+               ) -> 'Iterator[tuple[np.ndarray, pa.Table]]':
+    "The numbers of photos and their rows, some at a time."
+    if numbers is not None:
+        holds = np.searchsorted([part.first for part in parts], numbers, 'right') - 1
+        parts = [parts[i] for i in np.unique(holds)]
+    for part in parts: yield from _rows_of_part(part, columns, numbers)
+
+# %% ../../nbs/data/15_duplicates.ipynb #daf4bbf8
+def _from_bytes(column, shape: tuple[int, ...]) -> np.ndarray: # (n, *shape) uint8
+    "A column of binary values that are equally long."
+    return np.frombuffer(b''.join(column.to_pylist()), np.uint8).reshape(-1, *shape)
+
+class PartThumbs:
+    "The thumbnails of photos that lie in parts: like an array, of which only what is asked for is read."
+    def __init__(self,
+                 parts: Sequence[Part],
+                 numbers: np.ndarray, # of the photos, ascending
+                 ):
+        self.parts, self.numbers = parts, numbers
+
+    def __len__(self): return len(self.numbers)
+
+    def __getitem__(self, rows): # a slice or ascending positions -> (m, THUMB_SIDE, THUMB_SIDE) uint8
+        numbers, shape = self.numbers[rows], (THUMB_SIDE, THUMB_SIDE)
+        thumbs = np.empty((len(numbers), *shape), np.uint8)
+        for found, table in part_rows(self.parts, ['thumb'], numbers):
+            thumbs[np.searchsorted(numbers, found)] = _from_bytes(table['thumb'], shape)
+        return thumbs
+
+# %% ../../nbs/data/15_duplicates.ipynb #4e4fd356
+_ROW = np.dtype([
+    ('number', 'i8'), ('content', 'S32'), ('pixels', 'S32'), ('structured', '?'), ('hashes', 'u1', (13, 8))])
+
+def _search_rows(parts: Sequence[Part]) -> np.ndarray: # (n,) of `_ROW`
+    "What the search needs of the photos that could be read: all but their thumbnails."
+    found = [np.empty(0, _ROW)]
+    for numbers, table in part_rows(parts, ['content', 'pixels', 'hashes', 'thumb']):
+        good = table['thumb'].is_valid().to_numpy()
+        table, rows = table.filter(good), np.empty(good.sum(), _ROW)
+        rows['number'], rows['hashes'] = numbers[good], _from_bytes(table['hashes'], (13, 8))
+        rows['content'] = [bytes.fromhex(o) for o in table['content'].to_pylist()]
+        rows['pixels'] = table['pixels'].to_pylist()
+        rows['structured'] = is_structured(_from_bytes(table['thumb'], (THUMB_SIDE, THUMB_SIDE)))
+        found.append(rows)
+    return np.concatenate(found)
+
+# %% ../../nbs/data/15_duplicates.ipynb #7e41a1a5
+def part_fingerprints(parts: Sequence[Part]) -> Fingerprints:
+    "The fingerprints of an archive, their thumbnails on disk."
+    rows, names, bad = _search_rows(parts), [], {}
+    for _, table in part_rows(parts, ['path', 'error']):
+        for path, error in zip(table['path'].to_pylist(), table['error'].to_pylist()):
+            if error is None: names.append(path)
+            else: bad[path] = error
+    thumbs = PartThumbs(parts, rows['number'])
+    return Fingerprints(names, rows['content'], rows['pixels'], rows['hashes'], thumbs, bad)
+
+# %% ../../nbs/data/15_duplicates.ipynb #188f4cec
+@dataclass(frozen=True)
+class Job:
+    "Work that any process can do, and whose answer is an array in a file."
+    file: str # where its answer goes
+
+    def answer(self) -> np.ndarray: raise NotImplementedError
+
+    def __call__(self) -> None:
+        "Write the answer."
+        answer = self.answer()
+        with atomic_path(self.file) as part, open(part, 'wb') as f: np.save(f, answer)
+
+# %% ../../nbs/data/15_duplicates.ipynb #07c3ff8a
+@dataclass(frozen=True)
+class PieceJob(Job):
+    "What the search needs of some parts."
+    parts: tuple[Part, ...]
+
+    def answer(self) -> np.ndarray: return _search_rows(self.parts) # (n,) of `_ROW`
+
+@dataclass(frozen=True)
+class ListsJob(Job):
+    "The inverted lists in which the hashes of a piece are searched for."
+    piece: str # file of a `PieceJob`
+    centres: str # file of the centres
+
+    def answer(self) -> np.ndarray: # (12, n, up to PROBES) int16
+        rows = np.load(self.piece)
+        return HashPiece.of(rows['hashes'][rows['structured']], np.load(self.centres)).lists
+
+# %% ../../nbs/data/15_duplicates.ipynb #de69067a
+@dataclass(frozen=True)
+class SearchJob(Job):
+    "The candidates between two pieces, or within one."
+    pieces: tuple[str, str] # files of `PieceJob`
+    lists: tuple[str, str] # files of `ListsJob`
+    centres: str # file of the centres
+    limits: HashLimits
+
+    def answer(self) -> np.ndarray: # (m, 3) int64: numbers of photo a and photo b, turn of a
+        rows = [o[o['structured']] for o in map(np.load, dict.fromkeys(self.pieces))]
+        pieces = [HashPiece(o['hashes'], np.load(lists)) for o, lists in zip(rows, self.lists)]
+        rows, centres = np.concatenate(rows), np.load(self.centres)
+        pairs = pairs_between(pieces[0], pieces[-1], centres, self.limits)
+        pairs = pairs[rows['pixels'][pairs[:, 0]] != rows['pixels'][pairs[:, 1]]] # the others are exact
+        pairs[:, :2] = rows['number'][pairs[:, :2]]
+        return pairs
+
+# %% ../../nbs/data/15_duplicates.ipynb #afd09a03
+_FOUND = np.dtype([('pair', 'i8', 3), ('score', 'f4', 2)]) # photo a, photo b, turn of a; correlation and agreement
+
+@dataclass(frozen=True)
+class VerifyJob(Job):
+    "Those of some candidates that are copies."
+    pairs: str # file of a `SearchJob`
+    first: int # which of its candidates is the first; `PAIRS_AT_ONCE` follow
+    parts: tuple[Part, ...] # of both pieces
+    limits: tuple[float, float] # least correlation, least agreement
+
+    def answer(self) -> np.ndarray: # (m,) of `_FOUND`
+        pairs = np.load(self.pairs, mmap_mode='r')[self.first:self.first+PAIRS_AT_ONCE]
+        numbers, use = np.unique(pairs[:, :2], return_inverse=True)
+        local = np.column_stack((use.reshape(-1, 2), pairs[:, 2]))
+        found = np.empty(len(pairs), _FOUND)
+        found['pair'], found['score'] = pairs, verify_blocks(PartThumbs(self.parts, numbers), local)
+        return found[(found['score'] >= self.limits).all(1)]
+
+# %% ../../nbs/data/15_duplicates.ipynb #cb7264b5
+@dataclass(frozen=True)
+class ExactJob(Job):
+    "Pairs of equal digests, of those digests whose beginning is in a share of all."
+    pieces: tuple[str, ...] # files of all `PieceJob`s
+    column: str # 'content' or 'pixels'
+    share: int # from 0
+    shares: int # up to 65,536
+
+    def answer(self) -> np.ndarray: # (m, 2) int64: numbers of photos
+        kept = [np.empty(0, _ROW)[['number', self.column]]]
+        for piece in self.pieces:
+            rows = np.load(piece, mmap_mode='r')[['number', self.column]]
+            begins = np.ascontiguousarray(rows[self.column]).view('>u2')[::16]
+            kept.append(rows[begins.astype(int)*self.shares >> 16 == self.share])
+        rows = np.concatenate(kept)
+        return rows['number'][equal_pairs(rows[self.column])]
+
+# %% ../../nbs/data/15_duplicates.ipynb #241c3cad
+def piece_size(n: int, # photos in the archive
+               ) -> int: # photos in a piece
+    "Enough pieces for some cores, few enough for a short list of jobs; an inverted list in a piece is not too short."
+    least = 5_000 if n <= MAX_EXACT_SEARCH else 50_000
+    return max(least, min(250_000, -(-n//8)), -(-n//1_000))
+
+def cut_parts(parts: Sequence[Part],
+              size: int, # photos in a piece, about
+              ) -> list[tuple[Part, ...]]:
+    "Parts that make up a piece each."
+    return [tuple(group) for _, group in groupby(parts, lambda part: part.first//size)]
+
+# %% ../../nbs/data/15_duplicates.ipynb #4c1173aa
+def draw_centres(pieces: Sequence[str], # files of `PieceJob`
+                 ) -> tuple[np.ndarray, int]: # (k, 8) uint8; number of photos that show anything
+    "The centres that `candidates` would draw from the hashes of all pieces."
+    counts = [int(np.load(piece, mmap_mode='r')['structured'].sum()) for piece in pieces]
+    chosen, drawn = np.sort(centre_positions(sum(counts))), [np.empty((0, 8), np.uint8)]
+    for piece, first, last in zip(pieces, accumulate(counts, initial=0), accumulate(counts)):
+        rows = np.load(piece)
+        drawn.append(rows['hashes'][rows['structured'], 0][_between(chosen, first, last) - first])
+    return np.unique(np.concatenate(drawn), axis=0), sum(counts)
+
+# %% ../../nbs/data/15_duplicates.ipynb #0dc6685c
+def run_here(jobs: Sequence[Job]) -> Iterator[None]:
+    "Do jobs in this process, one after the other; yields after each."
+    for job in jobs: yield job()
+
+def _do(jobs: Sequence[Job], run: Callable, what: str, progress: bool) -> list[np.ndarray]:
+    "The answers of jobs, of which those without a file are done first."
+    missing = [job for job in jobs if not os.path.exists(job.file)]
+    hidden = not (progress and show_progress())
+    for _ in tqdm(run(missing), what, len(missing), delay=1, leave=False, disable=hidden): pass
+    for job in missing:
+        if not os.path.exists(job.file): raise OperationFailed(f'{job.file}: was written by a machine that does not '
+                                                               'share this disk; name a folder on one that all share')
+    return [np.load(job.file, mmap_mode='r') for job in jobs]
+
+# %% ../../nbs/data/15_duplicates.ipynb #36316c9d
+_SHARE = 10_000_000 # photos whose digests are compared in one process
+
+def _exact_jobs(work: Path, pieces: tuple[str, ...], n: int) -> list[ExactJob]: # n: number of photos
+    shares = n//_SHARE + 1
+    return [ExactJob(f'{work}/exact/{column}-{i:06}.npy', pieces, column, i, shares)
+            for column in ('content', 'pixels') for i in range(shares)]
+
+def _verify_jobs(work: Path, search: SearchJob, n: int, # number of candidates
+                 parts: tuple[Part, ...], limits: tuple[float, float]) -> Iterator[VerifyJob]:
+    name = Path(search.file).stem
+    for first in range(0, n, PAIRS_AT_ONCE):
+        yield VerifyJob(f'{work}/copies/{name}/{first:012}.npy', search.file, first, parts, limits)
+
+# %% ../../nbs/data/15_duplicates.ipynb #1c1e9465
+@dataclass
+class FoundPairs:
+    "The copies in an archive, by the numbers of its photos."
+    exact: np.ndarray # (k, 2) int64
+    near: np.ndarray  # (m, 3) int64, with the turn of the first
+    score: np.ndarray # (m, 2) float32: correlation and agreement of near ones
+    candidates: int   # pairs whose pixels were compared
+    looked_at: int    # photos
+
+# %% ../../nbs/data/15_duplicates.ipynb #7799317b
+def search_parts(parts: Sequence[Part],
+                 work: str | Path, # folder for the answers of jobs
+                 run: Callable = run_here, # how jobs are done: here, or on many machines
+                 limits: HashLimits | None = None, # how far hashes may differ; by the number of photos where None
+                 least: tuple[float, float] = (MIN_CORRELATION, MIN_AGREEMENT), # of copies, -1 to 1
+                 size: int | None = None, # photos in a piece; by their number where None
+                 progress: bool = True, # whether to show progress bars
+                 ) -> FoundPairs:
+    "What `find_pairs` would find in these fingerprints."
+    groups = cut_parts(parts, size or piece_size(sum(part.rows for part in parts)))
+    jobs = [PieceJob(f'{work}/pieces/{i:06}.npy', group) for i, group in enumerate(groups)]
+    looked_at = sum(map(len, _do(jobs, run, 'pieces', progress)))
+    pieces, centres = tuple(job.file for job in jobs), f'{work}/centres.npy'
+    drawn, n = draw_centres(pieces)
+    with atomic_path(centres) as part, open(part, 'wb') as f: np.save(f, drawn)
+    lists = [ListsJob(f'{work}/lists/{i:06}.npy', piece, centres) for i, piece in enumerate(pieces)]
+    _do(lists, run, 'lists', progress)
+    between = [*piece_pairs(len(pieces))]
+    searches = [SearchJob(f'{work}/pairs/{i:06}-{j:06}.npy', (pieces[i], pieces[j]), (lists[i].file, lists[j].file),
+                          centres, limits or limits_for(n)) for i, j in between]
+    counts = [*map(len, _do(searches, run, 'search', progress))]
+    verify = [job for search, count, (i, j) in zip(searches, counts, between)
+              for job in _verify_jobs(work, search, count, tuple(dict.fromkeys(groups[i] + groups[j])), least)]
+    found = np.concatenate([np.empty(0, _FOUND), *_do(verify, run, 'comparison', progress)])
+    exact = _do(_exact_jobs(work, pieces, looked_at), run, 'equal photos', progress)
+    found = found[np.lexsort(found['pair'].T[::-1])]
+    return FoundPairs(np.concatenate(exact), found['pair'], found['score'], sum(counts), looked_at)
+
+# %% ../../nbs/data/15_duplicates.ipynb #9548537c
+def _names(parts: Sequence[Part], numbers: np.ndarray) -> list[str]:
+    "The paths of photos, in the order of their ascending numbers."
+    tables = part_rows(parts, ['path'], numbers)
+    return [path for _, table in tables for path in table['path'].to_pylist()]
+
+def _pairs_table(found: FoundPairs, names: Mapping[int, str]) -> 'pa.Table':
+    "A row a pair: how `photo` is to be turned so that it looks like `copy`, and how far they agree."
+    import pyarrow as pa
+    exact, k = np.unique(found.exact, axis=0), len(found.near)
+    a, b = np.concatenate((exact, found.near[:, :2])).T.tolist()
+    turns = ['' if TURNS[o] is None else TURNS[o].name.lower() for o in found.near[:, 2].tolist()]
+    correlation, agreement = np.concatenate((np.ones((len(exact), 2), np.float32), found.score)).T
+    return pa.table(dict(photo=[names[o] for o in a], copy=[names[o] for o in b],
+                         kind=['exact']*len(exact) + ['near']*k, turn=['']*len(exact) + turns,
+                         correlation=correlation, agreement=agreement))
+
+# %% ../../nbs/data/15_duplicates.ipynb #cbdfd7cd
+def _archive_groups(found: FoundPairs) -> list[tuple[str, np.ndarray]]: # kind, numbers of photos
+    "Groups of copies, in the order of their first photos."
+    pairs = np.concatenate((found.exact, found.near[:, :2]))
+    numbers, use = np.unique(pairs, return_inverse=True)
+    use = use.reshape(-1, 2)
+    same = connected_components(len(numbers), use[:len(found.exact)])
+    members = group_members(connected_components(len(numbers), use))
+    return [('exact' if len(set(same[o])) == 1 else 'near', numbers[o]) for o in members]
+
+# %% ../../nbs/data/15_duplicates.ipynb #d23a5fc5
+def _groups_table(groups: list[tuple[str, np.ndarray]], names: Mapping[int, str]) -> 'pa.Table':
+    "A row a photo, by groups."
+    import pyarrow as pa
+    rows = [(i, kind, names[o]) for i, (kind, numbers) in enumerate(groups) for o in numbers.tolist()]
+    return pa.table({name: [row[i] for row in rows] for i, name in enumerate(('group', 'kind', 'path'))},
+                    pa.schema([('group', pa.int64()), ('kind', pa.string()), ('path', pa.string())]))
+
+# %% ../../nbs/data/15_duplicates.ipynb #e58bf6b8
+@dataclass(frozen=True)
+class ArchiveDuplicates:
+    "What is there twice in an archive; pairs.parquet and groups.parquet say which photos."
+    folder: str # where these are
+    looked_at: int # number of photos that were compared
+    unreadable: int # photos that could not be compared
+    candidates: int # pairs whose pixels were compared
+    copies: int # photos that belong to a group
+    exact: int # groups of equal photos
+    near: int # groups of near copies
+
+    def summary(self) -> str:
+        "The counts, in a line."
+        return _counts(self.copies, self.looked_at, self.exact, self.near) + _unreadable(self.unreadable)
+
+# %% ../../nbs/data/15_duplicates.ipynb #586a1cd9
+def _search_key(parts: Sequence[Part], *settings) -> str:
+    "What tells this search from others."
+    return hashlib.sha256(repr([[(Path(o.file).name, o.rows) for o in parts], *settings]).encode()).hexdigest()[:16]
+
+def _last_result(out: Path, search: str) -> ArchiveDuplicates | None:
+    "What this search has found before."
+    file = out/'duplicates.json'
+    kept = from_json(file.read_bytes()) if file.exists() else {}
+    return ArchiveDuplicates(**kept) if kept.pop('search', '') == search else None
+
+def _write_table(file: Path, table: 'pa.Table') -> None:
+    import pyarrow.parquet as pq
+    with atomic_path(file) as part: pq.write_table(table, part)
+
+# %% ../../nbs/data/15_duplicates.ipynb #3e749d21
+def find_archive_duplicates(files: Iterable[str | Path], # parts, as `list_parts` takes them
+                            out: str | Path, # folder for pairs.parquet, groups.parquet and duplicates.json
+                            run: Callable = run_here, # how jobs are done: here, or on many machines
+                            limits: HashLimits | None = None, # how far hashes may differ; by their number where None
+                            progress: bool = True, # whether to show progress bars
+                            ) -> ArchiveDuplicates:
+    "The photos of an archive that are copies of each other; called again, it goes on where it was cut off."
+    out, parts = Path(out), list_parts(files)
+    work = out/f'search-{_search_key(parts, limits)}'
+    if last := _last_result(out, work.name): return last
+    found = search_parts(parts, work, run, limits, progress=progress)
+    groups = _archive_groups(found)
+    numbers = np.sort(np.concatenate([np.zeros(0, int), *(members for _, members in groups)]))
+    names = dict(zip(numbers.tolist(), _names(parts, numbers)))
+    _write_table(out/'pairs.parquet', _pairs_table(found, names))
+    _write_table(out/'groups.parquet', _groups_table(groups, names))
+    exact = sum(kind == 'exact' for kind, _ in groups)
+    result = ArchiveDuplicates(str(out), found.looked_at, sum(part.rows for part in parts) - found.looked_at,
+                               found.candidates, len(numbers), exact, len(groups) - exact)
+    atomic_write(out/'duplicates.json', to_json(asdict(result) | dict(search=work.name), indent=1) + '\n')
+    shutil.rmtree(work)
+    return result
