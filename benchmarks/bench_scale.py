@@ -92,7 +92,7 @@ def memory_of(pid):
 
 def pids_of(what):
     "The processes below this one whose command has `what` in it."
-    said = subprocess.run(['ps', 'ax', '-o', 'pid=,ppid=,args='], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(['ps', 'axww', '-o', 'pid=,ppid=,args='], capture_output=True, text=True, check=True).stdout
     rows = [(int(pid), int(parent), ''.join(args)) for pid, parent, *args in map(splits, said.splitlines())]
     below, found = {os.getpid()}, set()
     while below := {pid for pid, parent, _ in rows if parent in below} - found:

@@ -918,8 +918,8 @@ def duplicates(data: DataOrPlaces,
     Those that stand under two labels come first."""
     if is_archive(out, engine, address):
         refuse_options(html=page, strict=strict)
-        from cloud_classifier.prediction.scale import fingerprint_archive
-        return do_archive(fingerprint_archive, data, out, engine, address, as_json)
+        from cloud_classifier.prediction.scale import duplicates_archive
+        return do_archive(duplicates_archive, data, out, engine, address, as_json)
     writable_file(page)
     data = existing_dataset(only_place(data), strict)
     from cloud_classifier.data.duplicates import find_duplicates, write_page

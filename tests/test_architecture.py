@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 
 import pytest
 from bounds import run_bounded
@@ -33,7 +34,7 @@ ROOMS = {  # what each room may import of this package, wherever in it
     'data.download': {'errors', 'files', 'fetch', 'images', 'data.dataset', 'data.sources'},
     'data.scrape': {'taxonomy', 'files', 'images', 'data.dataset', 'data.sources', 'data.download'},
     'data.verify': {'files', 'images', 'data.dataset'},
-    'data.duplicates': {'files', 'images', 'data.dataset'},
+    'data.duplicates': {'errors', 'files', 'images', 'data.dataset'},
     'data.sampling': {'taxonomy', 'files', 'images', 'data.dataset', 'data.duplicates'},
     'data.issues': {'errors', 'taxonomy', 'images', 'data.dataset', 'data.duplicates', 'data.sampling'},
     'data.clean': {'taxonomy', 'files', 'data.dataset', 'data.widget'},
@@ -242,9 +243,14 @@ def file_of(room):
     return PACKAGE / f'{room.replace(".", "/")}.py'
 
 
+@cache
+def tree_of(room):
+    return ast.parse(file_of(room).read_text(encoding='utf-8'))
+
+
 def imports(room, top_level_only=False):
     "The modules that a room imports: dotted names, those of this package beginning with a dot."
-    tree = ast.parse(file_of(room).read_text(encoding='utf-8'))
+    tree = tree_of(room)
     package = room.split('.')[:-1]
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -3,7 +3,15 @@
 import hashlib
 import io
 import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +43,8 @@ from cloud_classifier.data.duplicates import (
     verify_blocks,
     verify_pairs,
 )
+from cloud_classifier.errors import OperationFailed, UserError
+from cloud_classifier.prediction.scale import duplicates_archive, job_engine
 from cloud_classifier.samples import render_sky
 
 GENERA = ('Cirrus', 'Altocumulus', 'Cumulus', 'Stratocumulus', 'Stratus')
@@ -283,3 +293,110 @@ def test_nothing_is_shown_where_no_progress_is_wanted(parts, tmp_path):
 def test_thumbnails_fit_a_fingerprint():
     assert FINGERPRINT['thumb'].shape == (THUMB_SIDE, THUMB_SIDE)
     assert len(PartThumbs([], np.zeros(0, int))[:]) == 0
+
+
+def archive_of_skies(folder):
+    "A folder of photos, of which some are copies."
+    for genus in GENERA:
+        (folder / genus).mkdir(parents=True)
+        for seed in range(2):
+            render_sky(genus, seed=seed, size=160).save(folder / genus / f'ü {seed}.jpg')
+        Image.open(folder / genus / 'ü 0.jpg').resize((120, 120)).save(folder / genus / 'small.png')
+    (folder / 'Cumulus' / 'again.jpg').write_bytes((folder / 'Cirrus' / 'ü 1.jpg').read_bytes())
+    (folder / 'Cumulus' / 'page.jpg').write_text('<html>')
+    return folder
+
+
+def groups_of(out):
+    rows = pq.read_table(out / 'groups.parquet').to_pylist()
+    paths = [[Path(o['path']) for o in rows if o['group'] == i] for i in range(1 + max(o['group'] for o in rows))]
+    return sorted(sorted(f'{path.parent.name}/{path.name}' for path in group) for group in paths)
+
+
+ENGINES = ['local', pytest.param('ray', marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_an_archive_has_the_duplicates_that_a_dataset_has(tmp_path, engine, command):
+    photos = archive_of_skies(tmp_path / 'my skies')
+    status, printed, err = command('duplicates', photos, '--out', tmp_path / 'out', '--engine', engine, '--json')
+    told = json.loads(printed)
+    assert status == 3, err  # a photo can't be used
+    dataset = duplicates.find_duplicates(photos, series=False, progress=False)
+    assert groups_of(tmp_path / 'out') == sorted(sorted(o.photos) for o in dataset.groups)
+    assert told['duplicates']['looked_at'] == dataset.looked_at == 16
+    assert told['duplicates']['exact'] == sum(o.kind == 'exact' for o in dataset.groups) == 1
+    status, printed, _ = command('duplicates', photos, '--out', tmp_path / 'out', '--engine', engine)
+    assert f'{told["duplicates"]["copies"]} of 16 photos are copies of each other: 1 groups of equal' in printed
+
+
+@dataclass(frozen=True)
+class Ending(duplicates.Job):
+    "A job that ends its process the first times."
+
+    times: int = 0
+
+    def answer(self):
+        tries = Path(f'{self.file}.tries')
+        tries.write_text(tries.read_text() + '.' if tries.exists() else '.')
+        if len(tries.read_text()) <= self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.arange(3)
+
+
+def test_a_process_that_ends_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parent))
+    jobs = [Ending(str(tmp_path / f'{i}.npy'), times=i % 3) for i in range(5)]
+    with job_engine(workers=2) as run:
+        assert len(list(run(jobs))) == 5
+        assert [np.load(o.file).tolist() for o in jobs] == [[0, 1, 2]] * 5
+        with pytest.raises(OperationFailed, match=r'worked at .*last.npy ended 3 times'):
+            list(run([Ending(str(tmp_path / 'last.npy'), times=9)]))
+
+
+def test_what_a_job_says_is_said(tmp_path):
+    job = duplicates.ListsJob(str(tmp_path / 'lists.npy'), str(tmp_path / 'gone.npy'), 'centres.npy')
+    with job_engine(workers=1) as run, pytest.raises(OperationFailed, match=r'gone.npy: No such file'):
+        list(run([job]))
+
+
+def test_processes_end_when_their_command_is_killed(tmp_path):
+    "And leave no file that is not whole."
+    code = (
+        'import sys; sys.path.insert(0, sys.argv[1])\n'
+        'from cloud_classifier.prediction.scale import job_engine\n'
+        'from test_archive_duplicates import Sleeping\n'
+        'with job_engine(workers=2) as run: list(run([Sleeping(f"{sys.argv[2]}/{i}") for i in range(2)]))\n'
+    )
+    words = [sys.executable, '-c', code, str(Path(__file__).parent), str(tmp_path)]
+    env = os.environ | {'PYTHONPATH': str(Path(__file__).parent)}
+    with subprocess.Popen(words, env=env) as process:
+        wait_for(lambda: len(list(tmp_path.glob('*.pid'))) == 2)
+        process.kill()
+    pids = [int(o.read_text()) for o in tmp_path.glob('*.pid')]
+    wait_for(lambda: not any(Path(f'/proc/{pid}').exists() for pid in pids))
+    assert not list(tmp_path.glob('*.tmp')) + [tmp_path / str(i) for i in range(2) if (tmp_path / str(i)).exists()]
+
+
+@dataclass(frozen=True)
+class Sleeping(duplicates.Job):
+    "A job that takes long, and says in which process."
+
+    def answer(self):
+        pid = Path(f'{self.file}.pid')
+        pid.with_suffix('.new').write_text(str(os.getpid()))
+        pid.with_suffix('.new').rename(pid)
+        time.sleep(60)
+        return np.zeros(1)
+
+
+def wait_for(condition, seconds=30):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_an_archive_in_a_bucket_is_refused_in_a_line(tmp_path):
+    with pytest.raises(UserError, match=r's3://b/out: duplicates are searched for on a disk'):
+        duplicates_archive([tmp_path], 's3://key:secret@b/out?scheme=http')

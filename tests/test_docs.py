@@ -15,7 +15,7 @@ from fastcore.nbio import mk_cell, nb2str, new_nb
 from links import external_links, site_problems, source_files, source_problems
 from pages import Site, sections
 from readme import ROOT
-from run_notebooks import check, same
+from run_notebooks import check, in_forks, same
 from static_site import Host
 from verbs import exit_statuses, verb_page, verbs
 
@@ -184,6 +184,25 @@ def test_a_notebook_whose_saved_output_is_stale_is_found(tmp_path, monkeypatch):
     assert ran
     assert line == "the cell '2 + 2' is saved with\n5\nand says\n4"
     assert '"5"' in (tmp_path / 'x.ipynb').read_text()  # nothing is written
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='notebooks are run in forked processes on Linux alone')
+def test_notebooks_in_forked_processes_fail_and_die_alone(tmp_path, capfd):
+    cells = {
+        'good': 'import os; os.chdir("/"); os.environ["SKY"] = "clear"',
+        'alone': 'import os; assert "SKY" not in os.environ and os.getcwd() != "/"',
+        'bad': '1 / 0',
+        'killed': 'import os; os.kill(os.getpid(), 9)',
+        'left': 'import os; os._exit(0)',
+    }
+    for name, source in cells.items():
+        (tmp_path / f'{name}.ipynb').write_text(nb2str(new_nb([mk_cell(source)])))
+    results = in_forks([tmp_path / f'{name}.ipynb' for name in cells], [], 2)
+    assert [ran for ran, _ in results] == [True, True, False, False, False]
+    said = capfd.readouterr().err
+    assert 'ZeroDivisionError' in said
+    assert 'killed.ipynb: its process ended with status -9' in said
+    assert 'left.ipynb: its process ended with status 0' in said
 
 
 @pytest.fixture(scope='module')

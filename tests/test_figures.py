@@ -154,6 +154,10 @@ README = [
         result('infer', 'ours', job='warm photo', beside='session.run'),
         result('infer', 'ours', job='first answer, command'),
     ),
+    (
+        'in the page that runs on a phone | {:.2f} s for a photo of 4000 x 3000 pixels',
+        result('site', 'median, s', what='answer, 4000 x 3000'),
+    ),
     ('size | a file of {} MiB', card(r'`clouds.onnx`, ([\d.]+) MiB')),
     ('set-up takes about {:.1f} GB', result('install', 'MB', 1e-3, install='dev', package='all')),
     ('about {:.0f} minutes: photos in', most('demo', 'seconds', times=1 / 60)),

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['TURNS', 'THUMB_SIDE', 'TRIMS', 'READ_SIDE', 'FINGERPRINT', 'FINGERPRINT_KIND', 'BATCH', 'MAX_EXACT_SEARCH',
-           'FEW_PHOTOS_LIMITS', 'MANY_PHOTOS_LIMITS', 'LISTS', 'PROBES', 'MAX_CROP', 'GRID', 'MIN_COARSE_CORRELATION',
-           'MIN_CORRELATION', 'MIN_AGREEMENT', 'PAIRS_AT_ONCE', 'THUMBS_AT_ONCE', 'MAX_PLAIN_RANGE', 'SKY_ROWS',
-           'PATCH_RADIUS', 'MAX_CORNERS', 'MIN_CORNER_STRENGTH', 'MAX_PATCH_BITS', 'MIN_PEAK', 'low_cosines',
-           'turned_hashes', 'trimmed_hashes', 'fingerprint', 'FingerprintCache', 'Fingerprints', 'fingerprints',
-           'HashLimits', 'centre_positions', 'hash_index', 'nearest_lists', 'HashPiece', 'pairs_between', 'limits_for',
-           'piece_pairs', 'candidates', 'blur', 'band', 'cut', 'correlation', 'align', 'agreement', 'similarity',
-           'turned', 'verify_pairs', 'verify_blocks', 'equal_pairs', 'is_structured', 'find_pairs',
-           'connected_components', 'group_members', 'corners', 'ground_patches', 'same_place', 'spectra',
-           'phase_correlation', 'find_series', 'Group', 'Duplicates', 'scan_fingerprints', 'find_duplicates',
-           'write_page', 'Part', 'list_parts', 'part_rows', 'PartThumbs', 'part_fingerprints', 'Job', 'PieceJob',
-           'ListsJob', 'SearchJob', 'VerifyJob', 'ExactJob', 'piece_size', 'cut_parts', 'draw_centres', 'run_here',
-           'FoundPairs', 'search_parts', 'ArchiveDuplicates', 'find_archive_duplicates']
+           'MAX_MANY_PHOTOS', 'FEW_PHOTOS_LIMITS', 'MANY_PHOTOS_LIMITS', 'MILLIONS_LIMITS', 'LISTS', 'PROBES',
+           'MAX_CROP', 'GRID', 'MIN_COARSE_CORRELATION', 'MIN_CORRELATION', 'MIN_AGREEMENT', 'PAIRS_AT_ONCE',
+           'THUMBS_AT_ONCE', 'MAX_PLAIN_RANGE', 'SKY_ROWS', 'PATCH_RADIUS', 'MAX_CORNERS', 'MIN_CORNER_STRENGTH',
+           'MAX_PATCH_BITS', 'MIN_PEAK', 'low_cosines', 'turned_hashes', 'trimmed_hashes', 'fingerprint',
+           'FingerprintCache', 'Fingerprints', 'fingerprints', 'HashLimits', 'centre_positions', 'hash_index',
+           'nearest_lists', 'HashPiece', 'pairs_between', 'limits_for', 'piece_pairs', 'candidates', 'blur', 'band',
+           'cut', 'correlation', 'align', 'agreement', 'similarity', 'turned', 'verify_pairs', 'verify_blocks',
+           'equal_pairs', 'is_structured', 'find_pairs', 'connected_components', 'group_members', 'corners',
+           'ground_patches', 'same_place', 'spectra', 'phase_correlation', 'find_series', 'Group', 'Duplicates',
+           'scan_fingerprints', 'find_duplicates', 'write_page', 'Part', 'list_parts', 'part_rows', 'PartThumbs',
+           'part_fingerprints', 'Job', 'PieceJob', 'ListsJob', 'SearchJob', 'VerifyJob', 'ExactJob', 'piece_size',
+           'cut_parts', 'draw_centres', 'run_here', 'FoundPairs', 'search_parts', 'ArchiveDuplicates',
+           'find_archive_duplicates']
 
 # %% ../../nbs/data/15_duplicates.ipynb #0d2d058b
 import hashlib, logging, os, shutil
@@ -33,6 +34,7 @@ from fastcore.basics import patch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..errors import OperationFailed
 from ..files import atomic_path, atomic_write, from_json, to_json
 from ..images import BadImage, core_count, data_uri, inspect_photo, PhotoInfo, thumbnail
 from .dataset import BadManifest, class_order, Dataset, show_progress
@@ -207,8 +209,10 @@ class HashLimits:
     trimmed: int # one of them as it might have been cropped
 
 MAX_EXACT_SEARCH = 20_000 # for more hashes, an inverted index, of which a query sees 1/85, replaces exact search
+MAX_MANY_PHOTOS = 500_000
 FEW_PHOTOS_LIMITS = HashLimits(12, 12, 6) # up to `MAX_EXACT_SEARCH` photos
-MANY_PHOTOS_LIMITS = HashLimits(10, 6, 6) # for more of them
+MANY_PHOTOS_LIMITS = HashLimits(10, 6, 6) # up to `MAX_MANY_PHOTOS`
+MILLIONS_LIMITS = HashLimits(6, 4, 6) # for more of them: saved again, copies differ in 6 bits, nearly all
 
 # %% ../../nbs/data/15_duplicates.ipynb #37c2164d
 LISTS = 1024 # inverted lists at most
@@ -325,7 +329,8 @@ def pairs_between(one: HashPiece, other: HashPiece, # the same piece twice: the 
 def limits_for(n: int, # number of photos
                ) -> HashLimits:
     "How far hashes may differ where there are so many photos."
-    return FEW_PHOTOS_LIMITS if n <= MAX_EXACT_SEARCH else MANY_PHOTOS_LIMITS
+    if n <= MAX_EXACT_SEARCH: return FEW_PHOTOS_LIMITS
+    return MANY_PHOTOS_LIMITS if n <= MAX_MANY_PHOTOS else MILLIONS_LIMITS
 
 def piece_pairs(n: int, # number of pieces
                 ) -> Iterator[tuple[int, int]]:
@@ -1084,6 +1089,9 @@ def _do(jobs: Sequence[Job], run: Callable, what: str, progress: bool) -> list[n
     missing = [job for job in jobs if not os.path.exists(job.file)]
     hidden = not (progress and show_progress())
     for _ in tqdm(run(missing), what, len(missing), delay=1, leave=False, disable=hidden): pass
+    for job in missing:
+        if not os.path.exists(job.file): raise OperationFailed(f'{job.file}: was written by a machine that does not '
+                                                               'share this disk; name a folder on one that all share')
     return [np.load(job.file, mmap_mode='r') for job in jobs]
 
 # %% ../../nbs/data/15_duplicates.ipynb #36316c9d

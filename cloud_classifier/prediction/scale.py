@@ -9,12 +9,13 @@ __all__ = ['TASKS', 'BATCHES', 'AHEAD', 'MODEL', 'MAX_BLOCKS', 'ENGINES', 'AGAIN
            'try_shard', 'do_shard', 'serve_shards', 'io_lines', 'Process', 'Team', 'run_local', 'blocks_of',
            'ShardWorker', 'import_ray', 'ray_cluster', 'run_ray', 'ArchiveResult', 'find_all', 'about_archive',
            'plan_archive', 'shard_bar', 'run_archive', 'predict_archive', 'verify_archive', 'fingerprint_archive',
-           'embed_archive']
+           'embed_archive', 'attempt_job', 'serve_jobs', 'JobProcess', 'JobTeam', 'run_on_ray', 'job_engine',
+           'ArchiveSearch', 'duplicates_archive']
 
 # %% ../../nbs/prediction/49_scale.ipynb #9480e636
-import json, logging, os, queue, subprocess, sys, threading, time
+import json, logging, os, pickle, queue, subprocess, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import as_completed, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -29,7 +30,8 @@ from fastcore.basics import patch
 
 import cloud_classifier
 from .. import __version__
-from ..archive import Archive, ATTEMPTS, begin_shard, end_shard, fail_shard, find_in, FORMAT, is_bucket
+from ..archive import Archive, aside_name, ATTEMPTS, begin_shard, end_shard, fail_shard, find_in
+from ..archive import FORMAT, is_bucket
 from ..archive import make_plan, part_name, Photo, PHOTOS, read_shard, set_aside, Shard, shards_of
 from ..archive import shown_place, StoreError, Stores, why_failed, write_part
 from ..errors import OperationFailed, UserError
@@ -708,3 +710,155 @@ def embed_archive(places: Sequence[str | Path], out: str | Path, # as `run_archi
                   ) -> ArchiveResult:
     "Keep what the network sees in each photo of an archive, as numbers."
     return run_archive(EmbeddingTask(model_file(model)), places, out, **options)
+
+# %% ../../nbs/prediction/49_scale.ipynb #7234ee1c
+def attempt_job(job: Callable) -> str: # what is in the way; empty where it is done
+    "Do a job; an error becomes a line."
+    try: job()
+    except (OSError, UserError, OperationFailed) as e: return _text(e)
+    except Exception as e: return f'{type(e).__name__}: {e}'
+    return ''
+
+def _take_jobs(stream: BinaryIO, jobs: queue.SimpleQueue) -> None:
+    "Take jobs as they are told, and end the process where there is nobody to tell any."
+    with suppress(EOFError):
+        while True: jobs.put(pickle.load(stream))
+    os._exit(0)
+
+def serve_jobs() -> None:
+    "What a process does that is handed jobs."
+    out, jobs = os.fdopen(os.dup(1), 'wb'), queue.SimpleQueue()
+    os.dup2(2, 1) # what libraries print does not get among the answers
+    threading.Thread(target=_take_jobs, args=[sys.stdin.buffer, jobs], daemon=True).start()
+    while True:
+        pickle.dump(attempt_job(jobs.get()), out)
+        out.flush()
+
+# %% ../../nbs/prediction/49_scale.ipynb #93c0b3fb
+class JobProcess:
+    "A process that does jobs, one at a time."
+    def __init__(self): self.process = None
+
+    def start(self) -> None:
+        package, env = str(Path(cloud_classifier.__file__).parents[1]), os.environ | dict.fromkeys(_THREADS, '1')
+        words = [sys.executable, '-c', _START.replace('serve_shards', 'serve_jobs'), package]
+        self.process = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        start_new_session=True) # Ctrl-C is not for it
+
+    def do(self, job: Callable) -> str | None: # what is in the way, or None where the process ended
+        if self.process is None: self.start()
+        try:
+            pickle.dump(job, self.process.stdin)
+            self.process.stdin.flush()
+            return pickle.load(self.process.stdout)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError): return self.end()
+
+    def end(self) -> None:
+        process, self.process = self.process, None
+        if process is None: return
+        process.kill()
+        process.wait()
+        with suppress(BrokenPipeError): process.stdin.close()
+        process.stdout.close()
+
+# %% ../../nbs/prediction/49_scale.ipynb #06e9227a
+class JobTeam:
+    "Processes of this machine that do jobs; called with some, it yields after each."
+    def __init__(self, workers: int):
+        self.workers, self.free, self.closed = workers, queue.SimpleQueue(), False
+        self.processes = [JobProcess() for _ in range(workers)]
+        for o in self.processes: self.free.put(o)
+
+    def do(self, job: Callable) -> None:
+        "Have a job done; by another process where one ends."
+        process = self.free.get()
+        try: reason = next((o for _ in range(ATTEMPTS) if not self.closed and (o := process.do(job)) is not None), None)
+        finally: self.free.put(process)
+        if reason is None: raise OperationFailed(f'a process that worked at {job.file} ended {ATTEMPTS} times; '
+                                                 'is there enough memory?')
+        if reason: raise OperationFailed(reason)
+
+    def __call__(self, jobs: Sequence[Callable]) -> Iterator[None]:
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            for future in as_completed([pool.submit(self.do, job) for job in jobs]): yield future.result()
+        finally: pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        self.closed = True
+        for o in self.processes: o.end()
+
+# %% ../../nbs/prediction/49_scale.ipynb #01ae382d
+def run_on_ray(ray, # the module
+               jobs: Iterable[Callable],
+               workers: int, # tasks at a time
+               ) -> Iterator[None]: # after each
+    "Do jobs as tasks of Ray, which gives those of a node that is gone to another one."
+    task, waiting = ray.remote(max_retries=ATTEMPTS)(attempt_job), []
+    def finish(least):
+        nonlocal waiting
+        while len(waiting) > least:
+            done, waiting = ray.wait(waiting)
+            if reason := _gotten(ray, done[0]): raise OperationFailed(reason)
+            yield
+    for job in jobs:
+        waiting.append(task.remote(job))
+        yield from finish(2*workers - 1)
+    yield from finish(0)
+
+def _gotten(ray, reference) -> str: # what is in the way
+    try: return ray.get(reference)
+    except ray.exceptions.RayError as e: return f'Ray could not do a job: {str(e).strip().splitlines()[-1]}'
+
+# %% ../../nbs/prediction/49_scale.ipynb #8620343d
+@contextmanager
+def job_engine(engine: str = 'local', # or 'ray'
+               workers: int | None = None, # one for each core where None
+               address: str | None = None, # of a Ray cluster; this machine alone where None
+               ) -> Iterator[Callable]: # takes jobs and yields after each
+    "A way to do jobs."
+    if engine == 'ray':
+        with ray_cluster(address) as ray:
+            yield partial(run_on_ray, ray, workers=workers or max(1, int(ray.cluster_resources().get('CPU', 1))))
+    else:
+        team = JobTeam(workers or core_count())
+        try: yield team
+        finally: team.close()
+
+# %% ../../nbs/prediction/49_scale.ipynb #439bc454
+@dataclass
+class ArchiveSearch(ArchiveResult):
+    "What was done with an archive, and what is there twice."
+    duplicates: dict = field(default_factory=dict) # a `data.duplicates.ArchiveDuplicates`; empty before the search
+
+    def summary(self) -> str: # lines
+        "What was done and found, for people."
+        from cloud_classifier.data.duplicates import ArchiveDuplicates
+        found = [ArchiveDuplicates(**self.duplicates).summary()] if self.duplicates else []
+        return '\n'.join([ArchiveResult.summary(self), *found])
+
+# %% ../../nbs/prediction/49_scale.ipynb #de97feba
+def _part_files(archive: Archive) -> list[str]:
+    "The parts of all shards, in the order of the plan."
+    aside = set(archive.aside())
+    return [archive.path(aside_name(n) if n in aside else part_name(n)) for n in sorted(archive.done())]
+
+def duplicates_archive(places: Sequence[str | Path], out: str | Path, # as `run_archive` takes them; no bucket for `out`
+                       engine: str = 'local', # or 'ray', whose nodes share the disk of `out`
+                       workers: int | None = None, # one for each core where None
+                       address: str | None = None, # of a Ray cluster; this machine alone where None
+                       progress: bool = True, # whether to show progress bars
+                       **options, # of `run_archive`
+                       ) -> ArchiveSearch:
+    "Find the photos of an archive that are copies of each other; the same call goes on where it was cut off."
+    if is_bucket(os.fspath(out)): raise UserError(f'{shown_place(out)}: duplicates are searched for on a disk; name a '
+                                                  'folder of this machine, or one that all machines share')
+    from cloud_classifier.data.duplicates import find_archive_duplicates
+    if address: options['address'] = address
+    told = options | dict(engine=engine, workers=workers, progress=progress)
+    with job_engine(engine, workers, address) as run:
+        result, archive = ArchiveSearch(**vars(fingerprint_archive(places, out, **told))), Archive(os.fspath(out))
+        if result.failed: return result
+        with archive.alone(): found = find_archive_duplicates(_part_files(archive), archive.out, run, progress=progress)
+    result.duplicates = asdict(found)
+    return result

@@ -31,7 +31,8 @@ IMPORTS = (
     'cloud_classifier.prediction.site cloud_classifier.prediction.watch'
 )
 CLI = ['-m', 'cloud_classifier.cli']
-READ_AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_', 'OMP_', 'MPL', 'HF_', 'TZ')  # beginnings of variables
+# Beginnings of variables; not LD_LIBRARY_PATH, which cv2 sets where it is imported, as in the process of the tests.
+READ_AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_PRELOAD', 'OMP_', 'MPL', 'HF_', 'TZ')
 
 
 def read_at_start(env):
@@ -139,7 +140,7 @@ class Child:
             time.sleep(0.01)
 
     def kill(self, number=signal.SIGKILL):
-        os.kill(self.pid, number)
+        self.process.send_signal(number)  # to one that has ended it is none
 
     def said(self):
         return self.log.read_text()
