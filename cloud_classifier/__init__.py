@@ -25,7 +25,8 @@ _ROOMS = {
     'export_model': 'prediction.export', 'CloudApp': 'prediction.app',
     'build_site': 'prediction.site', 'watch': 'prediction.watch', 'photo_exif': 'prediction.climate',
     'prior_of_photo': 'prediction.climate', 'find_photos': 'prediction.batch', 'predict_all': 'prediction.batch',
-    'write_answers': 'prediction.batch',
+    'write_answers': 'prediction.batch', 'predict_archive': 'prediction.scale', 'verify_archive': 'prediction.scale',
+    'fingerprint_archive': 'prediction.scale', 'embed_archive': 'prediction.scale',
 }
 __all__ = [*_ROOMS]
 

@@ -564,7 +564,7 @@ def _print_archived(result, as_json: bool) -> None: # an `ArchiveResult`
     else: print_result(result.out, f'{result.out}: {result.summary()}')
     if result.failed: raise OperationFailed(f'{len(result.failed)} shards are still to do; the same command goes on')
     if result.aside: raise OperationFailed(f'{len(result.aside)} shards were set aside; {result.out}/aside says why')
-    if result.errors: raise typer.Exit(3)
+    if result.errors and invocation.verb == 'predict': raise typer.Exit(3)
 
 def do_archive(function: Callable, # such as `predict_archive`
                places: Sequence[str], out: str, engine: str | None, address: str | None, as_json: bool,

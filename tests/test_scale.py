@@ -239,6 +239,28 @@ def test_an_absent_ray_is_said_in_a_line(net, album, tmp_path, command, monkeypa
     )
 
 
+def test_an_address_without_a_cluster_is_said_in_a_line(net, album, tmp_path, command):
+    pytest.importorskip('ray', reason='Ray is in the extra scale')
+    where = ['--engine', 'ray', '--address', '127.0.0.1:9', '--out', tmp_path / 'out', '-m', net]
+    status, _, err = command('predict', album, *where)
+    assert (status, err.count('\n')) == (2, 1)
+    assert '127.0.0.1:9: no Ray cluster answers there' in err
+
+
+def test_what_an_actor_does_is_what_a_process_does(net, album, tmp_path):
+    result = predict_archive([album], tmp_path / 'one', net, **QUIETLY)
+    archive = Archive(result.out)
+    job = scale.Job('predict', {}, scale.asdict(scale.model_file(net)), archive.place, os.getcwd(), [], 'now')
+    before = rows(result.out)
+    shutil.rmtree(tmp_path / 'one' / 'parts')
+    [blocks] = [scale.blocks_of(archive.plan())]
+    worker = scale.ShardWorker(job)
+    outcomes = [o for block in blocks for table in worker(block) for o in table.to_pylist()]
+    assert [o['status'] for o in outcomes] == ['done'] * result.shards
+    assert rows(result.out) == before
+    assert {o['status'] for block in blocks for table in worker(block) for o in table.to_pylist()} == {'kept'}
+
+
 # What is killed
 
 

@@ -7,13 +7,13 @@ __all__ = ['TASKS', 'BATCHES', 'AHEAD', 'MODEL', 'MAX_BLOCKS', 'ENGINES', 'AGAIN
            'schema_of', 'rows_of', 'load_model', 'use_gpu', 'PredictTask', 'photo_rate', 'best_batch', 'label_of',
            'VerifyTask', 'FingerprintTask', 'EmbeddingTask', 'answered', 'Job', 'task_of', 'Outcome', 'Worker',
            'try_shard', 'do_shard', 'serve_shards', 'io_lines', 'Process', 'Team', 'run_local', 'blocks_of',
-           'ShardWorker', 'import_ray', 'ray_cluster', 'run_ray', 'ArchiveResult', 'find_all', 'about_archive',
-           'plan_archive', 'shard_bar', 'run_archive', 'predict_archive', 'verify_archive', 'fingerprint_archive',
-           'embed_archive', 'attempt_job', 'serve_jobs', 'JobProcess', 'JobTeam', 'run_on_ray', 'job_engine',
-           'ArchiveSearch', 'duplicates_archive']
+           'ShardWorker', 'import_ray', 'check_address', 'ray_cluster', 'run_ray', 'ArchiveResult', 'find_all',
+           'about_archive', 'plan_archive', 'shard_bar', 'run_archive', 'predict_archive', 'verify_archive',
+           'fingerprint_archive', 'embed_archive', 'attempt_job', 'serve_jobs', 'JobProcess', 'JobTeam', 'run_on_ray',
+           'job_engine', 'ArchiveSearch', 'duplicates_archive']
 
 # %% ../../nbs/prediction/49_scale.ipynb #9480e636
-import json, logging, os, pickle, queue, subprocess, sys, threading, time
+import json, logging, os, pickle, queue, re, socket, subprocess, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -509,16 +509,29 @@ def import_ray(): # the module
         raise UserError("the engine ray needs Ray, which `pip install 'cloud_classifier[scale]'` installs") from None
     return ray
 
+def check_address(address: str) -> None:
+    "`UserError` where nothing listens at the address of a cluster; Ray itself waits for minutes."
+    match = re.fullmatch(r'(?:ray://)?\[?([^/\[\]]+?)\]?:(\d+)', address)
+    if not match: return # such as 'auto'
+    try: socket.create_connection((match[1], int(match[2])), 10).close()
+    except (OSError, OverflowError) as e: raise UserError(f'{address}: no Ray cluster answers there ({e})') from None
+
 @contextmanager
 def ray_cluster(address: str | None = None) -> Iterator: # Ray's module
     "A connection to a cluster: the one that this process has, the one at an address, or one of this machine alone."
     ray = import_ray()
     if ray.is_initialized(): return (yield ray)
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+    if address: check_address(address)
     own = dict(address=address) if address else dict(num_cpus=core_count(), include_dashboard=False)
-    ray.init(**own, log_to_driver=False, logging_level='warning')
+    try: ray.init(**own, log_to_driver=False, logging_level='warning')
+    except (ConnectionError, RuntimeError, ValueError) as e:
+        raise UserError(f'{address or "Ray"}: no Ray cluster could be reached ({_first_line(e)})') from e
     try: yield ray
+    except ray.exceptions.RayError as e: raise OperationFailed(f'Ray gave up: {_first_line(e)}') from e
     finally: ray.shutdown()
+
+def _first_line(error: Exception) -> str: return printable((str(error).strip() or type(error).__name__).split('\n')[0])
 
 # %% ../../nbs/prediction/49_scale.ipynb #cc2d4971
 def _dataset(ray, job: Job, plan, workers: int, cpus: int, gpus: float): # of Ray Data
