@@ -150,7 +150,7 @@ def wait_until(condition, seconds: float = 30):
     [
         pytest.param(signal.SIGINT, id='Ctrl-C'),
         pytest.param(signal.SIGTERM, id='TERM', marks=pytest.mark.soak),
-        pytest.param(signal.SIGKILL, id='kill -9'),
+        pytest.param(signal.SIGKILL, id='kill -9', marks=pytest.mark.soak),
     ],
 )
 def test_the_end_leaves_nothing_behind(how, model, page, tmp_path):

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 
 import pytest
 from bounds import run_bounded
@@ -242,9 +243,14 @@ def file_of(room):
     return PACKAGE / f'{room.replace(".", "/")}.py'
 
 
+@cache
+def tree_of(room):
+    return ast.parse(file_of(room).read_text(encoding='utf-8'))
+
+
 def imports(room, top_level_only=False):
     "The modules that a room imports: dotted names, those of this package beginning with a dot."
-    tree = ast.parse(file_of(room).read_text(encoding='utf-8'))
+    tree = tree_of(room)
     package = room.split('.')[:-1]
     for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):

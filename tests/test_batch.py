@@ -270,7 +270,7 @@ def test_spreadsheets_run_no_name(clouds, album, tmp_path, monkeypatch):
 # What is gone on with
 
 
-@pytest.mark.parametrize(('kind', 'kills'), [('.csv', 1), ('.jsonl', 1), ('.parquet', 9)])
+@pytest.mark.parametrize(('kind', 'kills'), [('.csv', 1), ('.jsonl', 1), ('.parquet', 3)])
 def test_a_killed_process_is_gone_on_with(kind, kills, server, clouds, album, tmp_path):
     "At some moments, and while the table is written; the table is that of a process that was left alone."
     table, random = tmp_path / f'answers{kind}', Random(kind)

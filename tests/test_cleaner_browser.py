@@ -142,7 +142,7 @@ def photos_of(dataset: Dataset) -> Counter:
     return Counter((label, (dataset.path / path).read_bytes()) for path, label in dataset.photos())
 
 
-@pytest.mark.parametrize('version', ['8', '7.8'])
+@pytest.mark.parametrize('version', ['7.8', pytest.param('8', marks=pytest.mark.soak)])  # as the other tests have
 def test_decisions_outlive_the_kernel_and_are_applied_and_undone(version, dataset, serve, visit, request, tmp_path):
     env = request.getfixturevalue('seven') if version == '7.8' else {}
     told = subprocess.run(

@@ -273,7 +273,9 @@ def test_only_who_has_the_token_gets_the_page_and_no_list_of_processes_tells_it(
 
 
 @pytest.mark.usefixtures('forked')
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    'how', [signal.SIGKILL, *(pytest.param(o, marks=pytest.mark.soak) for o in (signal.SIGINT, signal.SIGTERM))]
+)
 def test_the_server_ends_with_the_process_that_started_it(how, server, tmp_path):
     process, address = server
     port = int(re.search(r':(\d+)/', address)[1])

@@ -530,6 +530,7 @@ def test_the_cleaner_is_served_with_the_parts_of_a_split_or_a_run(command, data,
 
 
 @POSIX
+@pytest.mark.usefixtures('forked')
 def test_the_cleaner_is_served_on_loopback_until_ctrl_c(data, tmp_path):
     pytest.importorskip('voila')
     before = tree(data)

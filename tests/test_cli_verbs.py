@@ -240,7 +240,14 @@ def extras():
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='forks')
-def test_what_is_missing_is_brought_by_what_is_advised(data, tmp_path):
+@pytest.mark.parametrize(
+    'verbs',
+    [
+        pytest.param(['scrape', 'verify', 'split', 'train'], id='some'),
+        pytest.param(None, id='all', marks=pytest.mark.soak),
+    ],
+)
+def test_what_is_missing_is_brought_by_what_is_advised(data, tmp_path, verbs):
     (tmp_path / 'list.txt').write_text('http://127.0.0.1:9/a.jpg\n')
     (tmp_path / 'decisions.csv').write_text('path,decision\nCirrus/page.jpg,keep\n')
     photos = [path for path, _ in Dataset(data).photos() if not path.endswith('page.jpg')]
@@ -263,6 +270,7 @@ def test_what_is_missing_is_brought_by_what_is_advised(data, tmp_path):
         'train': ['train', str(data), '--weights', 'none', '--skip-bad'],
         'info': ['info', str(data)],
     }
+    calls = {verb: calls[verb] for verb in verbs or calls}
     brings = extras()
     libraries = sorted(
         {MODULES.get(name, name.replace('-', '_')) for names in brings.values() for name in names}

@@ -44,7 +44,7 @@ def test_the_whole_way(skies, tmp_path, monkeypatch):
     "On a few rendered skies and small squares: each stage for real."
     monkeypatch.setenv('CLOUD_DATA', str(skies))
     console = Console(record=True, width=120)
-    run = run_demo(console, size=64, seconds=30, out=tmp_path / 'run')
+    run = run_demo(console, size=64, seconds=8, out=tmp_path / 'run')
     text = ' '.join(console.export_text().split())
     for name in OUTPUT_FILES:
         assert (run.path / name).stat().st_size > 0

@@ -92,7 +92,7 @@ def test_turning_is_what_pillow_does(turn):
     assert (turned(picture[None], turn)[0] == np.asarray(wanted)).all()
 
 
-@pytest.mark.parametrize('many', [30, pytest.param(60, marks=pytest.mark.soak)])
+@pytest.mark.parametrize('many', [12, pytest.param(60, marks=pytest.mark.soak)])
 def test_real_photos_are_known_again(many, ccsn, tmp_path):
     photos = random.Random(0).sample(sorted(ccsn.rglob('*.jpg')), many)
     found, mixed = recall(fingerprints(save_variants(photos, tmp_path / 'variants'), tmp_path / 'variants'))
@@ -103,7 +103,7 @@ def test_real_photos_are_known_again(many, ccsn, tmp_path):
 
 def test_rendered_skies_are_known_again(tmp_path):
     make_samples(
-        tmp_path / 'skies', per_genus=5, size=256, genera=['Cirrus', 'Altocumulus', 'Cumulus', 'Stratocumulus']
+        tmp_path / 'skies', per_genus=3, size=256, genera=['Cirrus', 'Altocumulus', 'Cumulus', 'Stratocumulus']
     )
     photos = sorted((tmp_path / 'skies').rglob('*.jpg'))
     found, mixed = recall(fingerprints(save_variants(photos, tmp_path / 'variants'), tmp_path / 'variants'))
@@ -112,13 +112,13 @@ def test_rendered_skies_are_known_again(tmp_path):
 
 
 def test_different_smooth_skies_are_never_one(ccsn):
-    "Real Stratus and Altostratus, all pairs that the hashes propose at a generous radius, and five thousand at random."
+    "Real Stratus and Altostratus, all pairs that the hashes propose at a generous radius, and two thousand at random."
     names = [p for folder in ('St', 'As') for p in sorted((ccsn / folder).glob('*.jpg'))]
     prints = fingerprints(map(str, names))
     exact, near, _ = find_pairs(prints)
     known = {tuple(sorted(p)) for p in (*map(tuple, exact), *map(tuple, near[:, :2]))}
     chance = np.random.default_rng(0)
-    pairs = np.stack((*chance.integers(0, len(names), (2, 5000)), chance.integers(0, 8, 5000)), 1)
+    pairs = np.stack((*chance.integers(0, len(names), (2, 2000)), chance.integers(0, 8, 2000)), 1)
     pairs = pairs[[a != b and tuple(sorted((a, b))) not in known for a, b, _ in pairs]]
     scores = verify_pairs(prints.thumbs, pairs)
     assert ((scores >= (0.65, 0.74)).all(1)).sum() <= 5
@@ -126,10 +126,10 @@ def test_different_smooth_skies_are_never_one(ccsn):
 
 def test_different_rendered_smooth_skies_are_never_one():
     thumbs = []
-    for genus, seed in itertools.product(('Stratus', 'Altostratus'), range(60)):
+    for genus, seed in itertools.product(('Stratus', 'Altostratus'), range(40)):
         img = render_sky(genus, seed=seed, size=128)
         thumbs.append(np.asarray(img.convert('L').resize((96, 96), Image.Resampling.BILINEAR)))
-    pairs = np.array([(a, b, 0) for a, b in itertools.combinations(range(len(thumbs)), 2)])[:5000]
+    pairs = np.array([(a, b, 0) for a, b in itertools.combinations(range(len(thumbs)), 2)])[:2000]
     scores = verify_pairs(np.stack(thumbs), pairs)
     assert ((scores >= (0.65, 0.74)).all(1)).sum() <= 5
 

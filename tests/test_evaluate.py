@@ -217,9 +217,10 @@ def test_a_full_disk_leaves_the_report_that_was_there(small_disk):
     assert {o.name: o.read_bytes() for o in small_disk.iterdir()} == before
 
 
-def test_a_run_trained_in_bf16_is_judged_in_fp32(skies, tmp_path):
+@pytest.mark.parametrize('arch', ['timm/test_resnet', pytest.param('resnet18', marks=pytest.mark.soak)])
+def test_a_run_trained_in_bf16_is_judged_in_fp32(skies, tmp_path, arch):
     "Its report, its learner and its file give the same probabilities, and so do two times of asking."
-    run = train(skies, out=tmp_path / 'run', precision='bf16', epochs=2, **TINY | {'arch': 'resnet18', 'size': 64})
+    run = train(skies, out=tmp_path / 'run', precision='bf16', epochs=2, **TINY | {'arch': arch, 'size': 64})
     assert run.metadata['precision'] == 'bf16'
     file, worst = export_run(run)
     assert worst < 1e-4

@@ -251,7 +251,7 @@ export.export_model(Run(RUN).learner(), OUT)
 """
 
 
-@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize('signum', [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.soak)])
 def test_an_export_that_is_ended_leaves_no_model(signum, server, run, learn, tmp_path, monkeypatch):
     "While it proves the file: what was being written is no model, and the next export takes it away."
     monkeypatch.delenv('CLOUD_MODEL', raising=False)

@@ -59,7 +59,7 @@ ANSWERS = {  # what is answered, and what is said
 }
 
 
-@pytest.fixture(scope='module', params=SOURCES)
+@pytest.fixture(scope='module', params=[*SOURCES[:1], *(pytest.param(o, marks=pytest.mark.soak) for o in SOURCES[1:])])
 def said(request):
     "What a search for each of these answers says, and how long it takes, in one process of bounded memory."
     answers = {name: answer for name, (answer, _) in ANSWERS.items()}

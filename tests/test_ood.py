@@ -28,7 +28,10 @@ def learner(parts, arch, size=64):
     return cloud_learner(dls, arch, weights='none')
 
 
-ARCHS = ['resnet18', 'timm/convnext_atto', pytest.param('timm/mobilenetv3_small_050', marks=pytest.mark.soak)]
+ARCHS = [
+    'resnet18',
+    *(pytest.param(f'timm/{o}', marks=pytest.mark.soak) for o in ('convnext_atto', 'mobilenetv3_small_050')),
+]
 
 
 @pytest.fixture(scope='module', params=ARCHS)

@@ -388,7 +388,7 @@ def test_a_notebook_of_a_stranger_runs_over_the_wheel(away):
     ('words', 'shows'),
     [
         (['app'], 'Which cloud is this'),
-        (['clean', 'skies', '--all'], 'Clean labels'),
+        pytest.param(['clean', 'skies', '--all'], 'Clean labels', marks=pytest.mark.soak),
         (['serve', '--no-site'], '/predict'),
     ],
     ids=lambda o: o[0] if isinstance(o, list) else None,

@@ -31,7 +31,7 @@ IMPORTS = (
     'cloud_classifier.prediction.site cloud_classifier.prediction.watch'
 )
 CLI = ['-m', 'cloud_classifier.cli']
-# Beginnings of variables. LD_LIBRARY_PATH is none of them: cv2 sets it when it is imported, in the process of the tests.
+# Beginnings of variables; not LD_LIBRARY_PATH, which cv2 sets where it is imported, as in the process of the tests.
 READ_AT_START = ('PYTHON', 'LC_', 'LANG', 'LD_PRELOAD', 'OMP_', 'MPL', 'HF_', 'TZ')
 
 
