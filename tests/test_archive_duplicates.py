@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +255,11 @@ def test_the_same_search_again_does_nothing_and_more_photos_are_searched(rows, p
     assert len(jobs) == many
     more = find_archive_duplicates(files, tmp_path / 'out', progress=False)
     assert (first.looked_at, more.looked_at) == (11, len(rows))
+    (tmp_path / 'out' / 'pairs.parquet').unlink()
+    (tmp_path / 'out').rename(tmp_path / 'moved')
+    again = find_archive_duplicates(files, tmp_path / 'moved', progress=False)
+    assert again == replace(more, folder=str(tmp_path / 'moved'))
+    assert (tmp_path / 'moved' / 'pairs.parquet').exists()
 
 
 def test_pairs_and_groups_are_written_as_tables(parts, tmp_path):
