@@ -649,13 +649,19 @@ class _Member(tarfile.TarInfo):
         if self.type in _LONG and self.size > _MAX_SAID: raise tarfile.ReadError('a header is too long')
         return super()._proc_member(tar)
 
-# %% ../nbs/07_archive.ipynb #c48f2963
+# %% ../nbs/07_archive.ipynb #0e584b7f
+def _skip(tar: tarfile.TarFile) -> None:
+    "Go to the next header; a size that is a lie ends where the file does."
+    while (left := tar.offset - tar.fileobj.tell()) > 0:
+        if not tar.fileobj.read(min(left, 1 << 20)): raise tarfile.ReadError('unexpected end of data')
+
 def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
     "The photos of a tar file; no list of them is kept."
     while (member := tar.next()) is not None:
         tar.members = []
         name = os.path.basename(member.name)
         if is_photo_name(name) and name[0] != '.' and not member.isdir(): yield member
+        _skip(tar)
 
 def _read_member(tar: tarfile.TarFile, member: _Member, name: str) -> Photo | BadImage:
     if not member.isreg(): return BadImage(name, 'not an image', 'is a link or a device, not a file')
@@ -850,7 +856,7 @@ def about(self: Archive) -> dict | None: # None where there is no whole plan yet
     except ValueError: about = None
     return about if isinstance(about, dict) else {}
 
-_OURS = {'listing', 'plan.parquet', '.lock'} # what may be there of a plan that was not finished
+_OURS = {'listing', 'plan.parquet', 'model.onnx', '.lock'} # what may be there of a plan that was not finished
 
 @patch
 def check(self: Archive, about: Mapping) -> bool: # whether there is a plan
@@ -873,7 +879,8 @@ def alone(self: Archive) -> Iterator[None]:
         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError: raise BadArchive(f'{self.out}: another command works at it') from None
         _sweep(self)
-        yield
+        try: yield
+        finally: _sweep(self)
 
 def _sweep(archive: Archive) -> None:
     "Remove what killed workers left, and the marks of commands that ended."
