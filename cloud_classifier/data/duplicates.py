@@ -1199,15 +1199,18 @@ class ArchiveDuplicates:
         return _counts(self.copies, self.looked_at, self.exact, self.near) + _unreadable(self.unreadable)
 
 # %% ../../nbs/data/15_duplicates.ipynb #586a1cd9
+_RESULTS = 'pairs.parquet', 'groups.parquet', 'duplicates.json'
+_SEARCH = 1 # a new number whenever jobs or results change
+
 def _search_key(parts: Sequence[Part], *settings) -> str:
     "What tells this search from others."
     return hashlib.sha256(repr([[(Path(o.file).name, o.rows) for o in parts], *settings]).encode()).hexdigest()[:16]
 
 def _last_result(out: Path, search: str) -> ArchiveDuplicates | None:
     "What this search has found before."
-    file = out/'duplicates.json'
-    kept = from_json(file.read_bytes()) if file.exists() else {}
-    return ArchiveDuplicates(**kept) if kept.pop('search', '') == search else None
+    if not all((out/name).exists() for name in _RESULTS): return None
+    kept = from_json((out/'duplicates.json').read_bytes())
+    return ArchiveDuplicates(**kept | dict(folder=str(out))) if kept.pop('search') == search else None
 
 def _write_table(file: Path, table: 'pa.Table') -> None:
     import pyarrow.parquet as pq
@@ -1222,7 +1225,7 @@ def find_archive_duplicates(files: Iterable[str | Path], # parts, as `list_parts
                             ) -> ArchiveDuplicates:
     "The photos of an archive that are copies of each other; called again, it goes on where it was cut off."
     out, parts = Path(out), list_parts(files)
-    work = out/f'search-{_search_key(parts, limits)}'
+    work = out/f'search-{_search_key(parts, _SEARCH, limits)}'
     if last := _last_result(out, work.name): return last
     found = search_parts(parts, work, run, limits, progress=progress)
     groups = _archive_groups(found)
@@ -1234,5 +1237,5 @@ def find_archive_duplicates(files: Iterable[str | Path], # parts, as `list_parts
     result = ArchiveDuplicates(str(out), found.looked_at, sum(part.rows for part in parts) - found.looked_at,
                                found.candidates, len(numbers), exact, len(groups) - exact)
     atomic_write(out/'duplicates.json', to_json(asdict(result) | dict(search=work.name), indent=1) + '\n')
-    shutil.rmtree(work)
+    for done in out.glob('search-*'): shutil.rmtree(done)
     return result
