@@ -399,7 +399,7 @@ def wait_for(condition, seconds=30):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
-        time.sleep(0.05)
+        time.sleep(0.005)
 
 
 def test_an_archive_in_a_bucket_is_refused_in_a_line(tmp_path):
@@ -413,3 +413,19 @@ def test_hashes_may_differ_less_where_there_are_more_photos():
     for more, fewer in itertools.pairwise(limits):
         assert fewer.as_is <= more.as_is
         assert fewer.turned <= more.turned
+
+
+def test_a_command_that_is_killed_goes_on(tmp_path):
+    "With what its jobs have finished."
+    photos, out = archive_of_skies(tmp_path / 'skies'), tmp_path / 'out'
+    command = [sys.executable, '-m', 'cloud_classifier.cli', 'duplicates', photos, '--out', out, '--engine', 'local']
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        wait_for(lambda: list(out.glob('search-*/pieces/*.npy')), 60)
+        child.kill()
+    kept = {o: o.stat().st_mtime_ns for o in out.glob('search-*/*/*.npy')}
+    find_archive_duplicates(sorted(out.glob('parts/*/*.parquet')), tmp_path / 'whole', progress=False)
+    jobs = []
+    find_archive_duplicates(sorted(out.glob('parts/*/*.parquet')), out, cut_off_after(-1, jobs), progress=False)
+    assert kept
+    assert not {*map(str, kept)} & {*jobs}
+    assert (out / 'pairs.parquet').read_bytes() == (tmp_path / 'whole' / 'pairs.parquet').read_bytes()
