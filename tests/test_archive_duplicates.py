@@ -318,15 +318,15 @@ def groups_of(out):
     return sorted(sorted(f'{path.parent.name}/{path.name}' for path in group) for group in paths)
 
 
-ENGINES = ['local', pytest.param('ray', marks=pytest.mark.soak)]
+ENGINES = ['local', pytest.param('ray', marks=[pytest.mark.soak, pytest.mark.filterwarnings('ignore')])]
 
 
 @pytest.mark.parametrize('engine', ENGINES)
 def test_an_archive_has_the_duplicates_that_a_dataset_has(tmp_path, engine, command):
     photos = archive_of_skies(tmp_path / 'my skies')
     status, printed, err = command('duplicates', photos, '--out', tmp_path / 'out', '--engine', engine, '--json')
-    told = json.loads(printed)
     assert status == 3, err  # a photo can't be used
+    told = json.loads(printed)
     dataset = duplicates.find_duplicates(photos, series=False, progress=False)
     assert groups_of(tmp_path / 'out') == sorted(sorted(o.photos) for o in dataset.groups)
     assert told['duplicates']['looked_at'] == dataset.looked_at == 16
