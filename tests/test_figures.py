@@ -317,6 +317,7 @@ NOT_MEASURED = {
     'CHANGELOG.md': ['ruled out at 90 %'],
     'nbs/03_images.ipynb': ['the slowest blocks take 90 ns each', '1,500 tags share 60 kB', 'blocks of 16 MB'],
     'nbs/05_hosting.ipynb': ['Jupyter\'s own limit, 10 MB'],
+    'nbs/billion.ipynb': ['[3.6 MB] is what a calculator of June 2026 says', '[$0.0816 an hour] (m7g.large'],
     'nbs/data/15_duplicates.ipynb': ['Published scores of 90 %'],
     'nbs/data/17_issues.ipynb': ['photos with 8 % of the labels', 'the first 8 % of the queue'],
     'nbs/evaluation/31_calibrate.ipynb': [

@@ -1084,15 +1084,15 @@ def run_here(jobs: Sequence[Job]) -> Iterator[None]:
     "Do jobs in this process, one after the other; yields after each."
     for job in jobs: yield job()
 
-def _do(jobs: Sequence[Job], run: Callable, what: str, progress: bool) -> list[np.ndarray]:
-    "The answers of jobs, of which those without a file are done first."
+def _do(jobs: Sequence[Job], run: Callable, what: str, progress: bool) -> Iterator[np.ndarray]:
+    "Do the jobs that have no file yet, and give the answers of all, one by one."
     missing = [job for job in jobs if not os.path.exists(job.file)]
     hidden = not (progress and show_progress())
     for _ in tqdm(run(missing), what, len(missing), delay=1, leave=False, disable=hidden): pass
     for job in missing:
         if not os.path.exists(job.file): raise OperationFailed(f'{job.file}: was written by a machine that does not '
                                                                'share this disk; name a folder on one that all share')
-    return [np.load(job.file, mmap_mode='r') for job in jobs]
+    return (np.load(job.file, mmap_mode='r') for job in jobs) # a system maps only some thousand files at a time
 
 # %% ../../nbs/data/15_duplicates.ipynb #36316c9d
 _SHARE = 10_000_000 # photos whose digests are compared in one process
@@ -1142,8 +1142,8 @@ def search_parts(parts: Sequence[Part],
     counts = [*map(len, _do(searches, run, 'search', progress))]
     verify = [job for search, count, (i, j) in zip(searches, counts, between)
               for job in _verify_jobs(work, search, count, tuple(dict.fromkeys(groups[i] + groups[j])), least)]
-    found = np.concatenate([np.empty(0, _FOUND), *_do(verify, run, 'comparison', progress)])
-    exact = _do(_exact_jobs(work, pieces, looked_at), run, 'equal photos', progress)
+    found = np.concatenate([np.empty(0, _FOUND), *map(np.array, _do(verify, run, 'comparison', progress))])
+    exact = [*map(np.array, _do(_exact_jobs(work, pieces, looked_at), run, 'equal photos', progress))]
     found = found[np.lexsort(found['pair'].T[::-1])]
     return FoundPairs(np.concatenate(exact), found['pair'], found['score'], sum(counts), looked_at)
 
