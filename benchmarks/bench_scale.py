@@ -123,7 +123,7 @@ class Run:
         "Note the memory of each worker, and when the first and the last part appeared."
         parts = self.parts()
         self.memory += [(parts, size) for pid in pids_of(self.workers) if (size := memory_of(pid))]
-        if self.first is None and parts:
+        if self.first is None and parts >= len(os.sched_getaffinity(0)):  # one of each worker
             self.first = parts, self.running()
         if self.last is None or parts > self.last[0]:
             self.last = parts, self.running()
@@ -229,11 +229,11 @@ def bench_ray(args, tars, root, model):
         while not run.parts() and not run.ended():
             sleep(0.2)
         while not run.ended():
+            run.look()
+            with run.pause():
+                one = one or OneProcess(Archive(str(out)), root / 'one', model)
+                one.turn()
             run.let_run(args.turn)
-            if not run.ended():
-                with run.pause():
-                    one = one or OneProcess(Archive(str(out)), root / 'one', model)
-                    one.turn()
         run.finish(3)
     one.process.end()
     beside, ours = median(one.rates), run.rate(args.photos)
@@ -262,11 +262,11 @@ def beside_network(args, tars, out, network, best):
     while not run.parts() and not run.ended():
         sleep(0.1)
     while not run.ended():
+        run.look()
+        with run.pause():
+            network.rate(best)  # warms up
+            alone += [network.rate(best) for _ in range(3)]
         run.let_run(args.turn)
-        if not run.ended():
-            with run.pause():
-                network.rate(best)  # warms up
-                alone += [network.rate(best) for _ in range(3)]
     run.finish(0, 3)
     return run, alone
 
