@@ -38,7 +38,7 @@ from .prediction.serve import *
 from .prediction.watch import *
 from .prediction.batch import *
 from .prediction.climate import *
-from .prediction.scale import predict_archive, verify_archive, fingerprint_archive, embed_archive
+from .prediction.scale import predict_archive, verify_archive, fingerprint_archive, embed_archive, duplicates_archive
 
 # Names that `fastai.vision.all` has for something else, and names that mean one thing in one room and another in the next:
 # import these from their rooms.

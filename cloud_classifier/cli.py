@@ -561,7 +561,7 @@ def only_place(places: Sequence[str]) -> Path:
 def _print_archived(result, as_json: bool) -> None: # an `ArchiveResult`
     "Print what was done; how it ends says whether it is all."
     if as_json: print_json(vars(result))
-    else: print_result(result.out, f'{result.out}: {result.summary()}')
+    else: print_result(result.out, *f'{result.out}: {result.summary()}'.splitlines())
     if result.failed: raise OperationFailed(f'{len(result.failed)} shards are still to do; the same command goes on')
     if result.aside: raise OperationFailed(f'{len(result.aside)} shards were set aside; {result.out}/aside says why')
     if result.errors and invocation.verb == 'predict': raise typer.Exit(3)

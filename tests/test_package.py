@@ -130,6 +130,7 @@ def test_metadata_comes_from_settings_ini(wheel):
         'serve',
         'heic',
         'parquet',
+        'scale',
         'explain',
         'notebooks',
         'docs',
@@ -413,6 +414,10 @@ def star(module: str) -> dict:
     return names
 
 
+# What a notebook needs of the rooms `archive` and `scale`, whose other names are too general for one.
+ARCHIVES = {f'{verb}_archive' for verb in ('predict', 'verify', 'fingerprint', 'embed', 'duplicates')}
+
+
 def rooms() -> dict[str, list]:
     "The rooms that have each public name; what stands on top of them is imported by its own name."
     found = {}
@@ -420,7 +425,7 @@ def rooms() -> dict[str, list]:
         if file.stem.startswith('_') or file.stem in ('all', 'cli', 'demo', 'tutorial'):  # those stand above
             continue
         room = import_module('.'.join(file.relative_to(ROOT).with_suffix('').parts))
-        for name in room.__all__:
+        for name in ARCHIVES.intersection(room.__all__) if file.stem in ('archive', 'scale') else room.__all__:
             found.setdefault(name, []).append(room)
     return found
 

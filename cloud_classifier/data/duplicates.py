@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TURNS', 'THUMB_SIDE', 'TRIMS', 'READ_SIDE', 'FINGERPRINT', 'FINGERPRINT_KIND', 'BATCH', 'MAX_EXACT_SEARCH',
-           'MAX_MANY_PHOTOS', 'FEW_PHOTOS_LIMITS', 'MANY_PHOTOS_LIMITS', 'MILLIONS_LIMITS', 'LISTS', 'PROBES',
+           'MAX_MANY_PHOTOS', 'FEW_PHOTOS_LIMITS', 'MANY_PHOTOS_LIMITS', 'MILLIONS_LIMITS', 'MAX_LISTS', 'PROBES',
            'MAX_CROP', 'GRID', 'MIN_COARSE_CORRELATION', 'MIN_CORRELATION', 'MIN_AGREEMENT', 'PAIRS_AT_ONCE',
            'THUMBS_AT_ONCE', 'MAX_PLAIN_RANGE', 'SKY_ROWS', 'PATCH_RADIUS', 'MAX_CORNERS', 'MIN_CORNER_STRENGTH',
            'MAX_PATCH_BITS', 'MIN_PEAK', 'low_cosines', 'turned_hashes', 'trimmed_hashes', 'fingerprint',
@@ -215,7 +215,7 @@ MANY_PHOTOS_LIMITS = HashLimits(10, 6, 6) # up to `MAX_MANY_PHOTOS`
 MILLIONS_LIMITS = HashLimits(6, 4, 6) # for more of them: saved again, copies differ in 6 bits, nearly all
 
 # %% ../../nbs/data/15_duplicates.ipynb #37c2164d
-LISTS = 1024 # inverted lists at most
+MAX_LISTS = 1024 # inverted lists at most
 PROBES = 12  # lists that are searched for a hash: those with the nearest centres
 
 def centre_positions(n: int, # number of hashes
@@ -223,7 +223,7 @@ def centre_positions(n: int, # number of hashes
     "Which hashes are the centres of inverted lists; none where there are few hashes."
     if n <= MAX_EXACT_SEARCH: return np.zeros(0, int)
     # a sample: k-means finds a few percent more, and takes longer than the whole search on a busy machine
-    return np.random.default_rng(0).choice(n, LISTS, replace=False)
+    return np.random.default_rng(0).choice(n, MAX_LISTS, replace=False)
 
 # %% ../../nbs/data/15_duplicates.ipynb #94ebaa4e
 def hash_index(hashes: np.ndarray, # (n, 8) uint8
