@@ -215,8 +215,10 @@ def check_size(name: str, # of a photo
                limit: int, # bytes
                ) -> None:
     "`BadImage` where a photo's file is too large to be read."
-    if size <= limit: return
-    raise BadImage(name, 'too large', f'{size/1e6:.0f} MB is over the limit of {limit/1e6:.0f} MB')
+    if size > limit: raise _too_large(name, size, limit)
+
+def _too_large(name: str, size: int, limit: int) -> BadImage:
+    return BadImage(name, 'too large', f'{size/1e6:.0f} MB is over the limit of {limit/1e6:.0f} MB')
 
 # %% ../nbs/07_archive.ipynb #6e860e1e
 @patch
@@ -665,12 +667,10 @@ def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
 
 def _read_member(tar: tarfile.TarFile, member: _Member, name: str) -> Photo | BadImage:
     if not member.isreg(): return BadImage(name, 'not an image', 'is a link or a device, not a file')
-    if member.size > MAX_BYTES: return BadImage(name, 'too large', str(_over(member.size)))
+    if member.size > MAX_BYTES: return _too_large(name, member.size, MAX_BYTES)
     content = tar.extractfile(member).read()
     if len(content) < member.size: raise tarfile.ReadError('unexpected end of data')
     return Photo(name, content)
-
-def _over(size: int) -> str: return f'{size/1e6:.0f} MB is over the limit of {MAX_BYTES/1e6:.0f} MB'
 
 # %% ../nbs/07_archive.ipynb #aab1cee0
 _DAMAGED = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) # what a damaged tar file raises

@@ -15,7 +15,7 @@ __all__ = ['TASKS', 'BATCHES', 'AHEAD', 'MODEL', 'MAX_BLOCKS', 'ENGINES', 'AGAIN
 # %% ../../nbs/prediction/49_scale.ipynb #9480e636
 import json, logging, os, pickle, queue, re, socket, subprocess, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed, Future, ThreadPoolExecutor
+from concurrent.futures import as_completed, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -38,8 +38,8 @@ from ..errors import OperationFailed, UserError
 from ..fetch import is_address
 from ..files import file_hash, printable, to_json
 from ..images import BadImage, core_count, inspect_photo
-from .batch import columns, photo_entry, photo_row, read_names
-from .infer import BadModel, CloudClassifier, find_model
+from .batch import _find_ahead, columns, photo_entry, photo_row, read_names
+from .infer import BadModel, CloudClassifier, find_model, _outputs
 from ..taxonomy import read_label
 
 # %% ../../nbs/prediction/49_scale.ipynb #c073919f
@@ -138,14 +138,15 @@ class PredictTask(Task):
 
     def setup(self, gpu: bool = False) -> None:
         self.clouds = load_model(self.model, gpu)
+        self.columns = columns(self.clouds.classes)
         if gpu: self.batch = best_batch(self.clouds)
 
-    def types(self) -> dict: return columns(self.clouds.classes)
+    def types(self) -> dict: return self.columns
 
     def answer(self, photo: Photo) -> dict:
         return self.row(photo, self.clouds.predict(photo, len(self.clouds.classes), self.settings.get('prior')))
 
-    def row(self, photo: Photo, prediction) -> dict: return photo_row(photo_entry(photo.name, prediction), self.types())
+    def row(self, photo: Photo, prediction) -> dict: return photo_row(photo_entry(photo.name, prediction), self.columns)
 
     def answers(self, photos: list[Photo]) -> list[dict | BadImage]:
         if self.batch == 1: return super().answers(photos)
@@ -237,7 +238,6 @@ class EmbeddingTask(Task):
         return dict(path=str, embedding=pa.list_(pa.float32()), error=str)
 
     def answer(self, photo: Photo) -> dict:
-        from cloud_classifier.prediction.infer import _outputs
         pixels = self.clouds.preprocess(photo)[None]
         return dict(embedding=_outputs(self.clouds.session, pixels)['embedding'][0])
 
@@ -250,16 +250,6 @@ def _batches(items: Iterable, size: int) -> Iterator[list]:
     items = iter(items)
     while some := list(islice(items, size)): yield some
 
-def _read_ahead(batches: Iterable[list], submit: Callable, waiting: queue.Queue, closed: threading.Event) -> None:
-    "Submit batches as they are read, and put their futures into a queue; None or an error ends it."
-    end = None
-    try:
-        for some in batches:
-            waiting.put(submit(some))
-            if closed.is_set(): return
-    except BaseException as e: end = e
-    waiting.put(end)
-
 # %% ../../nbs/prediction/49_scale.ipynb #af3639e2
 def answered(task: Task,
              photos: Iterable[Photo | BadImage],
@@ -268,11 +258,11 @@ def answered(task: Task,
     "The row of each photo."
     waiting, closed = queue.Queue(AHEAD*threads), threading.Event()
     pool = ThreadPoolExecutor(threads)
-    reader = partial(_read_ahead, _batches(photos, task.batch), partial(pool.submit, rows_of, task), waiting, closed)
+    reader = partial(_find_ahead, _batches(photos, task.batch), partial(pool.submit, rows_of, task), waiting, closed)
     thread = threading.Thread(target=reader, daemon=True)
     thread.start()
     try:
-        while isinstance(item := waiting.get(), Future): yield from item.result()
+        while isinstance(item := waiting.get(), tuple): yield from item[1].result()
         if item: raise item
     finally:
         closed.set()
@@ -389,16 +379,20 @@ def io_lines(stream: BinaryIO) -> Iterator[str]: # until the other end is closed
     while line := stream.readline(): yield line.decode('utf-8')
 
 # %% ../../nbs/prediction/49_scale.ipynb #705689c9
-_START = 'import sys; sys.path.insert(0, sys.argv[1]); import cloud_classifier.prediction.scale as s; s.serve_shards()'
+_START = 'import sys; sys.path.insert(0, sys.argv[1]); import cloud_classifier.prediction.scale as s; '
 _THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS') # of libraries that would take all cores
+
+def _started(serve: str, threads: int = 1) -> subprocess.Popen:
+    "A process in which a function of this room serves."
+    words = [sys.executable, '-c', f'{_START}s.{serve}()', str(Path(cloud_classifier.__file__).parents[1])]
+    env = os.environ | dict.fromkeys(_THREADS, str(threads))
+    return subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            start_new_session=True) # Ctrl-C is not for it
 
 class Process:
     "A worker in a process of its own."
     def __init__(self, job: Job, threads: int = 1):
-        package = str(Path(cloud_classifier.__file__).parents[1])
-        env = os.environ | dict.fromkeys(_THREADS, str(threads))
-        self.process = subprocess.Popen([sys.executable, '-c', _START, package], env=env, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, start_new_session=True) # Ctrl-C is not for it
+        self.process = _started('serve_shards', threads)
         self.tell(dict(job=asdict(job), threads=threads))
 
     def tell(self, value: Mapping) -> None:
@@ -629,7 +623,7 @@ def plan_archive(archive: Archive, task: Task, places: Sequence[str], stores: St
     return about | dict(shards=shards)
 
 # %% ../../nbs/prediction/49_scale.ipynb #e90b4381
-def _missing(archive: Archive, tried: Iterable[int] = ()): # a pyarrow Table
+def _missing(archive: Archive): # a pyarrow Table
     "The rows of the plan that are to do."
     import numpy as np, pyarrow as pa
     plan = archive.plan()
@@ -752,14 +746,8 @@ class JobProcess:
     "A process that does jobs, one at a time."
     def __init__(self): self.process = None
 
-    def start(self) -> None:
-        package, env = str(Path(cloud_classifier.__file__).parents[1]), os.environ | dict.fromkeys(_THREADS, '1')
-        words = [sys.executable, '-c', _START.replace('serve_shards', 'serve_jobs'), package]
-        self.process = subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        start_new_session=True) # Ctrl-C is not for it
-
     def do(self, job: Callable) -> str | None: # what is in the way, or None where the process ended
-        if self.process is None: self.start()
+        if self.process is None: self.process = _started('serve_jobs')
         try:
             pickle.dump(job, self.process.stdin)
             self.process.stdin.flush()
