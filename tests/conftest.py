@@ -21,6 +21,10 @@ from hypothesis import settings
 from cloud_classifier import samples
 from cloud_classifier.samples import make_samples
 
+# What a shell tells Python about its streams and paths is not what others have; a Makefile takes it out as well.
+for name in [o for o in os.environ if o.startswith('PYTHON')]:
+    del os.environ[name]
+
 ROOT = Path(__file__).parents[1]
 PLACES = [os.environ.get('CLOUD_DATA', ''), ROOT / 'data' / 'ccsn', ROOT.parent / 'shared' / 'data' / 'ccsn']
 

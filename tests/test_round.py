@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -160,6 +161,17 @@ def test_a_round_keeps_each_photo_in_its_part(mine):
     assert by_class['Stratus']['came_in'] == by_class['Cirrus']['relabel'] == 1
     assert result.data['test'] is None
     assert result.before.data['n'] == len(run.split.part('test'))
+
+
+def test_what_is_decided_within_a_second_of_the_start_is_counted(mine, monkeypatch):
+    run, cleaner = mine
+    assert datetime.fromisoformat(run.metadata['started']).microsecond % 1000 == 0
+    assert len(run.metadata['started']) == len('2026-01-01T10:00:00.499+00:00')
+    file = run.path / 'run.json'
+    file.write_text(json.dumps(run.metadata | {'started': '2026-01-01T10:00:00.499+00:00'}))
+    monkeypatch.setattr('cloud_classifier.data.dataset.utc_now', lambda: '2026-01-01T10:00:00.500+00:00')
+    clean_a_little(run, cleaner)
+    assert len(decisions_since(Run(run.path))) == 4
 
 
 def test_the_same_call_does_not_train_twice(mine, monkeypatch):

@@ -678,8 +678,8 @@ def counts(self: Manifest) -> dict[str, dict[str, int]]: # 'classes' (ok, by lab
 
 # %% ../../nbs/data/10_dataset.ipynb #66dce77e
 def utc_now() -> str:
-    "The time, UTC, to the second."
-    return datetime.now(timezone.utc).isoformat(timespec='seconds')
+    "The time, UTC, to the millisecond, for what happens within a second has an order as well."
+    return datetime.now(timezone.utc).isoformat(timespec='milliseconds')
 
 # %% ../../nbs/data/10_dataset.ipynb #6ad5374a
 @patch

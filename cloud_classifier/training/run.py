@@ -13,7 +13,7 @@ import errno, json, logging, os, platform, secrets, warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, timezone
+from datetime import date
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from fastcore.meta import delegates
 
 from ..files import atomic_path
 from ..images import Preprocess
-from ..data.dataset import BadDataset, data_hash, Dataset
+from ..data.dataset import BadDataset, data_hash, Dataset, utc_now
 from ..data.duplicates import scan_fingerprints
 from ..data.sampling import (follow_photos, folds as fold_splits, load_split, read_split,
                                             save_split, split, Split)
@@ -74,7 +74,7 @@ class StageClock(dict):
     "Seconds by stage."
     def __init__(self):
         super().__init__()
-        self.started = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        self.started = utc_now()
 
     @contextmanager
     def __call__(self, stage: str):
