@@ -32,7 +32,7 @@ except ImportError: fcntl = None # Windows, where two commands could write to on
 
 from .errors import OperationFailed, UserError
 from .fetch import fetch_photo, is_address
-from .files import atomic_path, final_name, from_json, printable, to_json
+from .files import atomic_path, final_name, from_json, printable, to_json, utf8_text
 from .images import BadImage, is_photo_name, MAX_BYTES
 
 # %% ../nbs/07_archive.ipynb #02b03b43
@@ -735,10 +735,6 @@ def read_shard(shard: Shard,
         except OSError as e: yield BadImage(shard.path, 'truncated', f"can't be read to its end ({_short(e)})")
 
 # %% ../nbs/07_archive.ipynb #cc723991
-def _utf8(value):
-    "A value with what is no letter of UTF-8 written out."
-    return value.encode('utf-8', 'backslashreplace').decode('utf-8') if isinstance(value, str) else value
-
 _ROWS = 500 # that are held until they are written
 
 def _write_rows(file: Path, rows: Iterable[Mapping], schema) -> tuple[int, int]: # rows; those with an error
@@ -746,7 +742,7 @@ def _write_rows(file: Path, rows: Iterable[Mapping], schema) -> tuple[int, int]:
     rows, total, errors = iter(rows), 0, 0
     with pq.ParquetWriter(file, schema) as writer:
         while some := list(islice(rows, _ROWS)):
-            some = [{name: _utf8(row.get(name)) for name in schema.names} for row in some]
+            some = [{name: utf8_text(row.get(name)) for name in schema.names} for row in some]
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
             total, errors = total + len(some), errors + sum(row['error'] is not None for row in some)
     return total, errors

@@ -30,6 +30,7 @@ except ImportError: fcntl = None # Windows, where two processes could write to o
 from ..errors import UserError
 from ..fetch import fetch_photo, is_address
 from ..files import atomic_path, file_hash, from_json, printable, spreadsheet_text, sweep, to_json
+from ..files import utf8_text
 from ..images import BadImage, core_count, is_photo_name
 from .infer import PhotoClassifier, Prediction, wait_or_exit
 
@@ -247,15 +248,11 @@ def _write_csv(file: Path, entries: Iterable[Mapping], types: Mapping[str, type]
         rows.writerows(map(text, photo_row(entry, types).values()) for entry in entries)
 
 # %% ../../nbs/prediction/46_batch.ipynb #e1bc8172
-def _utf8(value):
-    "A value with what is no letter of UTF-8 written out."
-    return value.encode('utf-8', 'backslashreplace').decode('utf-8') if isinstance(value, str) else value
-
 def _schema(types: Mapping[str, type]): # of PyArrow
     "The columns as Parquet knows them."
     import pyarrow as pa
     kinds = {str: pa.string(), float: pa.float64(), int: pa.int32()}
-    return pa.schema([(_utf8(name), kinds[kind]) for name, kind in types.items()])
+    return pa.schema([(utf8_text(name), kinds[kind]) for name, kind in types.items()])
 
 # %% ../../nbs/prediction/46_batch.ipynb #18e3f723
 PIECE = 2_000 # rows that are written to Parquet at once
@@ -265,7 +262,7 @@ def _write_parquet(file: Path, entries: Iterable[Mapping], types: Mapping[str, t
     schema, rows = _schema(types), (photo_row(entry, types) for entry in entries)
     with pq.ParquetWriter(file, schema) as writer:
         while piece := list(islice(rows, PIECE)):
-            piece = [{_utf8(name): _utf8(value) for name, value in row.items()} for row in piece]
+            piece = [{utf8_text(name): utf8_text(value) for name, value in row.items()} for row in piece]
             writer.write_table(pa.Table.from_pylist(piece, schema=schema))
 
 # %% ../../nbs/prediction/46_batch.ipynb #310cbefb
