@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from glob import has_magic, iglob
 from hashlib import blake2b
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +25,7 @@ from typing import BinaryIO
 try: import fcntl
 except ImportError: fcntl = None # Windows, where two processes could write to one journal
 
-from ..errors import UserError
+from ..errors import import_extra, UserError
 from ..fetch import fetch_photo, is_address
 from ..files import atomic_path, file_hash, from_json, printable, spreadsheet_text, sweep, to_json
 from ..files import utf8_text
@@ -266,22 +265,16 @@ def _write_parquet(file: Path, entries: Iterable[Mapping], types: Mapping[str, t
 class BadTable(UserError):
     "A file that answers can't be written to; the message says why and what to do."
 
-def _check_pyarrow(file: Path) -> None:
-    "Import what writes Parquet."
-    try: import_module('pyarrow.parquet')
-    except ImportError:
-        raise BadTable(f"{file}: Parquet needs pyarrow, which `pip install 'cloud_classifier[parquet]'` installs; "
-                       'or name a .csv') from None
-
 # %% ../../nbs/prediction/46_batch.ipynb #c57fbfe2
 WRITERS = {'.csv': _write_csv, '.jsonl': _write_jsonl, '.parquet': _write_parquet}
 
 def check_table(file: str | Path) -> Path: # the same
-    "A file that a table can be written to; `BadTable` says what is in the way."
+    "A file that a table can be written to; a `UserError` says what is in the way."
     file = Path(file)
     if file.suffix.lower() not in WRITERS: raise BadTable(f'{file}: a table’s name ends in {", ".join(WRITERS)}')
     if file.is_dir(): raise BadTable(f'{file}: is a folder; name a file in it')
-    if file.suffix.lower() == '.parquet': _check_pyarrow(file)
+    if file.suffix.lower() == '.parquet':
+        import_extra('pyarrow.parquet', 'parquet', f'{file}: Parquet, unlike CSV, needs pyarrow')
     return file
 
 # %% ../../nbs/prediction/46_batch.ipynb #9456e607

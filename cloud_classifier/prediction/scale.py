@@ -34,7 +34,7 @@ from ..archive import Archive, aside_name, ATTEMPTS, begin_shard, end_shard, fai
 from ..archive import FORMAT, is_bucket
 from ..archive import make_plan, part_name, Photo, PHOTOS, read_shard, set_aside, Shard, shards_of
 from ..archive import shown_place, StoreError, Stores, why_failed, write_part
-from ..errors import OperationFailed, UserError
+from ..errors import import_extra, OperationFailed, UserError
 from ..fetch import is_address
 from ..files import file_hash, printable, to_json
 from ..images import BadImage, core_count, inspect_photo
@@ -498,9 +498,8 @@ class ShardWorker:
 # %% ../../nbs/prediction/49_scale.ipynb #5acd710d
 def import_ray(): # the module
     "Ray; `UserError` where it is not installed."
-    try: import ray, ray.data
-    except ImportError:
-        raise UserError("the engine ray needs Ray, which `pip install 'cloud_classifier[scale]'` installs") from None
+    import_extra('ray.data', 'scale', 'the engine ray needs Ray')
+    import ray
     return ray
 
 def check_address(address: str) -> None:
