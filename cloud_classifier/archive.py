@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'FIRST_WAIT', 'PHOTOS', 'ATTEMPTS', 'FORMAT', 'Photo', 'BadArchive', 'StoreError', 'is_bucket',
-           'split_bucket', 'shown_place', 'may_pass', 'retried', 'Entry', 'is_tar', 'is_list', 'Disk', 'check_size',
-           'Bucket', 'Stores', 'Tar', 'walk', 'find_in', 'Shard', 'part_name', 'Archive', 'list_photos', 'plan_schema',
+           'split_bucket', 'shown_place', 'may_pass', 'retried', 'is_tar', 'is_list', 'Tar', 'Disk', 'check_size',
+           'Bucket', 'Stores', 'walk', 'find_in', 'Shard', 'part_name', 'Archive', 'list_photos', 'plan_schema',
            'write_plan', 'make_plan', 'shards_of', 'read_tar', 'read_photo', 'read_shard', 'write_part', 'read_parts',
            'aside_name', 'begin_shard', 'end_shard', 'fail_shard', 'why_failed', 'set_aside']
 
@@ -31,7 +31,7 @@ except ImportError: fcntl = None # Windows, where two commands could write to on
 from .errors import import_extra, OperationFailed, UserError
 from .fetch import fetch_photo, is_address
 from .files import atomic_path, final_name, from_json, printable, to_json, utf8_text
-from .images import BadImage, is_photo_name, MAX_BYTES
+from .images import BadImage, is_photo_name, MAX_BYTES, or_else, walk_folder
 
 # %% ../nbs/07_archive.ipynb #02b03b43
 class Photo(bytes):
@@ -145,23 +145,24 @@ def readinto(self: _Resumed, buffer) -> int:
     return len(data)
 
 # %% ../nbs/07_archive.ipynb #c02615df
-class Entry(NamedTuple):
-    "What a folder has."
-    path: str # that of the folder, and its name in it
-    is_folder: bool
-    size: int # bytes; 0 where that is not known
-
-def _wanted(entries: Iterable[tuple[str, Entry]]) -> list[Entry]: # entries with their names
-    "Folders, photos and tar files, sorted; nothing with a dot in front."
-    kept = {name + '/'*o.is_folder: o for name, o in entries if name[0] != '.'}
-    return [kept[name] for name in sorted(kept) if name[-1] == '/' or is_photo_name(name) or is_tar(name)]
-
-# %% ../nbs/07_archive.ipynb #681ac56e
 _TARS = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
 _LISTS = ('.csv', '.parquet')
 
 def is_tar(path: str) -> bool: return path.lower().endswith(_TARS)
 def is_list(path: str) -> bool: return path.lower().endswith(_LISTS)
+
+class Tar(NamedTuple):
+    "A tar file that is a shard."
+    path: str
+    bytes: int
+
+# %% ../nbs/07_archive.ipynb #681ac56e
+def _wanted(folder: str,
+            sizes: Mapping[str, int], # bytes by name; names of folders end with '/'
+            ) -> list[str | Tar]:
+    "The paths of folders, photos and tar files in a folder, sorted; nothing with a dot in front."
+    names = sorted(o for o in sizes if o[0] != '.' and (o[-1] == '/' or is_photo_name(o) or is_tar(o)))
+    return [Tar(os.path.join(folder, o), sizes[o]) if is_tar(o) else os.path.join(folder, o) for o in names]
 
 # %% ../nbs/07_archive.ipynb #1d54c5fb
 class Disk:
@@ -181,11 +182,11 @@ class Disk:
         try: return os.listdir(self.path(folder))
         except FileNotFoundError: return []
 
-    def entries(self, folder: str) -> list[Entry]:
+    def entries(self, folder: str) -> list[str | Tar]: # paths of folders end with '/'
         "Folders, photos and tar files in a folder, sorted."
+        def size(o): return o.stat().st_size if is_tar(o.name) else 0
         with os.scandir(self.path(folder)) as found:
-            return _wanted((o.name, Entry(os.path.join(folder, o.name), o.is_dir(follow_symlinks=False),
-                                          o.stat().st_size if is_tar(o.name) else 0)) for o in found)
+            return _wanted(folder, {o.name + '/'*o.is_dir(follow_symlinks=False): size(o) for o in found})
 
 # %% ../nbs/07_archive.ipynb #5625ec0d
 @patch
@@ -270,10 +271,9 @@ def names(self: Bucket, folder: str) -> list[str]:
     return [o.base_name for o in self._listed(folder, missing=True)]
 
 @patch
-def entries(self: Bucket, folder: str) -> list[Entry]:
+def entries(self: Bucket, folder: str) -> list[str | Tar]: # paths of folders end with '/'
     "Folders, photos and tar files in a folder, sorted."
-    join, is_folder = (lambda o: f'{folder.rstrip("/")}/{o.base_name}'), (lambda o: o.type.name == 'Directory')
-    return _wanted((o.base_name, Entry(join(o), is_folder(o), o.size or 0)) for o in self._listed(folder))
+    return _wanted(folder, {o.base_name + '/'*(o.type.name == 'Directory'): o.size or 0 for o in self._listed(folder)})
 
 # %% ../nbs/07_archive.ipynb #129660db
 @patch
@@ -351,24 +351,11 @@ class Stores:
         return self.buckets[shown]
 
 # %% ../nbs/07_archive.ipynb #b0c3932b
-class Tar(NamedTuple):
-    "A tar file that is a shard."
-    path: str
-    bytes: int
-
-def _as_found(entry: Entry) -> str | Tar: return Tar(entry.path, entry.size) if is_tar(entry.path) else entry.path
-
 def walk(store: Disk | Bucket,
          folder: str,
          ) -> Iterator[str | Tar | BadImage]: # photos, tar files, folders that can't be read
     "What is below a folder, in the order of its paths."
-    waiting = [Entry(folder.rstrip('/') + '/', True, 0)]
-    while waiting:
-        entry = waiting.pop()
-        if not entry.is_folder: yield _as_found(entry)
-        else:
-            try: waiting += reversed(store.entries(entry.path))
-            except OSError as e: yield BadImage(entry.path, 'missing', f"can't be read ({_short(e)})")
+    return walk_folder(folder, store.entries)
 
 # %% ../nbs/07_archive.ipynb #db11a75a
 def _expanded(place: str) -> list[str]:
@@ -396,12 +383,15 @@ def _matches_in_bucket(bucket: Bucket, pattern: str) -> Iterator[str | Tar | Bad
         if exact.fullmatch(path) or matches.fullmatch(path): yield found
 
 # %% ../nbs/07_archive.ipynb #5079fdd6
+def _as_found(store: Disk | Bucket, path: str) -> str | Tar:
+    return Tar(path, store.size(path)) if is_tar(path) else path
+
 def _matches_on_disk(disk: Disk, pattern: str) -> Iterator[str | Tar | BadImage]:
     "The photos and tar files that a pattern names, and those below folders that it names."
     for path in sorted(iglob(pattern, root_dir=disk.root, recursive=True)):
         if disk.is_folder(path):
             if '**' not in pattern: yield from walk(disk, path)
-        elif is_photo_name(path) or is_tar(path): yield _as_found(Entry(path, False, disk.size(path)))
+        elif is_photo_name(path) or is_tar(path): yield _as_found(disk, path)
 
 def _matches(store: Disk | Bucket, pattern: str) -> Iterator[str | Tar | BadImage]:
     return (_matches_in_bucket if isinstance(store, Bucket) else _matches_on_disk)(store, pattern)
@@ -435,21 +425,13 @@ def _listed_names(store: Disk | Bucket, place: str) -> Iterator[str]:
     with store.open(place) as file: yield from filter(None, names(file, place))
 
 # %% ../nbs/07_archive.ipynb #5c5fb793
-def _or_nothing(found: Iterable, place: str, reason: str) -> Iterator:
-    "What was found; `BadArchive` where that is nothing."
-    nothing = True
-    for one in found:
-        nothing = False
-        yield one
-    if nothing: raise BadArchive(f'{place}: {reason}')
-
 def _checked(name: str, urls: bool) -> str | BadImage:
     if urls or not is_address(name): return name
     return BadImage(name, 'missing', 'is an address; --urls lets addresses be fetched')
 
 # %% ../nbs/07_archive.ipynb #95b4a5c4
-def _tar(store: Disk | Bucket, name: str) -> Tar | BadImage:
-    try: return Tar(name, store.size(name))
+def _listed_tar(store: Disk | Bucket, name: str) -> Tar | BadImage:
+    try: return _as_found(store, name)
     except FileNotFoundError: return BadImage(name, 'missing', 'there is no such file')
 
 def _in_list(store: Disk | Bucket, place: str, stores: Stores, urls: bool) -> Iterator[str | Tar | BadImage]:
@@ -457,7 +439,7 @@ def _in_list(store: Disk | Bucket, place: str, stores: Stores, urls: bool) -> It
     in_bucket = isinstance(store, Bucket)
     for name in _listed_names(store, place):
         if in_bucket and not (is_bucket(name) or is_address(name)): name = f'{place.rpartition("/")[0]}/{name}'
-        if is_tar(name) and not is_address(name): yield _tar(stores.of(name), name)
+        if is_tar(name) and not is_address(name): yield _listed_tar(stores.of(name), name)
         else: yield _checked(name, urls)
 
 # %% ../nbs/07_archive.ipynb #e640d44e
@@ -466,12 +448,17 @@ def _in_place(place: str, stores: Stores, urls: bool) -> Iterator[str | Tar | Ba
     if is_bucket(place): stores.add(place)
     name = shown_place(place)
     store = stores.of(name)
-    if store.is_folder(name): return _or_nothing(walk(store, name), name, 'has no photos and no tar files')
+    if store.is_folder(name): return _found(walk(store, name), name, 'has no photos and no tar files')
     if has_magic(name) and not store.exists(name):
-        return _or_nothing(_matches(store, name), name, 'matches no photo and no tar file')
+        return _found(_matches(store, name), name, 'matches no photo and no tar file')
     if not store.exists(name): raise BadArchive(f'{name}: there is no such file or folder')
-    if is_list(name): return _or_nothing(_in_list(store, name, stores, urls), name, 'names no photo')
-    return iter([_as_found(Entry(name, False, store.size(name)))])
+    if is_list(name): return _found(_in_list(store, name, stores, urls), name, 'names no photo')
+    return iter([_as_found(store, name)])
+
+def _found(found: Iterable, place: str, problem: str) -> Iterator:
+    "What was found; `BadArchive` where that is nothing."
+    def refuse(): raise BadArchive(f'{place}: {problem}')
+    return or_else(found, refuse)
 
 # %% ../nbs/07_archive.ipynb #c034e5d7
 def find_in(places: Iterable[str], # folders, photos, tar files, patterns, lists; of this machine or in buckets

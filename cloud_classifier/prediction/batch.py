@@ -29,7 +29,7 @@ from ..errors import import_extra, UserError
 from ..fetch import fetch_photo, is_address
 from ..files import atomic_path, file_hash, from_json, printable, spreadsheet_text, sweep, to_json
 from ..files import utf8_text
-from ..images import BadImage, core_count, is_photo_name
+from ..images import BadImage, core_count, is_photo_name, or_else, walk_folder
 from .infer import PhotoClassifier, Prediction, wait_or_exit
 
 # %% ../../nbs/prediction/46_batch.ipynb #c05c6cf4
@@ -42,22 +42,7 @@ def _listing(folder: str) -> list[str]: # paths, those of folders with '/' at th
 # %% ../../nbs/prediction/46_batch.ipynb #8fae182b
 def _photos_below(folder: str) -> Iterator[str | BadImage]:
     "The photos below a folder, in the order of their paths, and the folders that can't be read."
-    waiting = [os.path.join(folder, '')] # no function that calls itself: folders may lie thousands deep
-    while waiting:
-        path = waiting.pop()
-        if path[-1] != os.sep: yield path
-        else:
-            try: waiting += reversed(_listing(path))
-            except OSError as e: yield BadImage(path, 'missing', f"can't be read ({e.strerror})")
-
-# %% ../../nbs/prediction/46_batch.ipynb #b0e582a1
-def _or_nothing(photos: Iterable[str | BadImage], place: str, reason: str) -> Iterator[str | BadImage]:
-    "Photos, or the reason why there are none."
-    found = False
-    for photo in photos:
-        found = True
-        yield photo
-    if not found: yield BadImage(place, 'missing', reason)
+    return walk_folder(folder, _listing)
 
 # %% ../../nbs/prediction/46_batch.ipynb #d7653c14
 def _matches(pattern: str) -> Iterator[str | BadImage]:
@@ -80,12 +65,13 @@ def read_names(stream: BinaryIO, # such as `sys.stdin.buffer`
 
 # %% ../../nbs/prediction/46_batch.ipynb #63a590d4
 def _photos_of(place: str, urls: bool, pattern: bool = True) -> Iterator[str | BadImage]:
-    "The photos of one place."
+    "The photos of one place; where it has none, the reason."
+    nothing = partial(BadImage, place, 'missing')
     if is_address(place):
-        yield place if urls else BadImage(place, 'missing', 'is an address; --urls lets addresses be fetched')
-    elif os.path.isdir(place): yield from _or_nothing(_photos_below(place), place, 'has no photos')
+        yield place if urls else nothing('is an address; --urls lets addresses be fetched')
+    elif os.path.isdir(place): yield from or_else(_photos_below(place), partial(nothing, 'has no photos'))
     elif pattern and has_magic(place) and not os.path.lexists(place):
-        yield from _or_nothing(_matches(place), place, 'matches no photo')
+        yield from or_else(_matches(place), partial(nothing, 'matches no photo'))
     else: yield place
 
 # %% ../../nbs/prediction/46_batch.ipynb #688dc125
