@@ -27,7 +27,7 @@ except ImportError: fcntl = None # Windows, where two processes could write to o
 
 from ..errors import import_extra, UserError
 from ..fetch import fetch_photo, is_address
-from ..files import atomic_path, file_hash, from_json, printable, spreadsheet_text, sweep, to_json
+from ..files import atomic_path, from_json, printable, spreadsheet_text, sweep, to_json
 from ..files import utf8_text
 from ..images import BadImage, core_count, is_photo_name, or_else, walk_folder
 from .infer import PhotoClassifier, Prediction, wait_or_exit
@@ -270,8 +270,8 @@ def answers_settings(model: PhotoClassifier,
                      options: Mapping = {}, # what else the answers depend on, in JSON's types
                      ) -> dict: # JSON's types alone
     "What all answers of a table have in common."
-    path, prior = getattr(model, 'path', None), {} if callable(prior) or not prior else prior
-    return dict(answers=1, model=model.info.name, sha256=file_hash(path) if path else '',
+    prior = {} if callable(prior) or not prior else prior
+    return dict(answers=1, model=model.info.name, sha256=getattr(model, 'sha256', ''),
                 prior={k: float(v) for k, v in sorted(prior.items())}, classes=list(model.classes),
                 further={name: kind.__name__ for name, kind in further.items()}, options=dict(options))
 
