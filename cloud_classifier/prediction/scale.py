@@ -6,21 +6,22 @@
 __all__ = ['TASKS', 'BATCHES', 'AHEAD', 'MODEL', 'MAX_BLOCKS', 'ENGINES', 'AGAIN_SECONDS', 'ModelFile', 'file_of', 'model_file',
            'Task', 'schema_of', 'rows_of', 'load_model', 'use_gpu', 'ModelTask', 'PredictTask', 'photo_rate',
            'best_batch', 'label_of', 'VerifyTask', 'FingerprintTask', 'EmbeddingTask', 'answered', 'Job', 'task_of',
-           'Outcome', 'Worker', 'try_shard', 'do_shard', 'serve_shards', 'io_lines', 'Process', 'Team', 'run_local',
-           'blocks_of', 'ShardWorker', 'import_ray', 'check_address', 'ray_cluster', 'run_ray', 'ArchiveResult',
-           'find_all', 'about_archive', 'plan_archive', 'shard_bar', 'run_archive', 'predict_archive', 'verify_archive',
-           'fingerprint_archive', 'embed_archive', 'attempt_job', 'serve_jobs', 'JobProcess', 'JobTeam', 'run_on_ray',
-           'job_engine', 'ArchiveSearch', 'duplicates_archive']
+           'Outcome', 'Worker', 'try_shard', 'do_shard', 'attempted', 'serve', 'serve_shards', 'Process', 'Team',
+           'run_local', 'blocks_of', 'ShardWorker', 'import_ray', 'check_address', 'ray_cluster', 'run_ray',
+           'ArchiveResult', 'find_all', 'about_archive', 'plan_archive', 'shard_bar', 'run_archive', 'predict_archive',
+           'verify_archive', 'fingerprint_archive', 'embed_archive', 'serve_jobs', 'run_on_ray', 'job_engine',
+           'ArchiveSearch', 'duplicates_archive']
 
 # %% ../../nbs/prediction/49_scale.ipynb #9480e636
-import json, logging, os, pickle, queue, re, socket, subprocess, sys, threading, time
+import logging, os, pickle, queue, re, socket, subprocess, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from itertools import chain, islice
+from operator import call
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -373,108 +374,140 @@ def _text(error: Exception) -> str:
     if not isinstance(error, OSError) or not error.strerror: return str(error)
     return f'{error.filename}: {error.strerror}' if error.filename else error.strerror
 
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2e01
+def attempted(function: Callable, *args) -> tuple: # what it returned; what went wrong, empty where nothing did
+    "Call a function; an error becomes a line."
+    try: return function(*args), ''
+    except (OSError, UserError, OperationFailed) as e: return None, _text(e)
+    except Exception as e: return None, f'{type(e).__name__}: {e}'
+
 # %% ../../nbs/prediction/49_scale.ipynb #3e926603
-def _listen(lines: Iterable[str], shards: queue.SimpleQueue) -> None:
-    "Take shards as they are told, and end the process where there is nobody to tell any."
-    for line in lines: shards.put(Shard(**json.loads(line)))
-    os._exit(0)
+def _listen(stream: BinaryIO, told: queue.SimpleQueue) -> None:
+    "Take what is told, and end the process where there is nobody to tell anything."
+    try:
+        while True: told.put(pickle.load(stream))
+    finally: os._exit(0)
 
-def serve_shards() -> None:
-    "What a worker's process does."
-    out = os.fdopen(os.dup(1), 'w', encoding='utf-8')
-    os.dup2(2, 1) # what libraries print does not get among the outcomes
-    def tell(value: Mapping) -> None: print(to_json(value), file=out, flush=True)
-    told = io_lines(sys.stdin.buffer)
-    job, shards = json.loads(next(told)), queue.SimpleQueue()
-    threading.Thread(target=_listen, args=[told, shards], daemon=True).start()
-    try: worker = Worker(Job(**job['job']), job['threads'])
-    except (OSError, UserError, OperationFailed, ImportError) as e:
-        return tell(asdict(Outcome(-1, 'stop', reason=_text(e))))
-    tell(asdict(Outcome(-1, 'ready')))
-    while True: tell(asdict(do_shard(worker, shards.get())))
+def serve(begin: Callable, # takes what is told first, and returns what answers all that follows
+          ) -> None:
+    "What a process does."
+    out, told = os.fdopen(os.dup(1), 'wb'), queue.SimpleQueue()
+    os.dup2(2, 1) # what libraries print does not get among the answers
+    def answer(value):
+        pickle.dump(value, out)
+        out.flush()
+    threading.Thread(target=_listen, args=[sys.stdin.buffer, told], daemon=True).start()
+    work, problem = attempted(begin, *told.get())
+    answer((None, problem))
+    while not problem: answer(attempted(work, told.get()))
 
-def io_lines(stream: BinaryIO) -> Iterator[str]: # until the other end is closed
-    while line := stream.readline(): yield line.decode('utf-8')
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2e05
+def serve_shards(job: Mapping, threads: int) -> Callable: # takes a `Shard`, returns an `Outcome`
+    "A worker that does the shards of a job."
+    return partial(do_shard, Worker(Job(**job), threads))
 
 # %% ../../nbs/prediction/49_scale.ipynb #705689c9
 _START = 'import sys; sys.path.insert(0, sys.argv[1]); import cloud_classifier.prediction.scale as s; '
 _THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS') # of libraries that would take all cores
 
-def _started(serve: str, threads: int = 1) -> subprocess.Popen:
-    "A process in which a function of this room serves."
-    words = [sys.executable, '-c', f'{_START}s.{serve}()', str(Path(cloud_classifier.__file__).parents[1])]
+def _started(begin: str, # the name of a function of this room, as `serve` takes it
+             threads: int = 1) -> subprocess.Popen:
+    "A process that serves."
+    words = [sys.executable, '-c', f'{_START}s.serve(s.{begin})', str(Path(cloud_classifier.__file__).parents[1])]
     env = os.environ | dict.fromkeys(_THREADS, str(threads))
     return subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                             start_new_session=True) # Ctrl-C is not for it
 
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2e09
 class Process:
-    "A worker in a process of its own."
-    def __init__(self, job: Job, threads: int = 1):
-        self.process = _started('serve_shards', threads)
-        self.tell(dict(job=asdict(job), threads=threads))
-
-    def tell(self, value: Mapping) -> None:
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(to_json(value).encode() + b'\n')
-            self.process.stdin.flush()
-
-    def hear(self) -> Outcome | None: # None where it has ended
-        line = self.process.stdout.readline()
-        return Outcome(**json.loads(line)) if line.endswith(b'\n') else None
+    "A process of this machine that does one thing at a time."
+    def __init__(self, begin: str, # as `_started` takes it
+                 *args, # what it is told first
+                 threads: int = 1):
+        self.begin, self.args, self.threads = begin, args, threads
+        self.process, self.closed, self.lock = None, False, threading.Lock()
 
     def end(self) -> None:
-        with suppress(BrokenPipeError): self.process.stdin.close()
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        process, self.process = self.process, None
+        if process is None: return
+        process.kill()
+        process.wait()
+        with suppress(BrokenPipeError): process.stdin.close()
+        process.stdout.close()
+
+    def close(self) -> None:
+        "End the process, and start no other."
+        with self.lock: self.closed = True
+        self.end()
+
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2e0a
+@patch
+def exchange(self: Process, value):
+    "Tell a process something, and hear the answer; `EOFError` where it ended before it had one."
+    process = self.process
+    try:
+        pickle.dump(value, process.stdin)
+        process.stdin.flush()
+        answer, problem = pickle.load(process.stdout)
+    except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+        self.end()
+        raise EOFError(process.returncode) from None
+    if problem: raise OperationFailed(problem)
+    return answer
+
+@patch
+def start(self: Process) -> None:
+    "Start a process, and wait until it is ready."
+    for _ in range(ATTEMPTS):
+        with self.lock:
+            if self.closed: raise OperationFailed('is closed')
+            self.process = _started(self.begin, self.threads)
+        try: return self.exchange(self.args)
+        except EOFError as e: status = e.args[0]
+    raise OperationFailed(f'a worker ended before it began (exit status {status}), {ATTEMPTS} times')
+
+@patch
+def do(self: Process, what): # what was made of it
+    "Have something done."
+    if self.process is None: self.start()
+    return self.exchange(what)
 
 # %% ../../nbs/prediction/49_scale.ipynb #2a342ef8
 class Team:
-    "Workers that take shards from one source."
-    def __init__(self, job: Job, shards: Iterable[Shard], threads: int = 1):
-        self.job, self.shards, self.threads = job, iter(shards), threads
-        self.outcomes, self.lock, self.processes, self.closed = queue.Queue(), threading.Lock(), set(), False
+    "Processes of this machine; called with things to do, it yields what is made of each, as they come."
+    def __init__(self, processes: list[Process],
+                 tries: int = ATTEMPTS, # after which something that ends each process is given up
+                 named: str = '{0.file}', # what a message calls something, by its fields
+                 ):
+        self.processes, self.tries, self.named, self.free = processes, tries, named, queue.SimpleQueue()
+        for o in processes: self.free.put(o)
 
-    def take(self) -> Shard | None:
-        with self.lock: return None if self.closed else next(self.shards, None)
+    def do(self, what):
+        "Have something done by the next process that is free."
+        process = self.free.get()
+        try:
+            for _ in range(self.tries):
+                with suppress(EOFError): return process.do(what)
+        finally: self.free.put(process)
+        raise OperationFailed(f'a process that worked at {self.named.format(what)} ended {self.tries} times; '
+                              'is there enough memory?')
 
-    def start(self) -> Process: # that is ready
-        "Start a process."
-        for _ in range(ATTEMPTS):
-            with self.lock:
-                if self.closed: raise OperationFailed('is closed')
-                self.processes.add(process := Process(self.job, self.threads))
-            if (outcome := process.hear()) and outcome.status == 'ready': return process
-            self.drop(process)
-            if outcome: raise OperationFailed(outcome.reason)
-        raise OperationFailed(f'a worker ended before it began (exit status {process.process.returncode}), '
-                              f'{ATTEMPTS} times')
+    def close(self) -> None:
+        for o in self.processes: o.close()
 
-    def drop(self, process: Process) -> None:
-        with self.lock: self.processes.discard(process)
-        process.end()
-
-# %% ../../nbs/prediction/49_scale.ipynb #91c36ade
-def _do(team: Team, process: Process, shard: Shard) -> Process: # that goes on
-    "Have a shard done, by another process where one ends."
-    for _ in range(2*ATTEMPTS):
-        process.tell(asdict(shard))
-        if outcome := process.hear():
-            team.outcomes.put(outcome)
-            return process
-        team.drop(process)
-        process = team.start()
-    raise OperationFailed(f'shard {shard.number} ends each worker before it can be set aside')
-
-def _serve(team: Team) -> None:
-    "Have shards done until there are none; an error ends the team."
-    end = None
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2e0b
+@patch
+def __call__(self: Team, things: Iterable) -> Iterator:
+    "Have things done, of which a few wait for a process; an error ends it."
+    things, n = iter(things), len(self.processes)
+    pool = ThreadPoolExecutor(n)
     try:
-        if shard := team.take():
-            process = team.start()
-            while shard: process, shard = _do(team, process, shard), team.take()
-    except BaseException as e: end = e
-    team.outcomes.put(end)
+        waiting = {pool.submit(self.do, o) for o in islice(things, 2*n)}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            waiting |= {pool.submit(self.do, o) for o in islice(things, len(done))}
+            for future in done: yield future.result()
+    finally: pool.shutdown(wait=False, cancel_futures=True)
 
 # %% ../../nbs/prediction/49_scale.ipynb #bed5c4fb
 def run_local(job: Job,
@@ -483,18 +516,10 @@ def run_local(job: Job,
               threads: int = 1, # of each, with a core each
               ) -> Iterator[Outcome]: # as they come
     "Do shards in processes of this machine."
-    team, workers = Team(job, shards_of(plan), threads), workers or max(1, core_count()//threads)
-    workers = min(workers, plan.num_rows)
-    for _ in range(workers): threading.Thread(target=_serve, args=[team], daemon=True).start()
-    try:
-        while workers:
-            item = team.outcomes.get()
-            if isinstance(item, Outcome): yield item
-            elif item is None: workers -= 1
-            else: raise item
-    finally:
-        with team.lock: team.closed, processes = True, list(team.processes)
-        for process in processes: process.end()
+    workers = max(1, min(workers or core_count()//threads, plan.num_rows))
+    processes = [Process('serve_shards', asdict(job), threads, threads=threads) for _ in range(workers)]
+    # A shard that ends three processes is set aside by the fourth.
+    with closing(Team(processes, 2*ATTEMPTS, 'shard {0.number}')) as team: yield from team(shards_of(plan))
 
 # %% ../../nbs/prediction/49_scale.ipynb #f2ec7045
 MAX_BLOCKS = 4_000
@@ -736,75 +761,9 @@ def embed_archive(places: Sequence[str | Path], out: str | Path, # as `run_archi
     return run_archive(EmbeddingTask.of(model), places, out, **options)
 
 # %% ../../nbs/prediction/49_scale.ipynb #7234ee1c
-def attempt_job(job: Callable) -> str: # what is in the way; empty where it is done
-    "Do a job; an error becomes a line."
-    try: job()
-    except (OSError, UserError, OperationFailed) as e: return _text(e)
-    except Exception as e: return f'{type(e).__name__}: {e}'
-    return ''
-
-def _take_jobs(stream: BinaryIO, jobs: queue.SimpleQueue) -> None:
-    "Take jobs as they are told, and end the process where there is nobody to tell any."
-    with suppress(EOFError):
-        while True: jobs.put(pickle.load(stream))
-    os._exit(0)
-
-def serve_jobs() -> None:
-    "What a process does that is handed jobs."
-    out, jobs = os.fdopen(os.dup(1), 'wb'), queue.SimpleQueue()
-    os.dup2(2, 1) # what libraries print does not get among the answers
-    threading.Thread(target=_take_jobs, args=[sys.stdin.buffer, jobs], daemon=True).start()
-    while True:
-        pickle.dump(attempt_job(jobs.get()), out)
-        out.flush()
-
-# %% ../../nbs/prediction/49_scale.ipynb #93c0b3fb
-class JobProcess:
-    "A process that does jobs, one at a time."
-    def __init__(self): self.process = None
-
-    def do(self, job: Callable) -> str | None: # what is in the way, or None where the process ended
-        if self.process is None: self.process = _started('serve_jobs')
-        try:
-            pickle.dump(job, self.process.stdin)
-            self.process.stdin.flush()
-            return pickle.load(self.process.stdout)
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError): return self.end()
-
-    def end(self) -> None:
-        process, self.process = self.process, None
-        if process is None: return
-        process.kill()
-        process.wait()
-        with suppress(BrokenPipeError): process.stdin.close()
-        process.stdout.close()
-
-# %% ../../nbs/prediction/49_scale.ipynb #06e9227a
-class JobTeam:
-    "Processes of this machine that do jobs; called with some, it yields after each."
-    def __init__(self, workers: int):
-        self.workers, self.free, self.closed = workers, queue.SimpleQueue(), False
-        self.processes = [JobProcess() for _ in range(workers)]
-        for o in self.processes: self.free.put(o)
-
-    def do(self, job: Callable) -> None:
-        "Have a job done; by another process where one ends."
-        process = self.free.get()
-        try: reason = next((o for _ in range(ATTEMPTS) if not self.closed and (o := process.do(job)) is not None), None)
-        finally: self.free.put(process)
-        if reason is None: raise OperationFailed(f'a process that worked at {job.file} ended {ATTEMPTS} times; '
-                                                 'is there enough memory?')
-        if reason: raise OperationFailed(reason)
-
-    def __call__(self, jobs: Sequence[Callable]) -> Iterator[None]:
-        pool = ThreadPoolExecutor(self.workers)
-        try:
-            for future in as_completed([pool.submit(self.do, job) for job in jobs]): yield future.result()
-        finally: pool.shutdown(wait=False, cancel_futures=True)
-
-    def close(self) -> None:
-        self.closed = True
-        for o in self.processes: o.end()
+def serve_jobs() -> Callable: # takes a job
+    "What does jobs: each is called."
+    return call
 
 # %% ../../nbs/prediction/49_scale.ipynb #01ae382d
 def run_on_ray(ray, # the module
@@ -812,7 +771,7 @@ def run_on_ray(ray, # the module
                workers: int, # tasks at a time
                ) -> Iterator[None]: # after each
     "Do jobs as tasks of Ray, which gives those of a node that is gone to another one."
-    task, waiting = ray.remote(max_retries=ATTEMPTS)(attempt_job), []
+    task, waiting = ray.remote(max_retries=ATTEMPTS)(attempted), []
     def finish(least):
         nonlocal waiting
         while len(waiting) > least:
@@ -825,7 +784,7 @@ def run_on_ray(ray, # the module
     yield from finish(0)
 
 def _gotten(ray, reference) -> str: # what is in the way
-    try: return ray.get(reference)
+    try: return ray.get(reference)[1]
     except ray.exceptions.RayError as e: return f'Ray could not do a job: {str(e).strip().splitlines()[-1]}'
 
 # %% ../../nbs/prediction/49_scale.ipynb #8620343d
@@ -839,9 +798,7 @@ def job_engine(engine: str = 'local', # or 'ray'
         with ray_cluster(address) as ray:
             yield partial(run_on_ray, ray, workers=workers or max(1, int(ray.cluster_resources().get('CPU', 1))))
     else:
-        team = JobTeam(workers or core_count())
-        try: yield team
-        finally: team.close()
+        with closing(Team([Process('serve_jobs') for _ in range(workers or core_count())])) as team: yield team
 
 # %% ../../nbs/prediction/49_scale.ipynb #439bc454
 @dataclass
