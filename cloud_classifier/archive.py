@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRIES', 'FIRST_WAIT', 'PHOTOS', 'ATTEMPTS', 'FORMAT', 'Photo', 'BadArchive', 'StoreError', 'is_bucket',
-           'split_bucket', 'shown_place', 'may_pass', 'retried', 'is_tar', 'is_list', 'Tar', 'Disk', 'check_size',
-           'Bucket', 'Stores', 'walk', 'find_in', 'Shard', 'part_name', 'Archive', 'list_photos', 'plan_schema',
-           'write_plan', 'make_plan', 'shards_of', 'read_tar', 'read_photo', 'read_shard', 'write_part', 'read_parts',
-           'aside_name', 'begin_shard', 'end_shard', 'fail_shard', 'why_failed', 'set_aside']
+           'split_bucket', 'shown_place', 'may_pass', 'retried', 'is_tar', 'Tar', 'Disk', 'check_size', 'Bucket',
+           'Stores', 'walk', 'is_list', 'find_in', 'Shard', 'part_name', 'Archive', 'list_photos', 'plan_schema',
+           'write_plan', 'shards_of', 'make_plan', 'read_tar', 'read_photo', 'read_shard', 'write_part', 'aside_name',
+           'read_parts', 'begin_shard', 'end_shard', 'fail_shard', 'why_failed', 'set_aside']
 
 # %% ../nbs/07_archive.ipynb #c79e15ba
 import csv, errno, hashlib, io, lzma, os, random, re, tarfile, tempfile, time, zlib
@@ -55,14 +55,15 @@ class StoreError(OperationFailed):
 
 # %% ../nbs/07_archive.ipynb #e3c9d631
 _BUCKET = re.compile(r'(s3|gs|gcs|abfss?|az)://', re.IGNORECASE)
-_SCHEMES = {'gcs': 'gs', 'az': 'abfs'} # other spellings
-_SETTINGS = re.compile(r'\?(\w+=[^/&]*(?:&\w+=[^/&]*)*)$') # not the ? of a pattern
 
 def is_bucket(place: str) -> bool:
     "Whether a place is in an object store."
     return bool(_BUCKET.match(place))
 
 # %% ../nbs/07_archive.ipynb #6feb4a95
+_SCHEMES = {'gcs': 'gs', 'az': 'abfs'} # other spellings
+_SETTINGS = re.compile(r'\?(\w+=[^/&]*(?:&\w+=[^/&]*)*)$') # not the ? of a pattern
+
 def split_bucket(place: str, # such as 's3://bucket/2026/a.tar?region=eu-west-1'
                  ) -> tuple[str, str, str]: # the bucket with all it takes to reach it; its name; what is in it
     "The bucket and the key of a place in an object store."
@@ -81,7 +82,6 @@ def shown_place(place: str) -> str:
     return f'{bucket}/{key}'
 
 # %% ../nbs/07_archive.ipynb #7fd6410c
-TRIES, FIRST_WAIT = 6, .2 # waits of 6 seconds in all
 _PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ECONNRESET, errno.EPIPE)
 _LASTING = re.compile('ACCESS_DENIED|NO_SUCH|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT|RESOURCE_NOT_FOUND')
 
@@ -91,8 +91,10 @@ def may_pass(error: OSError) -> bool:
     return error.errno in _PASSING or error.errno is None and not _LASTING.search(str(error))
 
 # %% ../nbs/07_archive.ipynb #ef0f5c93
+TRIES, FIRST_WAIT = 6, .2 # waits of 6 seconds in all
+
 def retried(function: Callable, # takes nothing
-            ): # what it returns
+            ): # what it returned
     "Call a function, again where it fails in a way that may pass."
     for n in range(TRIES):
         try: return function()
@@ -110,16 +112,12 @@ class _Resumed(io.RawIOBase):
     def seekable(self) -> bool: return True
     def tell(self) -> int: return self.at
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.at = offset + (self.size if whence == os.SEEK_END else self.at if whence == os.SEEK_CUR else 0)
-        return self.at
-
     def close(self) -> None:
         if self.file is not None: self.file.close()
         self.file = None
         super().close()
 
-# %% ../nbs/07_archive.ipynb #ebe3d3c5
+# %% ../nbs/07_archive.ipynb #ebe3d3c4
 @patch
 def _ask(self: _Resumed, function: Callable):
     "What a function makes of the open file; where it fails, the next one gets the file opened anew."
@@ -130,10 +128,17 @@ def _ask(self: _Resumed, function: Callable):
         with suppress(OSError): file.close()
         raise
 
+# %% ../nbs/07_archive.ipynb #ebe3d3c8
 @patch(as_prop=True)
 def size(self: _Resumed) -> int:
     with self.name_errors(): return retried(lambda: self._ask(lambda file: file.seek(0, os.SEEK_END)))
 
+@patch
+def seek(self: _Resumed, offset: int, whence: int = os.SEEK_SET) -> int:
+    self.at = offset + (self.size if whence == os.SEEK_END else self.at if whence == os.SEEK_CUR else 0)
+    return self.at
+
+# %% ../nbs/07_archive.ipynb #ebe3d3c5
 @patch
 def readinto(self: _Resumed, buffer) -> int:
     def read(file):
@@ -146,10 +151,8 @@ def readinto(self: _Resumed, buffer) -> int:
 
 # %% ../nbs/07_archive.ipynb #c02615df
 _TARS = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
-_LISTS = ('.csv', '.parquet')
 
 def is_tar(path: str) -> bool: return path.lower().endswith(_TARS)
-def is_list(path: str) -> bool: return path.lower().endswith(_LISTS)
 
 class Tar(NamedTuple):
     "A tar file that is a shard."
@@ -177,23 +180,32 @@ class Disk:
     def size(self, name: str) -> int: return os.path.getsize(self.path(name))
     def remove(self, name: str) -> None: Path(self.path(name)).unlink(missing_ok=True)
 
-    def names(self, folder: str) -> list[str]:
-        "What is in a folder; nothing where there is none."
-        try: return os.listdir(self.path(folder))
-        except FileNotFoundError: return []
+# %% ../nbs/07_archive.ipynb #94f20b90
+@patch
+def names(self: Disk, folder: str) -> list[str]:
+    "What is in a folder; nothing where there is none."
+    try: return os.listdir(self.path(folder))
+    except FileNotFoundError: return []
 
-    def entries(self, folder: str) -> list[str | Tar]: # paths of folders end with '/'
-        "Folders, photos and tar files in a folder, sorted."
-        def size(o): return o.stat().st_size if is_tar(o.name) else 0
-        with os.scandir(self.path(folder)) as found:
-            return _wanted(folder, {o.name + '/'*o.is_dir(follow_symlinks=False): size(o) for o in found})
+@patch
+def entries(self: Disk, folder: str) -> list[str | Tar]: # paths of folders end with '/'
+    "Folders, photos and tar files in a folder, sorted."
+    def size(o): return o.stat().st_size if is_tar(o.name) else 0
+    with os.scandir(self.path(folder)) as found:
+        return _wanted(folder, {o.name + '/'*o.is_dir(follow_symlinks=False): size(o) for o in found})
+
+# %% ../nbs/07_archive.ipynb #5625ec0c
+def _too_large(name: str, size: int, limit: int) -> BadImage:
+    return BadImage(name, 'too large', f'{size/1e6:.0f} MB is over the limit of {limit/1e6:.0f} MB')
+
+def check_size(name: str, # of a photo
+               size: int, # bytes
+               limit: int, # bytes
+               ) -> None:
+    "`BadImage` where a photo's file is too large to be read."
+    if size > limit: raise _too_large(name, size, limit)
 
 # %% ../nbs/07_archive.ipynb #5625ec0d
-@patch
-def open(self: Disk, name: str, buffer: int = 1 << 20) -> BinaryIO:
-    "A file to read; another try is made where the disk fails in a way that may pass."
-    return io.BufferedReader(_Resumed(partial(io.open, self.path(name), 'rb', buffering=0)), buffer)
-
 @patch
 def read(self: Disk, name: str, limit: int) -> bytes: # limit: bytes
     "All of a file; `BadImage` where it is too large, or is none."
@@ -202,16 +214,11 @@ def read(self: Disk, name: str, limit: int) -> bytes: # limit: bytes
     check_size(name, about.st_size, limit)
     return retried(Path(self.path(name)).read_bytes)
 
-# %% ../nbs/07_archive.ipynb #a7030bf9
-def check_size(name: str, # of a photo
-               size: int, # bytes
-               limit: int, # bytes
-               ) -> None:
-    "`BadImage` where a photo's file is too large to be read."
-    if size > limit: raise _too_large(name, size, limit)
-
-def _too_large(name: str, size: int, limit: int) -> BadImage:
-    return BadImage(name, 'too large', f'{size/1e6:.0f} MB is over the limit of {limit/1e6:.0f} MB')
+# %% ../nbs/07_archive.ipynb #c8b0a75a
+@patch
+def open(self: Disk, name: str, buffer: int = 1 << 20) -> BinaryIO:
+    "A file to read; another try is made where the disk fails in a way that may pass."
+    return io.BufferedReader(_Resumed(partial(io.open, self.path(name), 'rb', buffering=0)), buffer)
 
 # %% ../nbs/07_archive.ipynb #6e860e1e
 @patch
@@ -219,6 +226,21 @@ def _too_large(name: str, size: int, limit: int) -> BadImage:
 def whole(self: Disk, name: str, sync: bool = True) -> Iterator[Path]:
     "A path to write to, whose content is there under `name` when the block ends well."
     with atomic_path(self.path(name), sync) as part: yield part
+
+# %% ../nbs/07_archive.ipynb #a34b4ab0
+def _short(error: OSError) -> str:
+    "What a store says, in a line."
+    return printable(error.strerror or ' '.join(str(error).split())[:300])
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    "`StoreError` with the name, where a store does not answer; what is not there or closed stays an `OSError`."
+    try: yield
+    except (FileNotFoundError, PermissionError): raise
+    except OSError as e:
+        if re.search('RESOURCE_NOT_FOUND|NO_SUCH_KEY', str(e)): raise FileNotFoundError(errno.ENOENT, 'is not there')
+        if may_pass(e): raise StoreError(f'{printable(name)}: the store does not answer ({_short(e)})') from None
+        raise PermissionError(errno.EACCES, _short(e)) from None
 
 # %% ../nbs/07_archive.ipynb #a34b4ac2
 class Bucket:
@@ -239,24 +261,22 @@ class Bucket:
         _ = self.fs # which knows the root
         return self.root.rstrip('/') + name.removeprefix(self.shown).rstrip('/')
 
-    def info(self, name: str): # a FileInfo
-        "What is known of an object or a folder."
-        with _told(name): return retried(lambda: self.fs.get_file_info(self.key(name)))
+# %% ../nbs/07_archive.ipynb #129660db
+@patch
+def info(self: Bucket, name: str): # a FileInfo of pyarrow
+    "What is known of an object or a folder."
+    with _told(name): return retried(lambda: self.fs.get_file_info(self.key(name)))
 
-# %% ../nbs/07_archive.ipynb #1ebae591
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    "`StoreError` with the name, where a store does not answer; what is not there or closed stays an `OSError`."
-    try: yield
-    except (FileNotFoundError, PermissionError): raise
-    except OSError as e:
-        if re.search('RESOURCE_NOT_FOUND|NO_SUCH_KEY', str(e)): raise FileNotFoundError(errno.ENOENT, 'is not there')
-        if may_pass(e): raise StoreError(f'{printable(name)}: the store does not answer ({_short(e)})') from None
-        raise PermissionError(errno.EACCES, _short(e)) from None
+@patch
+def exists(self: Bucket, name: str) -> bool: return self.info(name).type.name != 'NotFound'
 
-def _short(error: OSError) -> str:
-    "What a store says, in a line."
-    return printable(error.strerror or ' '.join(str(error).split())[:300])
+@patch
+def is_folder(self: Bucket, name: str) -> bool: return self.info(name).type.name == 'Directory'
+
+@patch
+def size(self: Bucket, name: str) -> int:
+    if (size := self.info(name).size) is None: raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return size
 
 # %% ../nbs/07_archive.ipynb #9c0a3137
 @patch
@@ -274,22 +294,6 @@ def names(self: Bucket, folder: str) -> list[str]:
 def entries(self: Bucket, folder: str) -> list[str | Tar]: # paths of folders end with '/'
     "Folders, photos and tar files in a folder, sorted."
     return _wanted(folder, {o.base_name + '/'*(o.type.name == 'Directory'): o.size or 0 for o in self._listed(folder)})
-
-# %% ../nbs/07_archive.ipynb #129660db
-@patch
-def exists(self: Bucket, name: str) -> bool: return self.info(name).type.name != 'NotFound'
-
-@patch
-def is_folder(self: Bucket, name: str) -> bool: return self.info(name).type.name == 'Directory'
-
-@patch
-def size(self: Bucket, name: str) -> int:
-    if (size := self.info(name).size) is None: raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    return size
-
-@patch
-def remove(self: Bucket, name: str) -> None:
-    with suppress(FileNotFoundError), _told(name): retried(lambda: self.fs.delete_file(self.key(name)))
 
 # %% ../nbs/07_archive.ipynb #82b8f2cb
 _PIECE = 8 << 20 # bytes that are asked for at once
@@ -325,6 +329,11 @@ def whole(self: Bucket, name: str, sync: bool = True) -> Iterator[Path]:
         yield Path(folder)/'object'
         self._put(name, Path(folder)/'object')
 
+# %% ../nbs/07_archive.ipynb #e5d0cbd5
+@patch
+def remove(self: Bucket, name: str) -> None:
+    with suppress(FileNotFoundError), _told(name): retried(lambda: self.fs.delete_file(self.key(name)))
+
 # %% ../nbs/07_archive.ipynb #b65f7b64
 class Stores:
     "Where names lead to."
@@ -340,15 +349,17 @@ class Stores:
         uri, shown, _ = split_bucket(place)
         if shown not in self.buckets or uri != shown: self.buckets[shown] = Bucket(uri)
 
-    def of(self, name: str) -> Disk | Bucket:
-        "The store that a name leads to; a bucket that was not told is reached like the first of its kind."
-        if not is_bucket(name): return self.disk
-        shown = split_bucket(name)[1]
-        if shown not in self.buckets:
-            alike = [o.uri for o in self.buckets.values() if o.uri.split(':')[0] == shown.split(':')[0]]
-            settings = next(filter(None, map(_SETTINGS.search, alike)), None)
-            self.add(shown + (settings[0] if settings else ''))
-        return self.buckets[shown]
+# %% ../nbs/07_archive.ipynb #b65f7b67
+@patch
+def of(self: Stores, name: str) -> Disk | Bucket:
+    "The store that a name leads to; a bucket that was not told is reached like the first of its kind."
+    if not is_bucket(name): return self.disk
+    shown = split_bucket(name)[1]
+    if shown not in self.buckets:
+        alike = [o.uri for o in self.buckets.values() if o.uri.split(':')[0] == shown.split(':')[0]]
+        settings = next(filter(None, map(_SETTINGS.search, alike)), None)
+        self.add(shown + (settings[0] if settings else ''))
+    return self.buckets[shown]
 
 # %% ../nbs/07_archive.ipynb #b0c3932b
 def walk(store: Disk | Bucket,
@@ -374,6 +385,7 @@ def _pattern(glob: str) -> re.Pattern:
     pieces = re.split(r'(\*\*/|\*\*|\*|\?|\[[^]]*\])', glob)
     return re.compile(''.join(parts.get(o) or (o if o[:1] == '[' else re.escape(o)) for o in pieces), re.DOTALL)
 
+# %% ../nbs/07_archive.ipynb #9fcfca15
 def _matches_in_bucket(bucket: Bucket, pattern: str) -> Iterator[str | Tar | BadImage]:
     "The photos and tar files that a pattern names, and those below folders that it names."
     folder, matches = re.match(r'[^*?[]*/', pattern)[0], _pattern(pattern + '/**')
@@ -393,10 +405,15 @@ def _matches_on_disk(disk: Disk, pattern: str) -> Iterator[str | Tar | BadImage]
             if '**' not in pattern: yield from walk(disk, path)
         elif is_photo_name(path) or is_tar(path): yield _as_found(disk, path)
 
+# %% ../nbs/07_archive.ipynb #5079fdd8
 def _matches(store: Disk | Bucket, pattern: str) -> Iterator[str | Tar | BadImage]:
     return (_matches_in_bucket if isinstance(store, Bucket) else _matches_on_disk)(store, pattern)
 
-# %% ../nbs/07_archive.ipynb #e966a0a0
+# %% ../nbs/07_archive.ipynb #e966a09f
+_LISTS = ('.csv', '.parquet')
+
+def is_list(path: str) -> bool: return path.lower().endswith(_LISTS)
+
 def _column(names: Iterable[str] | None, place: str) -> str:
     "The column that has the photos."
     by_name = {str(name).strip().lower(): name for name in names or ()}
@@ -404,6 +421,7 @@ def _column(names: Iterable[str] | None, place: str) -> str:
         if name in by_name: return by_name[name]
     raise BadArchive(f'{place}: has no column path or url')
 
+# %% ../nbs/07_archive.ipynb #e966a0a0
 def _names_in_csv(file: BinaryIO, place: str) -> Iterator[str]:
     rows = csv.DictReader(io.TextIOWrapper(file, 'utf-8-sig', 'surrogateescape', newline=''))
     try:
@@ -419,21 +437,22 @@ def _names_in_parquet(file: BinaryIO, place: str) -> Iterator[str]:
     column = _column(table.schema_arrow.names, place)
     for batch in table.iter_batches(columns=[column]): yield from batch.column(0).to_pylist()
 
+# %% ../nbs/07_archive.ipynb #79b6c0a5
 def _listed_names(store: Disk | Bucket, place: str) -> Iterator[str]:
-    "The photos of a list; rows without one are left out."
+    "The photos of a list."
     names = _names_in_csv if place.lower().endswith('.csv') else _names_in_parquet
     with store.open(place) as file: yield from filter(None, names(file, place))
 
-# %% ../nbs/07_archive.ipynb #5c5fb793
-def _checked(name: str, urls: bool) -> str | BadImage:
-    if urls or not is_address(name): return name
-    return BadImage(name, 'missing', 'is an address; --urls lets addresses be fetched')
-
-# %% ../nbs/07_archive.ipynb #95b4a5c4
+# %% ../nbs/07_archive.ipynb #e8ac4930
 def _listed_tar(store: Disk | Bucket, name: str) -> Tar | BadImage:
     try: return _as_found(store, name)
     except FileNotFoundError: return BadImage(name, 'missing', 'there is no such file')
 
+def _checked(name: str, urls: bool) -> str | BadImage:
+    if urls or not is_address(name): return name
+    return BadImage(name, 'missing', 'is an address; --urls lets addresses be fetched')
+
+# %% ../nbs/07_archive.ipynb #e8ac4932
 def _in_list(store: Disk | Bucket, place: str, stores: Stores, urls: bool) -> Iterator[str | Tar | BadImage]:
     "The photos and tar files of a list; in a bucket, its names begin at its folder and are reached as it is."
     in_bucket = isinstance(store, Bucket)
@@ -441,6 +460,12 @@ def _in_list(store: Disk | Bucket, place: str, stores: Stores, urls: bool) -> It
         if in_bucket and not (is_bucket(name) or is_address(name)): name = f'{place.rpartition("/")[0]}/{name}'
         if is_tar(name) and not is_address(name): yield _listed_tar(stores.of(name), name)
         else: yield _checked(name, urls)
+
+# %% ../nbs/07_archive.ipynb #5c5fb793
+def _found(found: Iterable, place: str, problem: str) -> Iterator:
+    "What was found; `BadArchive` where that is nothing."
+    def refuse(): raise BadArchive(f'{place}: {problem}')
+    return or_else(found, refuse)
 
 # %% ../nbs/07_archive.ipynb #e640d44e
 def _in_place(place: str, stores: Stores, urls: bool) -> Iterator[str | Tar | BadImage]:
@@ -454,11 +479,6 @@ def _in_place(place: str, stores: Stores, urls: bool) -> Iterator[str | Tar | Ba
     if not store.exists(name): raise BadArchive(f'{name}: there is no such file or folder')
     if is_list(name): return _found(_in_list(store, name, stores, urls), name, 'names no photo')
     return iter([_as_found(store, name)])
-
-def _found(found: Iterable, place: str, problem: str) -> Iterator:
-    "What was found; `BadArchive` where that is nothing."
-    def refuse(): raise BadArchive(f'{place}: {problem}')
-    return or_else(found, refuse)
 
 # %% ../nbs/07_archive.ipynb #c034e5d7
 def find_in(places: Iterable[str], # folders, photos, tar files, patterns, lists; of this machine or in buckets
@@ -497,12 +517,15 @@ class Archive:
     def path(self, name: str) -> str: return f'{self.out}/{name}'
     def has(self, name: str) -> bool: return self.store.exists(self.path(name))
 
-    def read(self, name: str) -> bytes: return self.store.read(self.path(name), 2**40)
+# %% ../nbs/07_archive.ipynb #4c4c0d74
+@patch
+def read(self: Archive, name: str) -> bytes: return self.store.read(self.path(name), 2**40)
 
-    def write(self, name: str, content: str | bytes, sync: bool = True) -> None:
-        "Write a file of the archive's folder, whole or not at all."
-        with self.store.whole(self.path(name), sync) as part:
-            part.write_bytes(content.encode() if isinstance(content, str) else content)
+@patch
+def write(self: Archive, name: str, content: str | bytes, sync: bool = True) -> None:
+    "Write a file of the archive's folder, whole or not at all."
+    with self.store.whole(self.path(name), sync) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 # %% ../nbs/07_archive.ipynb #5ee3d432
 PHOTOS = 1_000 # of a listing in a shard at the most, a minute's work of a core
@@ -510,6 +533,19 @@ _FEWEST, _SHARE = 20, 50 # photos of the first shards; later ones have a fiftiet
 
 def _shard_size(before: int, most: int) -> int: return min(most, max(_FEWEST, before//_SHARE))
 
+# %% ../nbs/07_archive.ipynb #595ebc66
+def _listing_schema():
+    import pyarrow as pa
+    return pa.schema([('path', pa.binary()), ('kind', pa.string()), ('reason', pa.string())])
+
+def _listed_rows(photos: list[str | BadImage]): # a pyarrow Table
+    "Names of photos, and what is wrong with some."
+    import pyarrow as pa
+    bad = [o if isinstance(o, BadImage) else BadImage(o, '', '') for o in photos]
+    columns = [os.fsencode(o.name) for o in bad], [o.kind for o in bad], [o.reason for o in bad]
+    return pa.table(list(map(pa.array, columns)), schema=_listing_schema())
+
+# %% ../nbs/07_archive.ipynb #595ebc68
 _PIECES = 1_000 # in a file of the listing
 
 class _Listing:
@@ -525,21 +561,15 @@ class _Listing:
         self.archive.write(self.file, self.buffer.getvalue())
         self.writer, self.files, self.groups = None, self.files + 1, 0
 
-# %% ../nbs/07_archive.ipynb #595ebc66
-def _listing_schema():
-    import pyarrow as pa
-    return pa.schema([('path', pa.binary()), ('kind', pa.string()), ('reason', pa.string())])
-
+# %% ../nbs/07_archive.ipynb #595ebc69
 def _add_piece(listing: _Listing, photos: list[str | BadImage]) -> tuple[str, int]: # the file, the group in it
     "Write the photos of a shard."
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow.parquet as pq
     if listing.groups == _PIECES: listing.close()
     if listing.writer is None:
         listing.buffer = io.BytesIO()
         listing.writer = pq.ParquetWriter(listing.buffer, _listing_schema())
-    bad = [o if isinstance(o, BadImage) else BadImage(o, '', '') for o in photos]
-    columns = [os.fsencode(o.name) for o in bad], [o.kind for o in bad], [o.reason for o in bad]
-    listing.writer.write_table(pa.table(list(map(pa.array, columns)), schema=_listing_schema()))
+    listing.writer.write_table(_listed_rows(photos))
     listing.groups += 1
     return listing.file, listing.groups - 1
 
@@ -588,14 +618,6 @@ def write_plan(archive: Archive,
             total += len(some)
     return total
 
-# %% ../nbs/07_archive.ipynb #92f20ce6
-def make_plan(archive: Archive,
-              found: Iterable[str | Tar | BadImage], # as of `find_in`
-              photos: int = PHOTOS, # of a listing in a shard at the most
-              ) -> int: # shards
-    "Divide what is found into shards, and keep that."
-    return write_plan(archive, _shards(found, _Listing(archive), photos))
-
 # %% ../nbs/07_archive.ipynb #e741a982
 @patch
 def plan(self: Archive): # a pyarrow Table
@@ -608,6 +630,14 @@ def shards_of(table, # rows of a plan
     "The shards of a plan, one by one."
     for batch in table.to_batches(max_chunksize=1_000):
         for row in batch.to_pylist(): yield Shard(**row | dict(path=os.fsdecode(row['path'])))
+
+# %% ../nbs/07_archive.ipynb #92f20ce6
+def make_plan(archive: Archive,
+              found: Iterable[str | Tar | BadImage], # as of `find_in`
+              photos: int = PHOTOS, # of a listing in a shard at the most
+              ) -> int: # shards
+    "Divide what is found into shards, and keep that."
+    return write_plan(archive, _shards(found, _Listing(archive), photos))
 
 @patch
 def shards(self: Archive) -> Iterator[Shard]: return shards_of(self.plan())
@@ -630,7 +660,7 @@ class _Member(tarfile.TarInfo):
         if self.type in _LONG and self.size > _MAX_SAID: raise tarfile.ReadError('a header is too long')
         return super()._proc_member(tar)
 
-# %% ../nbs/07_archive.ipynb #0e584b7f
+# %% ../nbs/07_archive.ipynb #300e3c59
 def _skip(tar: tarfile.TarFile) -> None:
     "Go to the next header; a size that is a lie ends where the file does."
     while (left := tar.offset - tar.fileobj.tell()) > 0:
@@ -644,6 +674,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
         if is_photo_name(name) and name[0] != '.' and not member.isdir(): yield member
         _skip(tar)
 
+# %% ../nbs/07_archive.ipynb #0e584b7f
 def _read_member(tar: tarfile.TarFile, member: _Member, name: str) -> Photo | BadImage:
     if not member.isreg(): return BadImage(name, 'not an image', 'is a link or a device, not a file')
     if member.size > MAX_BYTES: return _too_large(name, member.size, MAX_BYTES)
@@ -668,6 +699,8 @@ def read_tar(file: BinaryIO,
         yield BadImage(path, 'truncated', f'is cut off or damaged after {photos} photos ({e}); the rest is missing')
 
 # %% ../nbs/07_archive.ipynb #ff3a0824
+def _reason(error: Exception) -> str: return _short(error) if isinstance(error, OSError) else printable(error)
+
 def read_photo(name: str,
                stores: Stores,
                ) -> Photo | BadImage:
@@ -679,14 +712,13 @@ def read_photo(name: str,
     except FileNotFoundError: return BadImage(name, 'missing', 'there is no such file')
     except (OSError, ValueError) as e: return BadImage(name, 'missing', f"can't be read ({_reason(e)})")
 
-def _reason(error: Exception) -> str: return _short(error) if isinstance(error, OSError) else printable(error)
-
-# %% ../nbs/07_archive.ipynb #c3eb3e1e
+# %% ../nbs/07_archive.ipynb #c3eb3e1d
 def _reads_at_once(names: list[str | BadImage], stores: Stores) -> int:
     "How many photos of a shard are read at once."
     first = next((o for o in names if not isinstance(o, BadImage)), '')
     return 16 if is_address(first) else stores.of(first).reads_at_once
 
+# %% ../nbs/07_archive.ipynb #c3eb3e1e
 def _read_ahead(names: list[str | BadImage], stores: Stores) -> Iterator[Photo | BadImage]:
     "Photos in their order, some of which are read at once."
     def read(name): return name if isinstance(name, BadImage) else read_photo(name, stores)
@@ -733,11 +765,19 @@ def write_part(archive: Archive,
     "Write the rows of a shard, whole or not at all."
     with archive.store.whole(archive.path(name)) as part: return _write_rows(part, rows, schema)
 
-# %% ../nbs/07_archive.ipynb #64db38b9
+# %% ../nbs/07_archive.ipynb #64db38b8
+def aside_name(number: int, suffix: str = '.parquet') -> str: return f'aside/shard-{number:08}{suffix}'
+
 def _numbers(archive: Archive, folder: str, suffix: str) -> Iterator[int]:
     "The shards that have a file in a folder."
     for name in archive.store.names(archive.path(folder)):
         if found := re.fullmatch(rf'shard-(\d+){re.escape(suffix)}', name): yield int(found[1])
+
+# %% ../nbs/07_archive.ipynb #64db38b9
+@patch
+def aside(self: Archive) -> list[int]:
+    "The shards that were set aside."
+    return sorted(_numbers(self, 'aside', '.json'))
 
 @patch
 def done(self: Archive) -> set[int]:
@@ -745,11 +785,6 @@ def done(self: Archive) -> set[int]:
     folders = [o for o in self.store.names(self.path('parts')) if o.isdigit()]
     done = {n for o in folders for n in _numbers(self, f'parts/{o}', '.parquet')}
     return done | set(self.aside())
-
-@patch
-def aside(self: Archive) -> list[int]:
-    "The shards that were set aside."
-    return sorted(_numbers(self, 'aside', '.json'))
 
 # %% ../nbs/07_archive.ipynb #c04f7a13
 def read_parts(archive: Archive,
@@ -762,8 +797,6 @@ def read_parts(archive: Archive,
         name = aside_name(number) if number in aside else part_name(number)
         with archive.store.open(archive.path(name)) as file:
             yield from pq.ParquetFile(file).iter_batches(columns=columns)
-
-def aside_name(number: int, suffix: str = '.parquet') -> str: return f'aside/shard-{number:08}{suffix}'
 
 # %% ../nbs/07_archive.ipynb #1b86c180
 ATTEMPTS = 3 # that may fail
@@ -779,10 +812,12 @@ def begin_shard(archive: Archive,
     archive.write(_mark(command, number, n), '', sync=False)
     return n
 
+# %% ../nbs/07_archive.ipynb #1b86c183
 def end_shard(archive: Archive, command: str, number: int, attempts: int) -> None:
     "Take the marks of a shard away."
     for n in range(1, attempts + 1): archive.store.remove(archive.path(_mark(command, number, n)))
 
+# %% ../nbs/07_archive.ipynb #1b86c186
 def fail_shard(archive: Archive, command: str, number: int, attempts: int, reason: str) -> None:
     "Write into the last mark why its attempt failed."
     archive.write(_mark(command, number, attempts), reason, sync=False)
@@ -792,13 +827,14 @@ def why_failed(archive: Archive, command: str, number: int) -> str:
     reasons = [archive.read(_mark(command, number, n)).decode() for n in range(1, ATTEMPTS + 1)]
     return next(filter(None, reasons), f'the process that worked at it ended {ATTEMPTS} times')
 
-# %% ../nbs/07_archive.ipynb #c5858c99
+# %% ../nbs/07_archive.ipynb #c5858c98
 def _names(shard: Shard, archive: Archive, stores: Stores) -> Iterator[str]:
     "The names of a shard's photos, none of which is opened; the shard itself where they are not known."
     if shard.kind == 'listing': names = (getattr(o, 'name', o) for o in list_photos(archive, shard))
     else: names = (o.name for o in read_shard(shard, archive, stores))
     yield from names
 
+# %% ../nbs/07_archive.ipynb #c5858c99
 def set_aside(shard: Shard, archive: Archive, stores: Stores, schema, reason: str) -> tuple[int, int]:
     "Write down why a shard is not worked at any more, with a row for each photo that is known to be in it."
     rows = ({'path': name, 'error': reason} for name in _names(shard, archive, stores))
@@ -809,15 +845,13 @@ def set_aside(shard: Shard, archive: Archive, stores: Stores, schema, reason: st
 # %% ../nbs/07_archive.ipynb #4486fac4
 FORMAT = 1 # of an archive's folder
 
-def _listed(places) -> str: # as they were read
-    return printable(', '.join(map(str, places or ()))[:200])
-
 def _difference(old: Mapping, new: Mapping) -> str:
     "How a folder is about something else than what is wanted; '' where it isn't."
+    places = printable(', '.join(map(str, old.get('places') or ()))[:200])
     if old.get('archive') != FORMAT: return 'is of another version of cloud_classifier'
     if old.get('task') != new['task']: return f'has the answers of {printable(old.get("task"))}, not of {new["task"]}'
     if old.get('sha256') != new['sha256']: return f'has answers of another model ({printable(old.get("model"))})'
-    if old.get('places') != new['places']: return f'is about other photos ({_listed(old.get("places"))})'
+    if old.get('places') != new['places']: return f'is about other photos ({places})'
     return '' if all(old.get(k) == new[k] for k in ('settings', 'photos')) else 'has answers with other options'
 
 # %% ../nbs/07_archive.ipynb #5af2423a
@@ -829,6 +863,7 @@ def about(self: Archive) -> dict | None: # None where there is no whole plan yet
     except ValueError: about = None
     return about if isinstance(about, dict) else {}
 
+# %% ../nbs/07_archive.ipynb #5af2423c
 _OURS = {'listing', 'plan.parquet', 'model.onnx', '.lock'} # what may be there of a plan that was not finished
 
 @patch
@@ -840,6 +875,13 @@ def check(self: Archive, about: Mapping) -> bool: # whether there is a plan
     if old is None and {final_name(o) for o in self.store.names(self.out)} - _OURS:
         raise BadArchive(f'{self.out}: is not empty, and has no archive.json to go on from; name another folder')
     return old is not None
+
+# %% ../nbs/07_archive.ipynb #a86bfce6
+def _sweep(archive: Archive) -> None:
+    "Remove what killed workers left, and the marks of commands that ended."
+    for part in Path(archive.out).glob('*/**/.*.tmp'): part.unlink(missing_ok=True)
+    for mark in Path(archive.out).glob('attempts/*/*'): mark.unlink(missing_ok=True)
+    for folder in Path(archive.out).glob('attempts/*'): folder.rmdir()
 
 # %% ../nbs/07_archive.ipynb #a86bfce7
 @patch
@@ -854,9 +896,3 @@ def alone(self: Archive) -> Iterator[None]:
         _sweep(self)
         try: yield
         finally: _sweep(self)
-
-def _sweep(archive: Archive) -> None:
-    "Remove what killed workers left, and the marks of commands that ended."
-    for part in Path(archive.out).glob('*/**/.*.tmp'): part.unlink(missing_ok=True)
-    for mark in Path(archive.out).glob('attempts/*/*'): mark.unlink(missing_ok=True)
-    for folder in Path(archive.out).glob('attempts/*'): folder.rmdir()
