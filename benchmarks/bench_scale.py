@@ -174,15 +174,17 @@ class OneProcess:
                 out.mkdir(exist_ok=True)
                 shutil.copyfile(source, out / name)
         job = Job('predict', {}, asdict(model), str(out), os.getcwd(), [], 'one')
-        self.process, self.shards, self.rates = Process(job), iter(list(archive.shards())), []
-        os.sched_setaffinity(self.process.process.pid, {min(os.sched_getaffinity(0))})
-        assert self.process.hear().status == 'ready'
+        self.process, self.rates = Process('serve_shards', asdict(job), 1), []
+        self.shards = iter(list(archive.shards()))
+        cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cpus)})  # which the process inherits
+        self.process.start()
+        os.sched_setaffinity(0, cpus)
 
     def turn(self):
         "Answer one shard."
         if shard := next(self.shards, None):
-            self.process.tell(asdict(shard))
-            outcome = self.process.hear()
+            outcome = self.process.do(shard)
             self.rates.append(outcome.rows / outcome.seconds)
 
 
@@ -235,7 +237,7 @@ def bench_ray(args, tars, root, model):
                 one.turn()
             run.let_run(args.turn)
         run.finish(3)
-    one.process.end()
+    one.process.close()
     beside, ours = median(one.rates), run.rate(args.photos)
     alone = Run([tars], root / 'one', args.model, 'serve_shards')
     alone.finish(0, 3)

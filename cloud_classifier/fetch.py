@@ -260,8 +260,8 @@ def fetch(url: str, # that begins with http:// or https://
 
 # %% ../nbs/06_fetch.ipynb #30da251e
 def fetch_photo(url: str,
-                max_bytes: int,
-                seconds: float, # for all of it
+                max_bytes: int = 50_000_000,
+                seconds: float = 30., # for all of it
                 ) -> bytes:
     "The photo at a public address; `BadImage` where it can't be had."
     limits = FetchLimits(max_bytes, min(seconds, 10), seconds, seconds, redirects=0)

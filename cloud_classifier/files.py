@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['final_name', 'atomic_path', 'atomic_write', 'sweep', 'to_json', 'from_json', 'move_file', 'file_hash', 'printable',
-           'spreadsheet_text']
+           'spreadsheet_text', 'utf8_text']
 
 # %% ../nbs/02_files.ipynb #027d4228
 import ctypes, errno, hashlib, json, math, os, re
@@ -173,3 +173,9 @@ def spreadsheet_text(text: str) -> str:
     "A text that a terminal and a spreadsheet show, and neither obeys."
     text = printable(text)
     return f"'{text}" if text.lstrip()[:1] in tuple('=+-@|%＝＋－＠') else text
+
+# %% ../nbs/02_files.ipynb #5d02c7a2
+def utf8_text(value, # a text; anything else stays as it is
+              ): # the same
+    "`value` with halves of characters written out, which UTF-8 has no bytes for."
+    return value.encode('utf-8', 'backslashreplace').decode('utf-8') if isinstance(value, str) else value

@@ -10,7 +10,8 @@ __all__ = ['MAX_SIDE', 'MAX_JPEG_SCANS', 'MAX_JPEG_BLOCKS', 'MAX_JPEG_SEGMENTS',
            'read_tiff_directory', 'TiffTags', 'check_exif', 'decoding_cost', 'can_open_heic', 'unreadable_suffixes',
            'unreadable_format', 'opened', 'open_image', 'PhotoHeader', 'photo_header', 'exif_tags', 'check_image',
            'PhotoInfo', 'inspect_photo', 'thumbnail', 'data_uri', 'Preprocess', 'preprocess_of', 'core_count',
-           'open_batches', 'photo_suffixes', 'photo_names', 'other_photos', 'is_photo_name', 'photo_files']
+           'open_batches', 'photo_suffixes', 'photo_names', 'other_photos', 'is_photo_name', 'photo_files',
+           'walk_folder', 'or_else']
 
 # %% ../nbs/03_images.ipynb #74db2f80
 import base64, hashlib, io, json, math, os, re, struct, sys, threading, warnings, zlib
@@ -1152,3 +1153,27 @@ def photo_files(folder: str | Path, # where to look, sub-folders included
                 ) -> Iterator[str]: # paths that begin with `folder`, sorted
     "The photos below `folder`; the same folder always gives the same list."
     yield from sorted(photo_names(folder, os.path.join(folder, '')))
+
+# %% ../nbs/03_images.ipynb #a1e0c502
+def walk_folder(folder: str,
+                entries: Callable[[str], list], # what is in a folder, in order; the path of a folder ends with '/'
+                ) -> Iterator: # all else of it, or a `BadImage` for a folder that can't be read
+    "What is below a folder, in the order of its paths."
+    waiting = [os.path.join(folder, '')] # no function that calls itself: folders may lie thousands deep
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, str) or not one.endswith((os.sep, '/')): yield one
+        else:
+            try: waiting += reversed(entries(one))
+            except OSError as e: yield BadImage(one, 'missing', f"can't be read ({e.strerror})")
+
+# %% ../nbs/03_images.ipynb #a1e0c505
+def or_else(found: Iterable,
+            otherwise: Callable, # takes nothing
+            ) -> Iterator:
+    "What is found; where that is nothing, what `otherwise` returns."
+    found = iter(found)
+    for first in found:
+        yield first
+        return (yield from found)
+    yield otherwise()

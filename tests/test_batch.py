@@ -429,7 +429,7 @@ def test_parquet_says_what_it_needs(command, album, tmp_path, monkeypatch):
 
 
 def test_addresses_are_fetched_where_that_is_asked(clouds, album, monkeypatch):
-    def fetch(url, max_bytes, seconds):
+    def fetch(url):
         if url.endswith('away.jpg'):
             raise BadImage(url, 'missing', 'was answered with status 404')
         return (album / url.rpartition('/')[2]).read_bytes()

@@ -27,7 +27,7 @@ from cloud_classifier.prediction import scale
 from cloud_classifier.prediction.batch import find_photos, write_answers
 from cloud_classifier.prediction.infer import BadModel, CloudClassifier, find_model
 from cloud_classifier.prediction.scale import (
-    Team,
+    Process,
     embed_archive,
     fingerprint_archive,
     predict_archive,
@@ -322,16 +322,15 @@ def test_a_command_that_is_ended_is_gone_on_with(end, net, many, tmp_path, comma
 
 
 def test_a_worker_that_is_killed_takes_nothing_with_it(net, many, tmp_path, monkeypatch):
-    killed, began = [], Team.start
+    killed, began = [], Process.start
 
-    def start_and_kill(team):
-        process = began(team)
+    def start_and_kill(process):
+        began(process)
         if len(killed) < 2:
             killed.append(process)
             threading.Timer(0.3, process.process.kill).start()
-        return process
 
-    monkeypatch.setattr(Team, 'start', start_and_kill)
+    monkeypatch.setattr(Process, 'start', start_and_kill)
     result = predict_archive([many], tmp_path / 'out', find_model(), **QUIETLY)
     assert (len(killed), result.rows, result.failed, result.aside) == (2, 400, {}, {})
     assert sorted(names(tmp_path / 'out')) == sorted(str(o) for o in many.iterdir())

@@ -725,20 +725,20 @@ def model_name(path: Path, # a model file
 # %% ../../nbs/prediction/41_infer.ipynb #b149b484
 _NOT_UTF8 = re.compile('[\ud800-\udfff]') # in a path, which ONNX Runtime then can't open
 
-def _load_model(path: Path, threads: int | None = None) -> tuple[ModelInfo, ort.InferenceSession]:
-    "What a file says of its model, and the network; `BadModel` where it can't be used."
+def _load_model(path: Path, threads: int | None = None) -> tuple[ModelInfo, str, ort.InferenceSession]:
+    "What a file says of its model, the file's SHA-256, and the network; `BadModel` where it can't be used."
     if problem := _path_problem(path): raise BadModel(problem)
     try: before, data = path.stat(), path.read_bytes()
     except OSError as e: raise BadModel(f'can’t be read ({e.strerror})') from e
     info, source = check_model(data), data if _NOT_UTF8.search(str(path)) else str(path)
-    info = replace(info, name=model_name(path, hashlib.sha256(data).hexdigest()))
+    sha256 = hashlib.sha256(data).hexdigest()
     try: fold = is_safe_to_fold(data)
     except ValueError as e: raise BadModel(f'can’t be used: {e}') from e
     del data # as large as the weights, which come into memory now
     session = _load_network(source, threads, fold)
     if not os.path.samestat(before, now := path.stat()) or before.st_mtime_ns != now.st_mtime_ns:
         raise BadModel('was changed while it was read; try again')
-    return info, session
+    return replace(info, name=model_name(path, sha256)), sha256, session
 
 # %% ../../nbs/prediction/41_infer.ipynb #60c130e0
 EXIT_SECONDS = 10 # that the end of a program waits for a network that was given up
@@ -802,7 +802,7 @@ class CloudClassifier(PhotoClassifier):
                  threads: int | None = None, # for one prediction; as many as there are cores where None
                  ):
         self.path = Path(path)
-        with _name_file(self.path): info, self.session = _load_model(self.path, threads)
+        with _name_file(self.path): info, self.sha256, self.session = _load_model(self.path, threads)
         super().__init__(info)
 
     @property
