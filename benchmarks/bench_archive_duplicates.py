@@ -201,6 +201,12 @@ def peak(pid='self'):
     return int(re.search(r'VmHWM:\s+(\d+) kB', status)[1]) / 1024
 
 
+def processor_time(pid='self'):
+    "The seconds that a process has been computing, by all its threads."
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def measure(real, photos, engine, work, equal):
     "One archive."
     archive = Archive(real, photos)
@@ -210,18 +216,21 @@ def measure(real, photos, engine, work, equal):
     size = sum(Path(o.file).stat().st_size for o in parts)
     yield 'fingerprints on disk', size / photos, 'bytes a photo', 'thumbnails of 6 bits, zstd'
     forget_peak()
-    before, start = peak(), perf_counter()
+    before, busy, start = peak(), processor_time(), perf_counter()
     with job_engine(engine) as jobs:
         run = Timed(jobs)
         found = search_parts(parts, work / 'search', run, progress=False)
         seconds = perf_counter() - start
         processes = [o.process.pid for o in getattr(jobs, 'processes', ()) if o.process]
         if processes:
+            busy -= sum(map(processor_time, processes))
             yield 'memory of a process that works', max(map(peak, processes)), 'MB', 'at its highest'
+        busy = processor_time() - busy
     yield 'memory of the process that leads', peak() - before, 'MB', 'at its highest, beside what it had before'
     for kind, what in STEPS.items():
         yield what, run.seconds.get(kind, 0.0), 'seconds', ''
     yield 'whole search', seconds, 'seconds', f'{engine}, {core_count()} processes'
+    yield 'processor time of the whole search', busy, 'seconds', 'which other work on the machine hardly changes'
     limits = limits_for(photos)
     yield 'candidates', found.candidates, 'pairs', f'within {limits.as_is}, {limits.turned}, {limits.trimmed} bits'
     yield 'near copies', len(found.near), 'pairs', ''

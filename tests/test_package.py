@@ -388,7 +388,7 @@ def test_a_notebook_of_a_stranger_runs_over_the_wheel(away):
 @pytest.mark.parametrize(
     ('words', 'shows'),
     [
-        (['app'], 'Which cloud is this'),
+        pytest.param(['app'], 'Which cloud is this', marks=pytest.mark.soak),
         pytest.param(['clean', 'skies', '--all'], 'Clean labels', marks=pytest.mark.soak),
         (['serve', '--no-site'], '/predict'),
     ],

@@ -742,7 +742,7 @@ def check_still(file, tmp_path, seconds):
         words = [*COMMAND, 'watch', camera.url, '--every', '.5', '--out', out, '-m', file]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         begun = time.monotonic()
-        while time.monotonic() - begun < seconds or (camera.n < 2 * len(KINDS) and time.monotonic() - begun < 120):
+        while time.monotonic() - begun < seconds or (camera.n <= len(KINDS) and time.monotonic() - begun < 120):
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, err = finished(process, 30)
