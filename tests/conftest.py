@@ -40,7 +40,8 @@ for drawn in ('draw_ood_samples', 'plain_skies', '_installed_pictures'):
 # Two workers end at the same time when what takes long doesn't come last.
 LONG = """
     site_browser cleaner_browser train train_processes app_browser package export evaluate hostile_images folds
-    tutorials demo scale batch watch cli_streams cli_verbs duplicates moves ood serve cli clean interrupted quantize download resume round
+    tutorials demo scale batch watch cli_streams cli_verbs duplicates moves ood serve cli clean interrupted
+    quantize download resume round
 """.split()
 
 
