@@ -1171,6 +1171,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'cloud_classifier/data/duplicates.py'),
                                                   'cloud_classifier.data.duplicates._threads': ( 'data/duplicates.html#_threads',
                                                                                                  'cloud_classifier/data/duplicates.py'),
+                                                  'cloud_classifier.data.duplicates._together': ( 'data/duplicates.html#_together',
+                                                                                                  'cloud_classifier/data/duplicates.py'),
                                                   'cloud_classifier.data.duplicates._trimmed_cosines': ( 'data/duplicates.html#_trimmed_cosines',
                                                                                                          'cloud_classifier/data/duplicates.py'),
                                                   'cloud_classifier.data.duplicates._unit': ( 'data/duplicates.html#_unit',

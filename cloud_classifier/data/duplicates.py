@@ -521,18 +521,25 @@ def turned(x: np.ndarray, # (m, s, s)
     return (x, x[:, :, ::-1], x[:, ::-1], np.rot90(x, 1, (1, 2)), x[:, ::-1, ::-1], np.rot90(x, 3, (1, 2)),
             x.transpose(0, 2, 1), x[:, ::-1, ::-1].transpose(0, 2, 1))[turn]
 
+# %% ../../nbs/data/15_duplicates.ipynb #de7663cf
+def _together(pairs: np.ndarray, batch: int) -> Iterator[np.ndarray]: # positions of pairs
+    "Pairs that are compared together: up to `batch`, of one turn."
+    for turn in range(len(TURNS)):
+        in_turn = np.flatnonzero(pairs[:, 2] == turn)
+        yield from (in_turn[start:start+batch] for start in range(0, len(in_turn), batch))
+
 # %% ../../nbs/data/15_duplicates.ipynb #de7663d1
 def verify_pairs(thumbs: np.ndarray, # (n, THUMB_SIDE, THUMB_SIDE) uint8
                  pairs: np.ndarray,  # (m, 3) int: photo a, photo b, turn of a
                  batch: int = 64,    # pairs compared together, which stay in the processor's cache
+                 workers: int = 1,   # threads
                  ) -> np.ndarray:    # (m, 2) float32, as `similarity` gives it
     "The similarity of all candidates."
+    from threadpoolctl import threadpool_limits
     score = np.empty((len(pairs), 2), np.float32)
-    for turn in range(len(TURNS)):
-        in_turn = np.flatnonzero(pairs[:, 2] == turn)
-        for start in range(0, len(in_turn), batch):
-            k = in_turn[start:start+batch]
-            score[k] = similarity(turned(thumbs[pairs[k, 0]], turn), thumbs[pairs[k, 1]])
+    def verify(k): score[k] = similarity(turned(thumbs[pairs[k, 0]], pairs[k[0], 2]), thumbs[pairs[k, 1]])
+    with threadpool_limits(1, 'blas'), ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(verify, _together(pairs, batch)): pass # an error is raised here
     return score
 
 # %% ../../nbs/data/15_duplicates.ipynb #331561e3
@@ -541,13 +548,15 @@ PAIRS_AT_ONCE = 8192 # whose thumbnails take up to 150 MB
 def verify_blocks(thumbs, # (n, THUMB_SIDE, THUMB_SIDE) uint8: an array, a memory map, or `PartThumbs`
                   pairs: np.ndarray, # (m, 3) int: photo a, photo b, turn of a; best sorted
                   block: int = PAIRS_AT_ONCE, # pairs whose thumbnails are fetched together
+                  workers: int = 1, # threads
                   ) -> np.ndarray: # (m, 2) float32, as `similarity` gives it
     "The similarity of candidates whose thumbnails may lie on disk."
     score = np.empty((len(pairs), 2), np.float32)
     for start in range(0, len(pairs), block):
         rows = slice(start, start + block)
         photos, use = np.unique(pairs[rows, :2], return_inverse=True)
-        score[rows] = verify_pairs(thumbs[photos], np.column_stack((use.reshape(-1, 2), pairs[rows, 2])))
+        local = np.column_stack((use.reshape(-1, 2), pairs[rows, 2]))
+        score[rows] = verify_pairs(thumbs[photos], local, workers=workers)
     return score
 
 # %% ../../nbs/data/15_duplicates.ipynb #1bf8749b
@@ -581,7 +590,7 @@ def find_pairs(prints: Fingerprints, # whose thumbnails may lie on disk
     pairs = candidates(prints.hashes[structured], limits)
     pairs[:, :2] = structured[pairs[:, :2]]
     pairs = pairs[prints.pixels[pairs[:, 0]] != prints.pixels[pairs[:, 1]]] # the others are exact
-    score = verify_blocks(prints.thumbs, pairs)
+    score = verify_blocks(prints.thumbs, pairs, workers=core_count())
     is_copy = (score >= (min_correlation, min_agreement)).all(1)
     return exact, pairs[is_copy], score[is_copy]
 
