@@ -294,17 +294,27 @@ def is_there(pid):
 @pytest.fixture(scope='module')
 def many(tmp_path_factory):
     "Photos that take a while."
-    folder = tmp_path_factory.mktemp('many')
+    return album_of(400, tmp_path_factory.mktemp('many'))
+
+
+@pytest.fixture(scope='module')
+def enough(tmp_path_factory):
+    "Photos that take the model that ships a while."
+    return album_of(150, tmp_path_factory.mktemp('enough'))
+
+
+def album_of(count, folder):
+    "A folder with one photo under many names."
     render_sky('Cumulus', size=256, seed=1).save(folder / '0.jpg')
-    for n in range(1, 400):
+    for n in range(1, count):
         os.link(folder / '0.jpg', folder / f'{n}.jpg')
     return folder
 
 
 @pytest.mark.parametrize('end', [signal.SIGKILL, signal.SIGINT])
-def test_a_command_that_is_ended_is_gone_on_with(end, net, many, tmp_path, command):
+def test_a_command_that_is_ended_is_gone_on_with(end, net, enough, tmp_path, command):
     out = tmp_path / 'out'
-    child = start('predict', many, '--out', out, '-m', find_model())
+    child = start('predict', enough, '--out', out, '-m', find_model())
     wait_for(lambda: parts(out) > 1)
     workers = descendants(child.pid, 'serve_shards')
     assert workers
@@ -313,15 +323,15 @@ def test_a_command_that_is_ended_is_gone_on_with(end, net, many, tmp_path, comma
     child.stderr.close()
     wait_for(lambda: not any(map(is_there, workers)))
     before = parts(out)
-    assert before < 17
-    status, said, _ = command('predict', many, '--out', out, '-m', find_model(), '--json')
+    status, said, _ = command('predict', enough, '--out', out, '-m', find_model(), '--json')
     assert (status, json.loads(said)['kept']) == (0, before)
-    assert sorted(names(out)) == sorted(str(o) for o in many.iterdir())
+    assert before < parts(out)
+    assert sorted(names(out)) == sorted(str(o) for o in enough.iterdir())
     assert [str(o) for o in out.rglob('*.tmp')] == []
     assert list((out / 'attempts').iterdir()) == []
 
 
-def test_a_worker_that_is_killed_takes_nothing_with_it(net, many, tmp_path, monkeypatch):
+def test_a_worker_that_is_killed_takes_nothing_with_it(net, enough, tmp_path, monkeypatch):
     killed, began = [], Process.start
 
     def start_and_kill(process):
@@ -331,9 +341,9 @@ def test_a_worker_that_is_killed_takes_nothing_with_it(net, many, tmp_path, monk
             threading.Timer(0.3, process.process.kill).start()
 
     monkeypatch.setattr(Process, 'start', start_and_kill)
-    result = predict_archive([many], tmp_path / 'out', find_model(), **QUIETLY)
-    assert (len(killed), result.rows, result.failed, result.aside) == (2, 400, {}, {})
-    assert sorted(names(tmp_path / 'out')) == sorted(str(o) for o in many.iterdir())
+    result = predict_archive([enough], tmp_path / 'out', find_model(), **QUIETLY)
+    assert (len(killed), result.rows, result.failed, result.aside) == (2, 150, {}, {})
+    assert sorted(names(tmp_path / 'out')) == sorted(str(o) for o in enough.iterdir())
 
 
 def test_a_shard_that_ends_its_worker_is_set_aside(net, poison, tmp_path, command):
