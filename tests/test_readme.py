@@ -284,7 +284,7 @@ def test_python_on_pages_is_python(page):
 
 @pytest.mark.soak
 def test_the_whole_front_page_as_it_stands(place, tmp_path):
-    "Each block in a process of its own, in one folder; pages are opened, and what asks other machines is left out."
+    "Each block in one folder, Python after what stands above it; pages are opened, and what asks others is left out."
     from service import served
 
     env = os.environ | {
@@ -299,9 +299,11 @@ def test_the_whole_front_page_as_it_stands(place, tmp_path):
         done = subprocess.run(words, cwd=work, env=env, capture_output=True, text=True, check=False, timeout=900)
         assert done.returncode == 0, f'{words}: {done.stderr}'
 
+    typed = ''
     for block in blocks(text_of('README.md')):
         if block.language == 'python':
-            run([sys.executable, '-c', block.code])
+            typed += block.code
+            run([sys.executable, '-c', typed])
         for words in commands(block.code) if block.language == 'sh' else ():
             verb = words[1] if words[0] == COMMAND else ''
             if verb in SERVING or words[1:] == ['clean', 'data/skies']:

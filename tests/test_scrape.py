@@ -163,6 +163,9 @@ def test_what_a_killed_run_left_is_swept_up(archive, tmp_path):
     (tmp_path / '.ccsn.unpacking' / 'half').mkdir(parents=True)
     unpack(archive, tmp_path / 'ccsn', progress=False)
     assert not (tmp_path / '.ccsn.unpacking').exists()
+    (tmp_path / '.ccsn.unpacking').mkdir()
+    fetch_ccsn(tmp_path / 'ccsn', progress=False)  # which is there
+    assert not (tmp_path / '.ccsn.unpacking').exists()
 
 
 def test_an_archive_of_something_else(tmp_path):

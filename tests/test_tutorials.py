@@ -206,7 +206,7 @@ def uv(*args, **kwargs):
 def session(tmp_path_factory):
     "A function that runs a notebook in an environment like Colab's, and returns what its first cell said."
     python = os.environ.get('PYTHON313') or shutil.which('python3.13')
-    if not python:
+    if not python or subprocess.run([python, '-V'], cwd=tmp_path_factory.getbasetemp(), check=False).returncode:
         pytest.skip('needs Python 3.13, which Colab has: python3.13 on the PATH, or its path in PYTHON313')
     alone = next((a for a in (['unshare', '-n'], ['unshare', '-rn']) if not subprocess.run([*a, 'true']).returncode), 0)
     if not alone:

@@ -347,6 +347,8 @@ def fetch_ccsn(dest: str | Path = 'data/ccsn', # the dataset's folder
                ) -> Dataset:
     "The CCSN database at `dest`: what is there already, else downloaded, verified and unpacked."
     dest = Path(dest)
-    if _is_present(dest) and origin is None: return Dataset(dest)
+    if _is_present(dest) and origin is None:
+        _sweep_workplaces(dest) # which a process that was killed when all was in place could not do
+        return Dataset(dest)
     archive = origin or _download_archive(dest.parent/'.downloads', url, known_hash, timeout, progress)
     return unpack(archive, dest, progress, **CCSN_METADATA)
