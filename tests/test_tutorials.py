@@ -205,9 +205,9 @@ def uv(*args, **kwargs):
 @pytest.fixture(scope='module')
 def session(tmp_path_factory):
     "A function that runs a notebook in an environment like Colab's, and returns what its first cell said."
-    python = os.environ.get('PYTHON313') or shutil.which('python3.13')
+    python = os.environ.get('COLAB_PYTHON') or shutil.which('python3.13')
     if not python or subprocess.run([python, '-V'], cwd=tmp_path_factory.getbasetemp(), check=False).returncode:
-        pytest.skip('needs Python 3.13, which Colab has: python3.13 on the PATH, or its path in PYTHON313')
+        pytest.skip('needs Python 3.13, which Colab has: python3.13 on the PATH, or its path in COLAB_PYTHON')
     alone = next((a for a in (['unshare', '-n'], ['unshare', '-rn']) if not subprocess.run([*a, 'true']).returncode), 0)
     if not alone:
         pytest.skip('no process can be cut off from the network here: unshare -n may not be used')
