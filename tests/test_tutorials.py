@@ -217,7 +217,6 @@ def session(tmp_path_factory):
     except OSError as e:
         pytest.skip(f'Colab has a folder /content, and none can be made here ({e.strerror})')
     folder = tmp_path_factory.mktemp('colab')
-    env = make_environment(python, folder)
 
     def run(notebook):
         command = [*alone, folder / 'env/bin/python', ROOT / 'tests/servers/colab_session.py', ROOT / notebook]
@@ -225,10 +224,13 @@ def session(tmp_path_factory):
         assert done.returncode == 0, done.stderr[-4000:]
         return done.stdout
 
-    yield run
-    shutil.rmtree('/content/gdrive', ignore_errors=True)
-    if not here:
-        shutil.rmtree('/content')
+    try:  # a folder that is left makes every notebook believe that it is in Colab
+        env = make_environment(python, folder)
+        yield run
+    finally:
+        shutil.rmtree('/content/gdrive', ignore_errors=True)
+        if not here:
+            shutil.rmtree('/content')
 
 
 def make_environment(python, folder):
