@@ -198,7 +198,8 @@ class Slow:
 
     def __init__(self, model):
         self.real, self.go, self.asked = CloudClassifier(model), threading.Event(), 0
-        self.path, self.card, self.classes = self.real.path, {}, self.real.classes
+        self.path, self.sha256 = self.real.path, self.real.sha256
+        self.card, self.classes = {}, self.real.classes
         self.preprocess, self.temperature = self.real.preprocess, 1.0
         self.rules, self.trained = self.real.rules, self.real.trained
 

@@ -27,8 +27,7 @@ except ImportError: fcntl = None # Windows, where two processes could write to o
 
 from ..errors import import_extra, UserError
 from ..fetch import fetch_photo, is_address
-from ..files import atomic_path, from_json, printable, spreadsheet_text, sweep, to_json
-from ..files import utf8_text
+from ..files import atomic_path, from_json, printable, spreadsheet_text, sweep, to_json, utf8_text
 from ..images import BadImage, core_count, is_photo_name, or_else, walk_folder
 from .infer import PhotoClassifier, Prediction, wait_or_exit
 

@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 from .. import __version__
 from ..errors import OperationFailed, UserError
 from ..fetch import fetch_photo
-from ..files import file_hash, printable
+from ..files import printable
 from ..hosting import address_of, bind_port
 from ..images import BadImage, core_count, MAX_PIXELS, photo_header
 from .infer import CloudClassifier, find_model, Prediction
@@ -173,7 +173,7 @@ class Service:
     def facts(self) -> dict: # JSON's types alone
         "What the model is."
         model, shares = self.model, dict(zip(self.model.classes, self.model.trained.round(4).tolist()))
-        return dict(name=model.path.name, sha256=file_hash(model.path), classes=list(model.classes),
+        return dict(name=model.path.name, sha256=model.sha256, classes=list(model.classes),
                     preprocess=json.loads(model.preprocess.to_json()), temperature=model.temperature,
                     rules=model.rules.as_dict(), trained=shares, card=model.card, version=__version__)
 
