@@ -50,6 +50,7 @@ from cloud_classifier.prediction.scale import Job, Process, model_file
 
 PAGE = os.sysconf('SC_PAGE_SIZE')
 IN_A_TAR = 50  # photos
+WEIGH_SECONDS = 3  # between looks at the memory of workers
 COMMAND = Path(sys.executable).with_name('cloud-classifier')
 
 
@@ -111,7 +112,7 @@ class Run:
         line = [COMMAND, 'predict', *photos, '--out', out, '--model', model, '--quiet', *options]
         self.out, self.workers, self.start = Path(out), workers, perf_counter()
         self.process = subprocess.Popen(list(map(str, line)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self.memory, self.stopped, self.first, self.last = [], 0.0, None, None
+        self.memory, self.weighed, self.stopped, self.first, self.last = [], 0.0, 0.0, None, None
 
     def parts(self):
         return sum(1 for _ in self.out.glob('parts/*/shard-*.parquet'))
@@ -120,9 +121,11 @@ class Run:
         return self.process.poll() is not None
 
     def look(self):
-        "Note the memory of each worker, and when the first and the last part appeared."
+        "Note when the first and the last part appeared; now and then (`ps` takes time) the memory of each worker."
         parts = self.parts()
-        self.memory += [(parts, size) for pid in pids_of(self.workers) if (size := memory_of(pid))]
+        if perf_counter() > self.weighed + WEIGH_SECONDS:
+            self.weighed = perf_counter()
+            self.memory += [(parts, size) for pid in pids_of(self.workers) if (size := memory_of(pid))]
         if self.first is None and parts >= len(os.sched_getaffinity(0)):  # one of each worker
             self.first = parts, self.running()
         if self.last is None or parts > self.last[0]:

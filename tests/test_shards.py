@@ -4,10 +4,13 @@ import errno
 import io
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import time
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,13 +27,20 @@ from cloud_classifier.archive import (
     StoreError,
     Stores,
     Tar,
+    begin_shard,
+    end_shard,
     find_in,
     make_plan,
+    part_name,
+    read_parts,
     read_photo,
     read_shard,
     read_tar,
     retried,
+    set_aside,
+    shown_place,
     split_bucket,
+    write_part,
 )
 from cloud_classifier.errors import UserError
 from cloud_classifier.images import BadImage, inspect_photo, open_image
@@ -301,61 +311,125 @@ def test_secrets_are_no_part_of_names(place, shown):
     assert split_bucket(place)[1:] == shown
 
 
-@pytest.fixture(scope='module')
-def s3(tmp_path_factory):
-    "A store that speaks as S3 does; the settings of a connection to it, and pyarrow's file system."
-    pytest.importorskip('moto', reason='moto is in the extra dev')
-    from pyarrow.fs import FileSystem
+S3 = """
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+"""
+GOOGLE = """
+import socket
+from gcp_storage_emulator.server import create_server
+with socket.create_server(('127.0.0.1', 0)) as free: port = free.getsockname()[1]
+create_server('127.0.0.1', port, in_memory=True, default_bucket='skies').start()
+print(port, flush=True)
+"""
+AZURE = ['azurite-blob', '--blobPort', '0', '--inMemoryPersistence', '--skipApiVersionCheck', '--disableTelemetry']
+# Everybody's: https://learn.microsoft.com/azure/storage/common/storage-connect-azurite
+ACCOUNT = 'devstoreaccount1:' + quote(
+    'Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==', safe=''
+)
+STORES = {  # how its server is started, and how it is reached at a port
+    's3': (S3, 's3://skies', '?endpoint_override=127.0.0.1:{}&scheme=http&region=us-east-1&allow_bucket_creation=true'),
+    'gs': (GOOGLE, 'gs://anonymous@skies', '?endpoint_override=127.0.0.1:{}&scheme=http'),
+    'abfs': (AZURE, f'abfs://{ACCOUNT}@127.0.0.1:{{}}/skies', '?enable_tls=false'),
+}
 
-    ready = 'from moto.server import ThreadedMotoServer as S; import time; s = S(port=0, verbose=False); s.start(); '
-    ready += 'print(s.get_host_and_port()[1], flush=True); time.sleep(600)'
-    server = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', ready], stdout=subprocess.PIPE)
-    port = int(server.stdout.readline())
-    settings = f'?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1'
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('AWS_ACCESS_KEY_ID', 'key')
-        patch.setenv('AWS_SECRET_ACCESS_KEY', 'hush')
-        patch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
-        fs = FileSystem.from_uri(f's3://skies{settings}&allow_bucket_creation=true')[0]
-        fs.create_dir('skies')
-        yield settings, fs
-    server.kill()
-    server.wait()
-    server.stdout.close()
+
+def command_of(kind):
+    "The command that serves a store and says its port."
+    if kind == 'abfs':
+        if not shutil.which('azurite-blob'):
+            pytest.skip('azurite-blob is not on the PATH: npm install -g azurite')
+        return AZURE
+    pytest.importorskip(
+        dict(s3='moto', gs='gcp_storage_emulator')[kind], reason='servers of stores are in the extra dev'
+    )
+    return [sys.executable, '-W', 'ignore', '-c', STORES[kind][0] + 'import time\ntime.sleep(600)']
 
 
-def put(fs, name, content):
-    with fs.open_output_stream(name) as file:
+@pytest.fixture(scope='module', params=STORES)
+def store(request):
+    "A store that speaks as one of the large ones does: how it is reached, and the settings of that."
+    command = command_of(request.param)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        said = (re.search(r'(?:^|listens on .*:)(\d+)$', line.strip()) for line in server.stdout)
+        port = next(filter(None, said))[1]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv('AWS_ACCESS_KEY_ID', 'key')
+            patch.setenv('AWS_SECRET_ACCESS_KEY', 'hush')
+            patch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
+            place, settings = (o.format(port) for o in STORES[request.param][1:])
+            room.Bucket(split_bucket(place + settings)[0]).fs.create_dir('skies')
+            yield place, settings
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+def put(bucket, name, content):
+    with bucket.fs.open_output_stream(bucket.key(name)) as file:
         file.write(content)
 
 
-def test_a_bucket_is_read_and_written_like_a_disk(s3):
-    settings, fs = s3
-    put(fs, 'skies/2026/ä b.jpg', SKY)
-    put(fs, 'skies/2026/notes.txt', b'')
-    put(fs, 'skies/tars/x-0.tar', tarred('0.jpg', '1.jpg'))
-    put(fs, 'skies/lists/all.csv', b'path\n../gone.jpg\ns3://skies/2026/\xc3\xa4 b.jpg\n')
-    stores, out = Stores(), Archive('s3://skies/out' + settings)
-    places = [o + settings for o in ('s3://skies/2026', 's3://skies/tars/x-{0..0}.tar', 's3://skies/t*/*.tar')]
-    make_plan(out, find_in([*places, 's3://skies/lists/all.csv'], stores), photos=2)
-    shards = list(out.shards())
-    found = [o for shard in shards for o in read_shard(shard, out, stores)]
+def test_a_bucket_is_read_and_written_like_a_disk(store):
+    place, settings = store
+    shown = shown_place(place).rstrip('/')
+    stores, out = Stores(buckets=[place + settings]), Archive(f'{place}/out{settings}')
+    bucket = stores.of(shown)
+    put(bucket, f'{shown}/2026/north/ä b.jpg', SKY)
+    put(bucket, f'{shown}/2026/notes.txt', b'')
+    put(bucket, f'{shown}/tars/x-0.tar', tarred('0.jpg', '1.jpg'))
+    put(bucket, f'{shown}/lists/all.csv', f'path\n../gone.jpg\n{shown}/2026/north/ä b.jpg\n'.encode())
+    places = [f'{place}/{o}{settings}' for o in ('2026', 'tars/x-{0..0}.tar', 't*/*.tar', 'lists/all.csv')]
+    make_plan(out, find_in(places, stores), photos=2)
+    found = [o for shard in out.shards() for o in read_shard(shard, out, stores)]
     assert sorted(map(str, names(found))) == [
-        's3://skies/2026/ä b.jpg',
-        's3://skies/2026/ä b.jpg',
-        's3://skies/lists/../gone.jpg',
-        *(f's3://skies/tars/x-0.tar/{n}.jpg' for n in (0, 0, 1, 1)),
+        f'{shown}/2026/north/ä b.jpg',
+        f'{shown}/2026/north/ä b.jpg',
+        f'{shown}/lists/../gone.jpg',
+        *(f'{shown}/tars/x-0.tar/{n}.jpg' for n in (0, 0, 1, 1)),
     ]
     assert [o.reason for o in found if isinstance(o, BadImage)] == ['there is no such file']
-    assert not out.has('nothing')
-    with pytest.raises(BadArchive, match='s3://skies/none: there is no such file or folder'):
-        list(find_in(['s3://skies/none'], stores))
+    with pytest.raises(BadArchive, match=f'{re.escape(shown)}/none: there is no such file or folder'):
+        list(find_in([f'{shown}/none'], stores))
 
 
-def test_a_store_that_is_away_is_not_taken_for_a_missing_photo(s3, monkeypatch):
+@pytest.mark.parametrize('store', ['abfs'], indirect=True)  # the others let everybody in
+def test_a_wrong_key_is_not_tried_again(store, monkeypatch):
+    place, settings = store
+    monkeypatch.setattr(room.time, 'sleep', pytest.fail)
+    wrong = place.replace(ACCOUNT, f'devstoreaccount1:{quote("c2VjcmV0", safe="")}')
+    with pytest.raises(PermissionError, match='AuthorizationFailure'):
+        Stores(buckets=[wrong + settings]).of(shown_place(place)).exists(f'{shown_place(place)}/a.jpg')
+
+
+def test_what_is_done_is_found_again_in_a_bucket(store):
+    place, settings = store
+    out = Archive(f'{place}/done{settings}')
+    assert (out.done(), out.has('nothing'), out.store.names(f'{out.out}/parts')) == (set(), False, [])
+    schema = pa.schema({'path': pa.string(), 'error': pa.string()})
+    for number in (0, 1, 2000):
+        assert write_part(out, part_name(number), [{'path': 'a.jpg'}], schema) == (1, 0)
+    set_aside(Shard(3, 'tar', f'{out.out}/none.tar', 0, 0, 0), out, Stores(buckets=[place + settings]), schema, 'no')
+    assert (out.done(), out.aside()) == ({0, 1, 2000, 3}, [3])
+    assert sum(o.num_rows for o in read_parts(out)) == 4
+    assert begin_shard(out, 'one', 5) == 1
+    assert begin_shard(out, 'one', 5) == 2
+    end_shard(out, 'one', 5, 2)
+    assert begin_shard(out, 'one', 5) == 1
+    out.store.remove(out.path('nothing'))
+
+
+@pytest.mark.parametrize('kind', STORES)
+def test_a_store_that_is_away_is_not_taken_for_a_missing_photo(kind, monkeypatch):
     monkeypatch.setattr(room, 'TRIES', 1)
-    away = Stores(buckets=['s3://skies?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1'])
-    before = time.monotonic()
-    with pytest.raises(StoreError, match=r's3://skies/a\.jpg: the store does not answer'):
-        read_photo('s3://skies/a.jpg', away)
+    for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'):
+        monkeypatch.setenv(name, 'hush')
+    place, settings = (o.format(9) for o in STORES[kind][1:])
+    shown, before = shown_place(place).rstrip('/'), time.monotonic()
+    with pytest.raises(StoreError, match=rf'{re.escape(shown)}/a\.jpg: the store does not answer'):
+        read_photo(f'{shown}/a.jpg', Stores(buckets=[place + settings]))
     assert time.monotonic() - before < 60

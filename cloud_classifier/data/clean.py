@@ -19,9 +19,9 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..taxonomy import known_label, read_label
-from ..files import atomic_write, file_hash, from_json, printable, spreadsheet_text
+from ..files import atomic_write, file_hash, from_json, printable, spreadsheet_text, utc_now
 from .dataset import BadDataset, Dataset, Place, Unmovable
-from .dataset import DECISIONS, QUARANTINE, class_name, class_order, quarantine_path, utc_now
+from .dataset import DECISIONS, QUARANTINE, class_name, class_order, quarantine_path
 from .dataset import _Twins
 
 # %% ../../nbs/data/18_clean.ipynb #9d5ea2e4

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATUSES', 'QUARANTINE', 'INCOMING', 'DECISIONS', 'BadDataset', 'Dataset', 'class_order', 'unreadable_status',
-           'show_progress', 'data_hash', 'BadManifest', 'ManifestFailed', 'Manifest', 'utc_now', 'name_problem',
-           'Unmovable', 'class_name', 'quarantine_path', 'Place', 'attribution', 'write_attribution', 'write_croissant']
+           'show_progress', 'data_hash', 'BadManifest', 'ManifestFailed', 'Manifest', 'name_problem', 'Unmovable',
+           'class_name', 'quarantine_path', 'Place', 'attribution', 'write_attribution', 'write_croissant']
 
 # %% ../../nbs/data/10_dataset.ipynb #4e270369
 import errno, hashlib, os, re, shutil, sqlite3, sys, time
@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 from ..errors import OperationFailed, UserError
 from ..taxonomy import GENERA, known_label, read_label, warn_near_misses
 from ..files import atomic_write, file_hash, move_file, printable, spreadsheet_text, to_json
+from ..files import utc_now
 from ..images import BadImage, inspect_photo, photo_files, PhotoInfo, photo_names, unreadable_format
 
 if TYPE_CHECKING:
@@ -675,11 +676,6 @@ def counts(self: Manifest) -> dict[str, dict[str, int]]: # 'classes' (ok, by lab
         if status == 'ok': classes[label] += n
         if status == 'failed': reasons[reason] += n
     return dict(classes=dict(classes), status=dict(statuses), reasons=dict(reasons))
-
-# %% ../../nbs/data/10_dataset.ipynb #66dce77e
-def utc_now() -> str:
-    "The time, UTC, to the millisecond, for what happens within a second has an order as well."
-    return datetime.now(timezone.utc).isoformat(timespec='milliseconds')
 
 # %% ../../nbs/data/10_dataset.ipynb #6ad5374a
 @patch

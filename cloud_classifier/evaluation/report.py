@@ -14,7 +14,6 @@ import io, json, math, re, warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from functools import partial
 from html import escape
 from importlib.util import find_spec
@@ -33,7 +32,7 @@ from sklearn.metrics import (accuracy_score, confusion_matrix, f1_score, precisi
 
 from .. import __version__
 from ..taxonomy import cue, FAMILIES, GENERA, LEVELS, read_label
-from ..files import atomic_path
+from ..files import atomic_path, utc_now
 from ..images import BadImage, data_uri, Preprocess, thumbnail
 from ..data.dataset import BadDataset, Dataset
 from ..data.sampling import Split
@@ -308,7 +307,7 @@ def _provenance(history, settings: dict | None, n_boot: int, seed: int) -> dict:
     if hasattr(history, 'to_dict'): history = history.to_dict('records')
     return {'history': [] if history is None else history, 'settings': settings or {},
             'bootstrap': {'n_boot': n_boot, 'seed': seed},
-            'created': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'version': __version__}
+            'created': utc_now('seconds'), 'version': __version__}
 
 # %% ../../nbs/evaluation/33_report.ipynb #48489830
 def scores(p: Predictions, # the answers, calibrated where `calibration` is given

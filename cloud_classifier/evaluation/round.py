@@ -10,7 +10,6 @@ __all__ = ['paired_difference', 'difference_words', 'decisions_since', 'Round', 
 import json, os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from .. import __version__
-from ..files import atomic_write
+from ..files import atomic_write, utc_now
 from ..data.dataset import Dataset, DECISIONS
 from ..data.sampling import read_split, Split
 from ..data.clean import Cleaner, replay
@@ -285,7 +284,7 @@ def _provenance(before: 'Run', after: 'Run', n_boot: int, seed: int) -> dict:
     "Which runs were compared, and how."
     return {'runs': {'before': before.path.resolve().name, 'after': after.path.resolve().name},
             'seed': before.config.seed, 'bootstrap': {'n_boot': n_boot, 'seed': seed}, 'version': __version__,
-            'created': datetime.now(timezone.utc).isoformat(timespec='seconds')}
+            'created': utc_now('seconds')}
 
 # %% ../../nbs/evaluation/34_round.ipynb #896af3ef
 def _compare(before: 'Run', after: 'Run', parts: Split, decided: pd.DataFrame, notes: list[str],

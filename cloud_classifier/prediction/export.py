@@ -12,7 +12,6 @@ import logging, warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +25,7 @@ from ..errors import OperationFailed
 from ..data.sampling import Split
 from ..evaluation.calibrate import ece, fit_calibration, load_or_fit, class_shares, Calibration
 from ..evaluation.ood import ood_threshold, WithOODScore, OODScore
-from ..files import from_json, atomic_path, sweep, to_json
+from ..files import from_json, atomic_path, sweep, to_json, utc_now
 from ..images import BadImage, Preprocess, preprocess_of
 from .decide import softmax
 from .infer import predict_batches, BadModel, CloudClassifier, FORMAT, seal
@@ -76,7 +75,7 @@ def _to_onnx(model: torch.nn.Module, size: int, outputs: list[str]) -> onnx.Mode
 def _metadata(classes: list[str], card: dict | None, preprocess: Preprocess, calibration: Calibration,
               trained: dict[str, float] | None) -> dict[str, str]:
     "What a predictor has to know besides the network."
-    made = dict(made=datetime.now(timezone.utc).isoformat(timespec='seconds'), cloud_classifier=__version__)
+    made = dict(made=utc_now('seconds'), cloud_classifier=__version__)
     facts = dict(classes=list(classes), temperature=float(calibration.temperature), rules=calibration.rules.as_dict(),
                  card=made | (card or {}))
     if trained: facts['trained'] = [trained[o] for o in classes]

@@ -373,8 +373,11 @@ def try_shard(worker: Worker, shard: Shard, attempt: int) -> Outcome:
                    reason=reason)
 
 # %% ../../nbs/prediction/49_scale.ipynb #8cbda0b8
+_FORESEEN = (OSError, UserError, OperationFailed) # errors whose message says enough
+
 def _text(error: Exception) -> str:
     "An error in a line, with the file that it is about."
+    if not isinstance(error, _FORESEEN): return f'{type(error).__name__}: {error}'
     if not isinstance(error, OSError) or not error.strerror: return str(error)
     return f'{error.filename}: {error.strerror}' if error.filename else error.strerror
 
@@ -388,11 +391,10 @@ def do_shard(worker: Worker, shard: Shard) -> Outcome:
         attempt = begin_shard(archive, job.command, shard.number)
         outcome = try_shard(worker, shard, attempt)
     except StoreError as e: outcome = Outcome(shard.number, 'failed', reason=str(e))
-    except (OSError, UserError, OperationFailed) as e: outcome = Outcome(shard.number, 'stop', reason=_text(e))
+    except _FORESEEN as e: outcome = Outcome(shard.number, 'stop', reason=_text(e))
     except Exception as e:
-        reason = f'{type(e).__name__}: {e}'
-        fail_shard(archive, job.command, shard.number, attempt, reason)
-        return Outcome(shard.number, 'failed', reason=reason)
+        fail_shard(archive, job.command, shard.number, attempt, _text(e))
+        return Outcome(shard.number, 'failed', reason=_text(e))
     if attempt: end_shard(archive, job.command, shard.number, attempt)
     return replace(outcome, seconds=round(time.monotonic() - start, 3))
 
@@ -400,8 +402,7 @@ def do_shard(worker: Worker, shard: Shard) -> Outcome:
 def attempted(function: Callable, *args) -> tuple: # what it returned; what went wrong, empty where nothing did
     "Call a function; an error becomes a line."
     try: return function(*args), ''
-    except (OSError, UserError, OperationFailed) as e: return None, _text(e)
-    except Exception as e: return None, f'{type(e).__name__}: {e}'
+    except Exception as e: return None, _text(e)
 
 # %% ../../nbs/prediction/49_scale.ipynb #3e926602
 def _listen(stream: BinaryIO, told: queue.SimpleQueue) -> None:

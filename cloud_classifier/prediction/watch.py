@@ -16,7 +16,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
@@ -28,7 +27,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..fetch import AddressError, fetch, FetchLimits, is_address, shown_address
-from ..files import from_json, printable, spreadsheet_text, to_json
+from ..files import from_json, printable, spreadsheet_text, to_json, utc_now
 from ..images import BadImage, is_photo_name, MAX_BYTES, photo_names
 from .decide import decide, read_prior, Rules
 from .infer import CloudClassifier, Prediction, wait_or_exit
@@ -428,7 +427,7 @@ class Clock:
         return time.monotonic()
 
     def utc(self) -> str: # ISO 8601
-        return datetime.now(timezone.utc).isoformat(timespec='milliseconds')
+        return utc_now()
 
     def sleep(self, seconds: float) -> None: time.sleep(seconds)
 

@@ -28,9 +28,9 @@ from fastai.torch_core import default_device, num_distrib, rank_distrib, set_see
 from fastcore.basics import patch
 from fastcore.meta import delegates
 
-from ..files import atomic_path
+from ..files import atomic_path, utc_now
 from ..images import Preprocess
-from ..data.dataset import BadDataset, data_hash, Dataset, utc_now
+from ..data.dataset import BadDataset, data_hash, Dataset
 from ..data.duplicates import scan_fingerprints
 from ..data.sampling import (follow_photos, folds as fold_splits, load_split, read_split,
                                             save_split, split, Split)
