@@ -3242,8 +3242,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'cloud_classifier/prediction/scale.py'),
                                                    'cloud_classifier.prediction.scale.PredictTask': ( 'prediction/scale.html#predicttask',
                                                                                                       'cloud_classifier/prediction/scale.py'),
-                                                   'cloud_classifier.prediction.scale.PredictTask.answer': ( 'prediction/scale.html#predicttask.answer',
-                                                                                                             'cloud_classifier/prediction/scale.py'),
                                                    'cloud_classifier.prediction.scale.PredictTask.answers': ( 'prediction/scale.html#predicttask.answers',
                                                                                                               'cloud_classifier/prediction/scale.py'),
                                                    'cloud_classifier.prediction.scale.PredictTask.row': ( 'prediction/scale.html#predicttask.row',

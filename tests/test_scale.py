@@ -116,7 +116,8 @@ def test_rows_are_those_of_one_process(net, album, tmp_path):
     write_answers(tmp_path / 'one.parquet', CloudClassifier(net, threads=1), find_photos([album]))
     one = {row['path']: row for row in pq.read_table(tmp_path / 'one.parquet').to_pylist()}
     found = {row['path']: row for row in rows(tmp_path / 'out', ['time', 'sha256', 'model_sha256'])}
-    assert {path: found[path] for path in one} == one
+    for path, row in one.items():  # two photos at a time may change the last of six digits
+        assert found[path] == {k: pytest.approx(v, abs=2e-6) if type(v) is float else v for k, v in row.items()}
     assert sorted(names(tmp_path / 'out')) == expected(album)
     assert (result.rows, result.errors, result.failed, result.aside) == (68, 3, {}, {})
     assert 'cut off or damaged after 5 photos' in found[f'{album}/s-2.tar']['error']
@@ -157,6 +158,7 @@ def test_photos_are_batched_on_a_graphics_processor(net, album):
     task = scale.PredictTask(scale.model_file(net))
     task.setup()
     photos = [scale.Photo(str(o), o.read_bytes()) for o in sorted((album / 'St').iterdir())]
+    task.batch = 1
     alone = scale.rows_of(task, photos)
     task.batch = 4
     together = scale.rows_of(task, photos)

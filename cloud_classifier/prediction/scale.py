@@ -159,7 +159,7 @@ class ModelTask(Task):
 # %% ../../nbs/prediction/49_scale.ipynb #8bcd8003
 class PredictTask(ModelTask):
     "Which cloud each photo shows."
-    name = 'predict'
+    name, batch = 'predict', 2
 
     def setup(self, gpu: bool = False) -> None:
         super().setup(gpu)
@@ -170,14 +170,10 @@ class PredictTask(ModelTask):
 
     def row(self, photo: Photo, prediction) -> dict: return photo_row(photo_entry(photo.name, prediction), self.columns)
 
-    def answer(self, photo: Photo) -> dict:
-        return self.row(photo, self.clouds.predict(photo, len(self.clouds.classes), self.settings.get('prior')))
-
 # %% ../../nbs/prediction/49_scale.ipynb #c41ea353
 @patch
 def answers(self: PredictTask, photos: list[Photo]) -> list[dict | BadImage]:
     "Which cloud each of some photos shows."
-    if self.batch == 1: return Task.answers(self, photos)
     found = self.clouds.predict_many(photos, len(self.clouds.classes), self.batch, self.settings.get('prior'))
     return [o if isinstance(o, BadImage) else self.row(photo, o) for photo, o in zip(photos, found)]
 
