@@ -1,5 +1,6 @@
 "Archives on all cores and on Ray: the answers of one process, whatever is killed, and one row a photo."
 
+import contextlib
 import json
 import os
 import shutil
@@ -166,6 +167,37 @@ def test_photos_are_batched_on_a_graphics_processor(net, album):
         said = [(row['path'], row.get('label'), row.get('error')) for row in (one, other)]
         assert said[0] == said[1]
         assert one.get('probability', 0) == pytest.approx(other.get('probability', 0), abs=1e-5)
+
+
+# Cores
+
+KEEPER = """
+import os, sys
+from cloud_classifier.prediction import scale
+scale._has_quota, scale._CORE = lambda: sys.argv[1] == 'quota', f'core of {os.getppid()}'
+print(scale.keep_cores(1), sorted(os.sched_getaffinity(0)), flush=True)
+sys.stdin.read()
+"""
+
+
+def kept(stack, *quota):
+    "The core that a new process keeps to, and those that it may use."
+    command = [sys.executable, '-c', KEEPER, *(quota or ['none'])]
+    process = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    stack.callback(process.kill)
+    return tuple(map(json.loads, process.stdout.readline().replace('] ', ']\n').split('\n')[:2]))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone keeps a process to cores')
+def test_no_two_workers_keep_to_one_core():
+    all_cores = sorted(os.sched_getaffinity(0))
+    for _ in range(2):  # what ended workers had is free again
+        with contextlib.ExitStack() as stack:
+            found = [kept(stack) for _ in all_cores]
+            assert sorted(core for one, _ in found for core in one) == all_cores
+            assert all(one == may for one, may in found)
+            assert kept(stack) == ([], all_cores)
+            assert kept(stack, 'quota') == ([], all_cores)
 
 
 # The command

@@ -6,14 +6,14 @@
 __all__ = ['BATCHES', 'TASKS', 'AHEAD', 'MODEL', 'MAX_BLOCKS', 'ENGINES', 'AGAIN_SECONDS', 'ModelFile', 'file_of', 'model_file',
            'Task', 'schema_of', 'row_of', 'rows_of', 'load_model', 'use_gpu', 'ModelTask', 'PredictTask', 'photo_rate',
            'best_batch', 'EmbeddingTask', 'label_of', 'VerifyTask', 'FingerprintTask', 'answered', 'Job', 'model_here',
-           'task_of', 'Worker', 'Outcome', 'try_shard', 'do_shard', 'attempted', 'serve', 'serve_shards', 'Process',
-           'Team', 'run_local', 'blocks_of', 'ShardWorker', 'import_ray', 'check_address', 'ray_cluster', 'run_ray',
-           'ArchiveResult', 'find_all', 'about_archive', 'plan_archive', 'shard_bar', 'job_of', 'run_archive',
-           'predict_archive', 'verify_archive', 'fingerprint_archive', 'embed_archive', 'serve_jobs', 'run_on_ray',
-           'job_engine', 'ArchiveSearch', 'duplicates_archive']
+           'task_of', 'Worker', 'Outcome', 'try_shard', 'do_shard', 'attempted', 'serve', 'keep_cores', 'serve_shards',
+           'Process', 'Team', 'run_local', 'blocks_of', 'ShardWorker', 'import_ray', 'check_address', 'ray_cluster',
+           'run_ray', 'ArchiveResult', 'find_all', 'about_archive', 'plan_archive', 'shard_bar', 'job_of',
+           'run_archive', 'predict_archive', 'verify_archive', 'fingerprint_archive', 'embed_archive', 'serve_jobs',
+           'run_on_ray', 'job_engine', 'ArchiveSearch', 'duplicates_archive']
 
 # %% ../../nbs/prediction/49_scale.ipynb #9480e636
-import logging, os, pickle, queue, re, socket, subprocess, sys, threading, time
+import logging, os, pickle, queue, random, re, socket, subprocess, sys, threading, time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
@@ -421,9 +421,45 @@ def serve(begin: Callable, # takes what is told first, and returns what answers 
     answer((None, problem))
     while not problem: answer(attempted(work, told.get()))
 
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2f02
+_CORE = 'cloud_classifier core' # and its number
+_KEPT: list[socket.socket] = [] # of this process
+
+def _take_core(core: int) -> bool: # whether no other worker of this machine has it
+    "Have a core until this process ends."
+    taken = socket.socket(socket.AF_UNIX)
+    try: taken.bind(f'\0{_CORE} {core}')
+    except OSError: taken.close()
+    else: _KEPT.append(taken)
+    return taken.fileno() >= 0
+
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2f05
+_QUOTAS = {'cpu.max': 'max', 'cpu/cpu.cfs_quota_us': '-1'} # what it says where there is none
+
+def _has_quota() -> bool:
+    "Whether this process may use all cores, but none of them all of the time."
+    def is_set(name, none):
+        with suppress(OSError): return Path('/sys/fs/cgroup', name).read_text().split()[0] != none
+    return any(is_set(*o) for o in _QUOTAS.items())
+
+def keep_cores(count: int) -> list[int]: # which; none where fewer are free, or the system knows of no such thing
+    "Keep this process to cores that no other worker has."
+    if not hasattr(os, 'sched_setaffinity') or _has_quota(): return []
+    cores = os.sched_getaffinity(0)
+    kept = list(islice(filter(_take_core, random.sample(sorted(cores), len(cores))), count))
+    if len(kept) < count:
+        for _ in kept: _KEPT.pop().close()
+        return []
+    for thread in os.listdir('/proc/self/task'): os.sched_setaffinity(int(thread), kept)
+    return kept
+
 # %% ../../nbs/prediction/49_scale.ipynb #0f5c2e05
-def serve_shards(job: Mapping, threads: int) -> Callable: # takes a `Shard`, returns an `Outcome`
+def serve_shards(job: Mapping,
+                 threads: int,
+                 keep: bool = False, # whether it keeps to a core for each thread
+                 ) -> Callable: # takes a `Shard`, returns an `Outcome`
     "A worker that does the shards of a job."
+    if keep: keep_cores(threads)
     return partial(do_shard, Worker(Job(**job), threads))
 
 # %% ../../nbs/prediction/49_scale.ipynb #705689c9
@@ -544,7 +580,8 @@ def run_local(job: Job,
               ) -> Iterator[Outcome]: # as they come
     "Do shards in processes of this machine."
     workers = max(1, min(workers or core_count()//threads, plan.num_rows))
-    processes = [Process('serve_shards', asdict(job), threads, threads=threads) for _ in range(workers)]
+    told = asdict(job), threads, workers*threads >= core_count()
+    processes = [Process('serve_shards', *told, threads=threads) for _ in range(workers)]
     # A shard that ends three processes is set aside by the fourth.
     with closing(Team(processes, 2*ATTEMPTS, 'shard {0.number}')) as team: yield from team(shards_of(plan))
 
@@ -559,7 +596,9 @@ def blocks_of(plan) -> list: # of pyarrow tables
 # %% ../../nbs/prediction/49_scale.ipynb #6b2e3ee8
 class ShardWorker:
     "A worker in an actor of Ray."
-    def __init__(self, job: Job, threads: int = 1, gpu: bool = False): self.worker = Worker(job, threads, gpu)
+    def __init__(self, job: Job, threads: int = 1, gpu: bool = False, keep: bool = False): # keep: as of `serve_shards`
+        if keep: keep_cores(threads)
+        self.worker = Worker(job, threads, gpu)
 
     def __call__(self, shards) -> Iterator: # pyarrow tables; a row for each shard
         import pyarrow as pa
@@ -599,12 +638,12 @@ def ray_cluster(address: str | None = None) -> Iterator: # Ray's module
     finally: ray.shutdown()
 
 # %% ../../nbs/prediction/49_scale.ipynb #cc2d4971
-def _dataset(ray, job: Job, plan, workers: int, cpus: int, gpus: float): # of Ray Data
+def _dataset(ray, job: Job, plan, workers: int, cpus: int, gpus: float, keep: bool): # of Ray Data
     "The outcomes of a plan's shards, to be taken one by one."
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger('ray.data').setLevel(logging.ERROR)
-    told = dict(job=job, threads=max(1, int(cpus)), gpu=gpus > 0)
+    told = dict(job=job, threads=max(1, int(cpus)), gpu=gpus > 0, keep=keep)
     pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
     return ray.data.from_arrow(blocks_of(plan)).map_batches(
         ShardWorker, fn_constructor_kwargs=told, compute=pool, num_cpus=cpus, num_gpus=gpus or None,
@@ -621,8 +660,8 @@ def run_ray(job: Job,
     "Do shards on a Ray cluster."
     if not plan.num_rows: return
     with ray_cluster(address) as ray:
-        workers = workers or max(1, int(ray.cluster_resources().get('CPU', 0)//cpus))
-        for row in _dataset(ray, job, plan, workers, cpus, gpus).iter_rows(): yield Outcome(**row)
+        keep, workers = not workers, workers or max(1, int(ray.cluster_resources().get('CPU', 0)//cpus))
+        for row in _dataset(ray, job, plan, workers, cpus, gpus, keep).iter_rows(): yield Outcome(**row)
 
 # %% ../../nbs/prediction/49_scale.ipynb #65982fce
 @dataclass
