@@ -584,7 +584,7 @@ def record(args, name, rows, seconds):
     with open(args.results / f'{name}.csv', 'w', newline='') as f:
         f.write(f'# {date.today()}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n')
         only = next(key for key, (_, file) in BENCHES.items() if file == name)
-        f.write(f'# python benchmarks/bench_scale.py FOLDER --only {only} --photos {args.photos}\n')
+        f.write(f'# python benchmarks/bench_scale.py FOLDER --only {only} --photos {args.photos} --turn {args.turn}\n')
         csv.writer(f).writerows([['what', 'value', 'unit', 'note'], *rows])
 
 

@@ -94,6 +94,14 @@ def less(a, b):
     return lambda: a() - b()
 
 
+def faster_in_pairs() -> float:
+    "By how much more photos the network answers in pairs than one by one, percent."
+    one, two = (
+        result('predict', 'value', what=f'network alone: 2 threads at a time, batches of {n}')() for n in (1, 2)
+    )
+    return 100 * (two / one - 1)
+
+
 def fingerprints_in_gb() -> float:
     "What the fingerprints of 200,000 photos take."
     from cloud_classifier.data.duplicates import FINGERPRINT
@@ -153,6 +161,14 @@ README = [
         INFER,
         result('infer', 'ours', job='warm photo', beside='session.run'),
         result('infer', 'ours', job='first answer, command'),
+    ),
+    (
+        'that reaches {:.2f} of what the network alone could answer',
+        result('scale_local', 'value', what='predict beside the network alone'),
+    ),
+    (
+        'with one core each answered {:.2f} times as many photos as one process',
+        result('scale', 'value', what='Ray beside one process'),
     ),
     (
         'in the page that runs on a phone | {:.2f} s for a photo of 4000 x 3000 pixels',
@@ -255,6 +271,8 @@ QUOTES = [
     *(Quote('models/clouds.md', words, sources) for words, *sources in MODEL),
     *(Quote('data/README.md', words, sources) for words, *sources in CCSN),
     Quote('CHANGELOG.md', 'opening a photo takes at most {:.0f} MB', [lambda: MAX_MEMORY / 1e6]),
+    Quote('nbs/prediction/46_batch.ipynb', 'Two together would be {:.0f} % faster', [faster_in_pairs]),
+    Quote('nbs/prediction/49_scale.ipynb', 'by {:.0f} % where it was measured', [faster_in_pairs]),
     Quote('nbs/data/15_duplicates.ipynb', 'Two hundred thousand photos take {:.1f} GB', [fingerprints_in_gb]),
     Quote(
         'nbs/data/15_duplicates.ipynb',

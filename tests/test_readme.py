@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -208,6 +209,9 @@ def place(tmp_path_factory):
     for folder in ('holiday', 'roof', 'FOLDER/Ac'):
         (place / folder).mkdir(parents=True)
         render_sky('Altocumulus', 128, seed=3).save(place / folder / 'sky.jpg')
+    (place / 'archive').mkdir()
+    with tarfile.open(place / 'archive' / '000.tar', 'w') as tar:
+        tar.add(place / 'roof' / 'sky.jpg', 'sky.jpg')
     render_sky('Cirrus', 420, seed=4, width=630).save(place / 'sky.jpg')
     return place
 
