@@ -166,6 +166,10 @@ def test_what_a_killed_run_left_is_swept_up(archive, tmp_path):
     (tmp_path / '.ccsn.unpacking').mkdir()
     fetch_ccsn(tmp_path / 'ccsn', progress=False)  # which is there
     assert not (tmp_path / '.ccsn.unpacking').exists()
+    (tmp_path / '.ccsn.unpacking').mkdir()
+    with pytest.raises(FetchError, match='is there already'):
+        fetch_ccsn(tmp_path / 'ccsn', origin=archive, progress=False)
+    assert not (tmp_path / '.ccsn.unpacking').exists()
 
 
 def test_an_archive_of_something_else(tmp_path):

@@ -232,7 +232,6 @@ def _make_workplace(dest: Path) -> tuple: # the folder, and the lock that is hel
 def _workplace(dest: Path) -> Iterator[Path]:
     "A folder beside `dest` that is deleted in the end."
     dest.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_workplaces(dest)
     place, lock = _make_workplace(dest)
     try: yield place
     finally:
@@ -257,6 +256,7 @@ def unpack(origin: str | Path, # a zip or tar file of class folders, or a folder
     origin, dest = Path(origin), Path(dest)
     if not origin.exists(): raise FetchError(f'{origin}: there is no such archive or folder')
     try:
+        _sweep_workplaces(dest) # also where all was in place when a process was killed
         if _is_present(dest): raise FetchError(f'{dest}: is there already')
         with _workplace(dest) as place:
             photos = place/'photos'
@@ -348,7 +348,7 @@ def fetch_ccsn(dest: str | Path = 'data/ccsn', # the dataset's folder
     "The CCSN database at `dest`: what is there already, else downloaded, verified and unpacked."
     dest = Path(dest)
     if _is_present(dest) and origin is None:
-        _sweep_workplaces(dest) # which a process that was killed when all was in place could not do
+        _sweep_workplaces(dest)
         return Dataset(dest)
     archive = origin or _download_archive(dest.parent/'.downloads', url, known_hash, timeout, progress)
     return unpack(archive, dest, progress, **CCSN_METADATA)
