@@ -119,6 +119,8 @@ def test_rows_are_those_of_one_process(net, album, tmp_path):
     found = {row['path']: row for row in rows(tmp_path / 'out', ['time', 'sha256', 'model_sha256'])}
     for path, row in one.items():  # two photos at a time may change the last of six digits
         assert found[path] == {k: pytest.approx(v, abs=2e-6) if type(v) is float else v for k, v in row.items()}
+    predict_archive([album], tmp_path / 'alone', net, photos=8, progress=False, workers=1)
+    assert rows(tmp_path / 'out') == rows(tmp_path / 'alone')
     assert sorted(names(tmp_path / 'out')) == expected(album)
     assert (result.rows, result.errors, result.failed, result.aside) == (68, 3, {}, {})
     assert 'cut off or damaged after 5 photos' in found[f'{album}/s-2.tar']['error']
@@ -172,10 +174,10 @@ def test_photos_are_batched_on_a_graphics_processor(net, album):
 # Cores
 
 KEEPER = """
-import os, sys
+import json, os, sys
 from cloud_classifier.prediction import scale
 scale._has_quota, scale._CORE = lambda: sys.argv[1] == 'quota', f'core of {os.getppid()}'
-print(scale.keep_cores(1), sorted(os.sched_getaffinity(0)), flush=True)
+print(json.dumps([scale.keep_cores(1), sorted(os.sched_getaffinity(0))]), flush=True)
 sys.stdin.read()
 """
 
@@ -185,7 +187,7 @@ def kept(stack, *quota):
     command = [sys.executable, '-c', KEEPER, *(quota or ['none'])]
     process = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     stack.callback(process.kill)
-    return tuple(map(json.loads, process.stdout.readline().replace('] ', ']\n').split('\n')[:2]))
+    return tuple(json.loads(process.stdout.readline()))
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone keeps a process to cores')

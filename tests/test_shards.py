@@ -311,6 +311,10 @@ def test_secrets_are_no_part_of_names(place, shown):
     assert split_bucket(place)[1:] == shown
 
 
+def python(code):
+    return [sys.executable, '-W', 'ignore', '-c', f'{code}import time\ntime.sleep(600)']
+
+
 S3 = """
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(port=0, verbose=False)
@@ -329,29 +333,26 @@ AZURE = ['azurite-blob', '--blobPort', '0', '--inMemoryPersistence', '--skipApiV
 ACCOUNT = 'devstoreaccount1:' + quote(
     'Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==', safe=''
 )
-STORES = {  # how its server is started, and how it is reached at a port
-    's3': (S3, 's3://skies', '?endpoint_override=127.0.0.1:{}&scheme=http&region=us-east-1&allow_bucket_creation=true'),
-    'gs': (GOOGLE, 'gs://anonymous@skies', '?endpoint_override=127.0.0.1:{}&scheme=http'),
+STORES = {  # the command that serves it and says its port, and how it is reached there
+    's3': (
+        python(S3),
+        's3://skies',
+        '?endpoint_override=127.0.0.1:{}&scheme=http&region=us-east-1&allow_bucket_creation=true',
+    ),
+    'gs': (python(GOOGLE), 'gs://anonymous@skies', '?endpoint_override=127.0.0.1:{}&scheme=http'),
     'abfs': (AZURE, f'abfs://{ACCOUNT}@127.0.0.1:{{}}/skies', '?enable_tls=false'),
 }
-
-
-def command_of(kind):
-    "The command that serves a store and says its port."
-    if kind == 'abfs':
-        if not shutil.which('azurite-blob'):
-            pytest.skip('azurite-blob is not on the PATH: npm install -g azurite')
-        return AZURE
-    pytest.importorskip(
-        dict(s3='moto', gs='gcp_storage_emulator')[kind], reason='servers of stores are in the extra dev'
-    )
-    return [sys.executable, '-W', 'ignore', '-c', STORES[kind][0] + 'import time\ntime.sleep(600)']
+IN_DEV = {'s3': 'moto', 'gs': 'gcp_storage_emulator'}
 
 
 @pytest.fixture(scope='module', params=STORES)
 def store(request):
     "A store that speaks as one of the large ones does: how it is reached, and the settings of that."
-    command = command_of(request.param)
+    command, *address = STORES[request.param]
+    if request.param in IN_DEV:
+        pytest.importorskip(IN_DEV[request.param], reason='servers of stores are in the extra dev')
+    elif not shutil.which(command[0]):
+        pytest.skip(f'{command[0]} is not on the PATH: npm install -g azurite')
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         said = (re.search(r'(?:^|listens on .*:)(\d+)$', line.strip()) for line in server.stdout)
@@ -360,7 +361,7 @@ def store(request):
             patch.setenv('AWS_ACCESS_KEY_ID', 'key')
             patch.setenv('AWS_SECRET_ACCESS_KEY', 'hush')
             patch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
-            place, settings = (o.format(port) for o in STORES[request.param][1:])
+            place, settings = (o.format(port) for o in address)
             room.Bucket(split_bucket(place + settings)[0]).fs.create_dir('skies')
             yield place, settings
     finally:
