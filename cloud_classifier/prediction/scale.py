@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BATCHES', 'TASKS', 'AHEAD', 'MODEL', 'MAX_BLOCKS', 'ENGINES', 'AGAIN_SECONDS', 'ModelFile', 'file_of', 'model_file',
            'Task', 'schema_of', 'row_of', 'rows_of', 'load_model', 'use_gpu', 'ModelTask', 'PredictTask', 'photo_rate',
-           'best_batch', 'EmbeddingTask', 'label_of', 'VerifyTask', 'FingerprintTask', 'answered', 'Job', 'model_here',
-           'task_of', 'Worker', 'Outcome', 'try_shard', 'do_shard', 'attempted', 'serve', 'keep_cores', 'serve_shards',
+           'best_batch', 'EmbeddingTask', 'label_of', 'VerifyTask', 'FingerprintTask', 'answered', 'keep_cores', 'Job',
+           'model_here', 'task_of', 'Worker', 'Outcome', 'try_shard', 'do_shard', 'attempted', 'serve', 'serve_shards',
            'Process', 'Team', 'run_local', 'blocks_of', 'ShardWorker', 'import_ray', 'check_address', 'ray_cluster',
            'run_ray', 'ArchiveResult', 'find_all', 'about_archive', 'plan_archive', 'shard_bar', 'job_of',
            'run_archive', 'predict_archive', 'verify_archive', 'fingerprint_archive', 'embed_archive', 'serve_jobs',
@@ -300,6 +300,38 @@ def answered(task: Task,
         pool.shutdown(wait=False, cancel_futures=True)
         _drain(waiting, reader)
 
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2f02
+_CORE = 'cloud_classifier core' # and its number
+_KEPT: list[socket.socket] = [] # of this process
+
+def _take_core(core: int) -> bool: # whether no other worker of this machine has it
+    "Have a core until this process ends."
+    taken = socket.socket(socket.AF_UNIX)
+    try: taken.bind(f'\0{_CORE} {core}')
+    except OSError: taken.close()
+    else: _KEPT.append(taken)
+    return taken.fileno() >= 0
+
+# %% ../../nbs/prediction/49_scale.ipynb #0f5c2f05
+_QUOTAS = {'cpu.max': 'max', 'cpu/cpu.cfs_quota_us': '-1'} # what it says where there is none
+
+def _has_quota() -> bool:
+    "Whether this process may use all cores, but none of them all of the time."
+    def is_set(name, none):
+        with suppress(OSError): return Path('/sys/fs/cgroup', name).read_text().split()[0] != none
+    return any(is_set(*o) for o in _QUOTAS.items())
+
+def keep_cores(count: int) -> list[int]: # which; none where fewer are free, or the system knows of no such thing
+    "Keep this process to cores that no other worker has."
+    if not hasattr(os, 'sched_setaffinity') or _has_quota(): return []
+    cores = os.sched_getaffinity(0)
+    kept = list(islice(filter(_take_core, random.sample(sorted(cores), len(cores))), count))
+    if len(kept) < count:
+        for _ in kept: _KEPT.pop().close()
+        return []
+    for thread in os.listdir('/proc/self/task'): os.sched_setaffinity(int(thread), kept)
+    return kept
+
 # %% ../../nbs/prediction/49_scale.ipynb #7f060974
 @dataclass(frozen=True)
 class Job:
@@ -335,7 +367,9 @@ def task_of(job: Job, archive: Archive) -> Iterator[Task]:
 # %% ../../nbs/prediction/49_scale.ipynb #e70ce349
 class Worker:
     "Does shards, one after the other."
-    def __init__(self, job: Job, threads: int = 1, gpu: bool = False):
+    def __init__(self, job: Job, threads: int = 1, gpu: bool = False,
+                 keep: bool = False): # whether it keeps to a core for each thread
+        if keep: keep_cores(threads)
         self.job, self.threads = job, threads
         self.archive, self.stores = Archive(job.out), Stores(job.root, job.buckets)
         with task_of(job, self.archive) as self.task: self.task.setup(gpu)
@@ -421,46 +455,13 @@ def serve(begin: Callable, # takes what is told first, and returns what answers 
     answer((None, problem))
     while not problem: answer(attempted(work, told.get()))
 
-# %% ../../nbs/prediction/49_scale.ipynb #0f5c2f02
-_CORE = 'cloud_classifier core' # and its number
-_KEPT: list[socket.socket] = [] # of this process
-
-def _take_core(core: int) -> bool: # whether no other worker of this machine has it
-    "Have a core until this process ends."
-    taken = socket.socket(socket.AF_UNIX)
-    try: taken.bind(f'\0{_CORE} {core}')
-    except OSError: taken.close()
-    else: _KEPT.append(taken)
-    return taken.fileno() >= 0
-
-# %% ../../nbs/prediction/49_scale.ipynb #0f5c2f05
-_QUOTAS = {'cpu.max': 'max', 'cpu/cpu.cfs_quota_us': '-1'} # what it says where there is none
-
-def _has_quota() -> bool:
-    "Whether this process may use all cores, but none of them all of the time."
-    def is_set(name, none):
-        with suppress(OSError): return Path('/sys/fs/cgroup', name).read_text().split()[0] != none
-    return any(is_set(*o) for o in _QUOTAS.items())
-
-def keep_cores(count: int) -> list[int]: # which; none where fewer are free, or the system knows of no such thing
-    "Keep this process to cores that no other worker has."
-    if not hasattr(os, 'sched_setaffinity') or _has_quota(): return []
-    cores = os.sched_getaffinity(0)
-    kept = list(islice(filter(_take_core, random.sample(sorted(cores), len(cores))), count))
-    if len(kept) < count:
-        for _ in kept: _KEPT.pop().close()
-        return []
-    for thread in os.listdir('/proc/self/task'): os.sched_setaffinity(int(thread), kept)
-    return kept
-
 # %% ../../nbs/prediction/49_scale.ipynb #0f5c2e05
 def serve_shards(job: Mapping,
                  threads: int,
-                 keep: bool = False, # whether it keeps to a core for each thread
+                 keep: bool = False, # as of `Worker`
                  ) -> Callable: # takes a `Shard`, returns an `Outcome`
     "A worker that does the shards of a job."
-    if keep: keep_cores(threads)
-    return partial(do_shard, Worker(Job(**job), threads))
+    return partial(do_shard, Worker(Job(**job), threads, keep=keep))
 
 # %% ../../nbs/prediction/49_scale.ipynb #705689c9
 _START = 'import sys; sys.path.insert(0, sys.argv[1]); import cloud_classifier.prediction.scale as s; '
@@ -596,9 +597,7 @@ def blocks_of(plan) -> list: # of pyarrow tables
 # %% ../../nbs/prediction/49_scale.ipynb #6b2e3ee8
 class ShardWorker:
     "A worker in an actor of Ray."
-    def __init__(self, job: Job, threads: int = 1, gpu: bool = False, keep: bool = False): # keep: as of `serve_shards`
-        if keep: keep_cores(threads)
-        self.worker = Worker(job, threads, gpu)
+    def __init__(self, *args, **told): self.worker = Worker(*args, **told) # as `Worker` takes them
 
     def __call__(self, shards) -> Iterator: # pyarrow tables; a row for each shard
         import pyarrow as pa
