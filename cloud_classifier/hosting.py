@@ -87,8 +87,13 @@ _TEMPLATE = '''{%- extends 'voila/templates/lab/index.html.j2' -%}
 
 # %% ../nbs/05_hosting.ipynb #d941a18c
 _KERNEL = '''
-import runpy, signal
+import logging, runpy, signal, zmq
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+def is_news(record):
+    error = (record.exc_info or [None, None])[1]
+    ended = isinstance(error, zmq.ZMQError) and error.errno == zmq.ENOTSOCK
+    return not ended and not record.getMessage().startswith('KeyboardInterrupt caught in kernel')
+logging.getLogger('IPKernelApp').addFilter(is_news)
 runpy.run_module('ipykernel_launcher', run_name='__main__')
 '''
 

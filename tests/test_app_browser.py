@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from chromium import needs_chromium
@@ -13,7 +12,7 @@ from PIL import Image, ImageColor
 from playwright.sync_api import Page, expect
 from service import COMMAND, served, write_model
 
-from cloud_classifier.hosting import bind_port, serve_notebook
+from cloud_classifier.hosting import bind_port
 
 pytestmark = needs_chromium
 
@@ -166,18 +165,6 @@ def test_the_end_leaves_nothing_behind(how, model, page, tmp_path):
         about_this_folder = 'over TCP'  # its name is too long for sockets that are files
         assert [line for line in running.log.splitlines() if about_this_folder not in line] == []
     assert [o.name for o in tmp_path.iterdir()] == ['serve.log']
-
-
-def test_a_page_with_a_token_is_for_those_who_have_it():
-    shown = []
-
-    def look(address):
-        shown.append(httpx.get(address.partition('?')[0], follow_redirects=True).text)
-        shown.append(httpx.get(address, follow_redirects=True).text)
-        raise KeyboardInterrupt
-
-    serve_notebook('"Cirrus"', port=0, token='secret', announce=look)
-    assert ['Cirrus' in text for text in shown] == [False, True]
 
 
 def test_a_port_that_is_taken_is_said_in_a_line(command, model):
