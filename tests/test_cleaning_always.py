@@ -102,6 +102,21 @@ def carried_out(photos, rows):
     return +here + Counter(o[1:] for o in later)
 
 
+def decided_again(photos, rows):
+    """How often which bytes stand under which label, once the decisions of rows that stand are made about photos again.
+
+    Of equal photos in a class one stays there, and the others go to quarantine."""
+    here = labelled(photos)
+    for row in sorted(rows, key=lambda row: row['id']):
+        given, sha = read_label(row['source'].split('/')[0]), row['sha256']
+        if row['action'] in ('keep', 'rename') or not here[given, sha]:
+            continue
+        stays = row['action'] == 'relabel' and not here[row['label'], sha]
+        here[given, sha] -= 1
+        here[row['label'] if stays else '.quarantine', sha] += 1
+    return +here
+
+
 def begun(photos, since=0):
     "Photos with the number of the row of the journal after which they came."
     return Counter({(path, sha, since): n for (path, sha), n in photos.items()})
@@ -304,14 +319,17 @@ class Cleaning(RuleBasedStateMachine):
         assert decisions(Dataset(self.root)) == self.decided
 
     def check_replay(self, journal):
-        copy = Path(self.folder.name) / 'copy'
+        copy, expected = Path(self.folder.name) / 'copy', decided_again(carried_out(self.start, ()), self.standing())
+        undone = {row['sha256'] for row in self.dataset.manifest.journal_rows() if row['undone']}
+        if undone.isdisjoint(row['sha256'] for row in self.standing()):  # else equal photos may have changed roles
+            assert expected == labelled(tree(self.root))
         for path, sha, _ in self.start:
             (copy / path).parent.mkdir(parents=True, exist_ok=True)
             (copy / path).write_bytes(next(o for o in PHOTOS if sha256(o) == sha))
         for _ in range(2):
             replay(copy, journal)
             assert stored(tree(copy)) == stored(self.start)
-            assert labelled(tree(copy)) == labelled(tree(self.root))
+            assert labelled(tree(copy)) == expected
         shutil.rmtree(copy)
 
     @precondition(lambda self: not self.by_hand)

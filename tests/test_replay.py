@@ -179,6 +179,19 @@ def test_copies_under_two_labels_are_two_photos(dataset):
     assert statuses(other, journal) == ['done before', 'done before']
 
 
+def test_of_equal_photos_the_one_that_stays_is_found_anew(dataset):
+    (dataset.path / 'Stratus/copy.jpg').write_bytes(b'photo 4')
+    other = write(dataset.path.with_name('other'))
+    (other.path / 'Stratus/copy.jpg').write_bytes(b'photo 4')
+    first = dataset.relabel('Stratus/copy.jpg', 'Cirrus')
+    dataset.relabel('Cumulus/1.jpg', 'Cirrus')  # which has this photo
+    assert labels(dataset)['.quarantine', b'photo 4'] == 1
+    assert dataset.undo(rows=[first]) == ['Stratus/copy.jpg']
+    assert labels(dataset)['.quarantine', b'photo 4'] == 1
+    assert statuses(other, dataset.journal()) == ['skipped: was undone', 'applied']
+    assert {label for label, content in labels(other) if content == b'photo 4'} == {'Stratus', 'Cirrus'}
+
+
 def test_a_journal_from_before_labels_were_in_it(dataset):
     old = table(source=['Cirrus/2.jpg'], target=['Stratus/2-1.jpg'], action='relabel', sha256=[''], undone=[None])
     assert statuses(dataset, old) == ['applied']
