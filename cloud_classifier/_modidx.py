@@ -2449,6 +2449,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'cloud_classifier.hosting._absolute': ('hosting.html#_absolute', 'cloud_classifier/hosting.py'),
                                           'cloud_classifier.hosting._bind_problem': ( 'hosting.html#_bind_problem',
                                                                                       'cloud_classifier/hosting.py'),
+                                          'cloud_classifier.hosting._is_news': ('hosting.html#_is_news', 'cloud_classifier/hosting.py'),
                                           'cloud_classifier.hosting._page_env': ('hosting.html#_page_env', 'cloud_classifier/hosting.py'),
                                           'cloud_classifier.hosting._start_voila': ( 'hosting.html#_start_voila',
                                                                                      'cloud_classifier/hosting.py'),

@@ -7,7 +7,7 @@ __all__ = ['MAX_MESSAGE', 'START_SECONDS', 'PortTaken', 'bind_port', 'address_of
            'serve_notebook']
 
 # %% ../nbs/05_hosting.ipynb #cd3e9f86
-import errno, json, os, signal, socket, subprocess, sys, threading, time
+import errno, json, logging, os, signal, socket, subprocess, sys, threading, time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,18 +85,24 @@ _TEMPLATE = '''{%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- endblock notebook_css -%}
 '''
 
-# %% ../nbs/05_hosting.ipynb #d941a18c
-_KERNEL = '''
-import logging, runpy, signal, zmq
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-def is_news(record):
+# %% ../nbs/05_hosting.ipynb #6fd42415
+def _is_news(record: logging.LogRecord) -> bool:
+    "Whether a kernel's error is more than that its page has ended."
+    import zmq
     error = (record.exc_info or [None, None])[1]
     ended = isinstance(error, zmq.ZMQError) and error.errno == zmq.ENOTSOCK
     return not ended and not record.getMessage().startswith('KeyboardInterrupt caught in kernel')
-logging.getLogger('IPKernelApp').addFilter(is_news)
+
+_KERNEL = '''
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import logging, runpy
+from cloud_classifier.hosting import _is_news
+logging.getLogger('IPKernelApp').addFilter(_is_news)
 runpy.run_module('ipykernel_launcher', run_name='__main__')
 '''
 
+# %% ../nbs/05_hosting.ipynb #d941a18c
 def _write_page(folder: Path, title: str, code: str, settings: Mapping) -> Path: # the notebook
     "Write what Voilà reads."
     kernel = dict(argv=[sys.executable, '-c', _KERNEL, '-f', '{connection_file}'], **_PYTHON)

@@ -2,7 +2,6 @@
 
 import io
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from chromium import needs_chromium
 from PIL import Image, ImageColor
 from playwright.sync_api import Page, expect
+from reading import wait_for
 from service import COMMAND, served, write_model
 
 from cloud_classifier.hosting import bind_port
@@ -136,13 +136,6 @@ def alive(marker: str) -> list[str]:
     return found
 
 
-def wait_until(condition, seconds: float = 30):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.2)
-
-
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='looks at processes in /proc')
 @pytest.mark.parametrize(
     'how',
@@ -160,7 +153,7 @@ def test_the_end_leaves_nothing_behind(how, model, page, tmp_path):
         assert len(alive(str(tmp_path))) >= 3  # the command, Voilà and a visitor's Python
         running.process.send_signal(how)
         status = running.process.wait(30)
-        wait_until(lambda: not alive(str(tmp_path)))
+        wait_for(lambda: not alive(str(tmp_path)))
         assert status == (-9 if how == signal.SIGKILL else 0)
         about_this_folder = 'over TCP'  # its name is too long for sockets that are files
         assert [line for line in running.log.splitlines() if about_this_folder not in line] == []

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from reading import wait_for
 
 from cloud_classifier.data import duplicates
 from cloud_classifier.data.duplicates import (
@@ -337,6 +338,9 @@ def test_an_archive_has_the_duplicates_that_a_dataset_has(tmp_path, engine, comm
     assert f'\n{told["duplicates"]["copies"]} of 16 photos are copies of each other: 1 groups of equal' in printed
 
 
+HERE = os.pathsep.join(str(Path(__file__).parent / o) for o in ('', 'servers'))  # what a process needs for these jobs
+
+
 @dataclass(frozen=True)
 class Ending(duplicates.Job):
     "A job that ends its process the first times."
@@ -352,7 +356,7 @@ class Ending(duplicates.Job):
 
 
 def test_a_process_that_ends_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parent))
+    monkeypatch.setenv('PYTHONPATH', HERE)
     jobs = [Ending(str(tmp_path / f'{i}.npy'), times=i % 3) for i in range(5)]
     with job_engine(workers=2) as run:
         assert len(list(run(jobs))) == 5
@@ -370,13 +374,13 @@ def test_what_a_job_says_is_said(tmp_path):
 def test_processes_end_when_their_command_is_killed(tmp_path):
     "And leave no file that is not whole."
     code = (
-        'import sys; sys.path.insert(0, sys.argv[1])\n'
+        'import sys\n'
         'from cloud_classifier.prediction.scale import job_engine\n'
         'from test_archive_duplicates import Sleeping\n'
-        'with job_engine(workers=2) as run: list(run([Sleeping(f"{sys.argv[2]}/{i}") for i in range(2)]))\n'
+        'with job_engine(workers=2) as run: list(run([Sleeping(f"{sys.argv[1]}/{i}") for i in range(2)]))\n'
     )
-    words = [sys.executable, '-c', code, str(Path(__file__).parent), str(tmp_path)]
-    env = os.environ | {'PYTHONPATH': str(Path(__file__).parent)}
+    words = [sys.executable, '-c', code, str(tmp_path)]
+    env = os.environ | {'PYTHONPATH': HERE}
     with subprocess.Popen(words, env=env) as process:
         wait_for(lambda: len(list(tmp_path.glob('*.pid'))) == 2)
         process.kill()
@@ -395,13 +399,6 @@ class Sleeping(duplicates.Job):
         pid.with_suffix('.new').rename(pid)
         time.sleep(60)
         return np.zeros(1)
-
-
-def wait_for(condition, seconds=30):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def test_an_archive_in_a_bucket_is_refused_in_a_line(tmp_path):

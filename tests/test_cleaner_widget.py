@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from reading import read_line
+from reading import read_line, wait_for
 
 from cloud_classifier.data.clean import Cleaner
 from cloud_classifier.data.dataset import BadDataset, Dataset
@@ -285,10 +285,7 @@ def test_the_server_ends_with_the_process_that_started_it(how, server, tmp_path)
     _, err = process.communicate(timeout=30)
     assert process.returncode == (-9 if how == signal.SIGKILL else 0)
     assert 'Traceback' not in err
-    end = time.monotonic() + 30
-    while listens(port) or any(folder.exists() for folder in folders):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_for(lambda: not listens(port) and not any(folder.exists() for folder in folders))
 
 
 def listens(port):

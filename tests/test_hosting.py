@@ -1,9 +1,8 @@
 "Pages over notebooks: who is answered, and how they end."
 
-import time
-
 import httpx
 import pytest
+from reading import wait_for
 
 from cloud_classifier.hosting import serve_notebook
 
@@ -38,10 +37,7 @@ def test_a_page_that_ends_while_a_cell_runs_is_silent(tmp_path, capfd):
     def look(address):
         with httpx.stream('GET', address, follow_redirects=True) as answer:
             assert answer.status_code == 200
-            until = time.monotonic() + 60
-            while not began.exists():
-                assert time.monotonic() < until
-                time.sleep(0.05)
+            wait_for(began.exists, 60)
             raise KeyboardInterrupt
 
     serve_notebook(BUSY.format(began=str(began)), port=0, announce=look)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from bounds import run_bounded
 from processes import descendants
+from reading import wait_for
 from small_net import small_net
 
 from cloud_classifier.archive import Archive, read_parts
@@ -312,13 +312,6 @@ def parts(out):
     return len(list(out.glob('parts/*/shard-*.parquet')))
 
 
-def wait_for(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def is_there(pid):
     try:
         os.kill(pid, 0)
@@ -351,13 +344,13 @@ def album_of(count, folder):
 def test_a_command_that_is_ended_is_gone_on_with(end, net, enough, tmp_path, command):
     out = tmp_path / 'out'
     child = start('predict', enough, '--out', out, '-m', find_model())
-    wait_for(lambda: parts(out) > 1)
+    wait_for(lambda: parts(out) > 1, 60)
     workers = descendants(child.pid, 'serve_shards')
     assert workers
     child.send_signal(end)
     assert child.wait(30) == (-9 if end == signal.SIGKILL else 130)
     child.stderr.close()
-    wait_for(lambda: not any(map(is_there, workers)))
+    wait_for(lambda: not any(map(is_there, workers)), 60)
     before = parts(out)
     status, said, _ = command('predict', enough, '--out', out, '-m', find_model(), '--json')
     assert (status, json.loads(said)['kept']) == (0, before)

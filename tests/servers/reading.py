@@ -1,6 +1,8 @@
-"What a process says, waited for no longer than it should take."
+"What a process says and does, waited for no longer than it should take."
 
 import subprocess
+import time
+from collections.abc import Callable
 from threading import Thread
 
 
@@ -14,3 +16,11 @@ def read_line(process: subprocess.Popen, seconds: float = 120):
         process.kill()
         raise AssertionError(f'no line within {seconds:g} seconds from {process.args}')
     return lines[0]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30):
+    "Return once a condition holds; the test fails where it does not in time."
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
